@@ -1,0 +1,70 @@
+"""Images and labels as tensors, and the tasks made of them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images x, uint8 (N, C, H, W), and global class ids y, int64 (N,)."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """The images at `index` as floats in [0, 1] (B, C, H, W), and their labels (B,)."""
+        return as_floats(self.x[index]), self.y[index]
+
+    def to(self, device: torch.device) -> "Split":
+        """The same split on `device`."""
+        return Split(self.x.to(device), self.y.to(device))
+
+    def take(self, index: Tensor) -> "Split":
+        """The samples at `index`, as a split."""
+        return Split(self.x[index], self.y[index])
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: its two splits, and the names of its classes in the order of their ids."""
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.train.x.shape[1:]
+        return channels, height, width
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some of the classes, with all their samples. `dev` is held out of the training data; None without `dev_split`."""
+
+    index: int
+    classes: tuple[int, ...]
+    train: Split
+    dev: Split | None
+    test: Split
+
+
+def as_floats(x: Tensor) -> Tensor:
+    """uint8 images (B, C, H, W) as float32 in [0, 1]."""
+    return x.float().div_(255)
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    """Float images in [0, 1] (B, C, H, W) as uint8, rounded."""
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def concatenate(*splits: Split) -> Split:
+    """The samples of all splits in one."""
+    return Split(torch.cat([s.x for s in splits]), torch.cat([s.y for s in splits]))

@@ -1,0 +1,41 @@
+"""Joint training: every task is trained together with the data of all tasks before. The upper reference."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from datasets.data import Split, Task, concatenate
+from methods import Method, MethodConfig
+from models.learner import Learner
+
+
+class Joint(Method):
+    """Keeps all training data seen so far, and trains on all of it.
+
+    Each task starts from the weights of the one before, not anew; an epoch is a pass over everything seen so far.
+    """
+
+    def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
+        super().__init__(config, learner, stream)
+        shape = learner.encoder.image_shape
+        self.register_buffer("x", torch.zeros(0, *shape, dtype=torch.uint8, device=stream.device))
+        self.register_buffer("y", torch.zeros(0, dtype=torch.long, device=stream.device))
+
+    def begin_task(self, task: Task) -> Task:
+        if task.index == 0:
+            return task
+        past = tuple(c for group in self.learner.groups[: task.index] for c in group)
+        return replace(task, classes=past + task.classes, train=concatenate(Split(self.x, self.y), task.train))
+
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
+        if task.index == 0:
+            return super().loss(x, y, task)
+        return self.learner.cross_entropy(self.learner.embed(x), y).mean()
+
+    def end_task(self, task: Task) -> None:
+        self.x, self.y = task.train.x, task.train.y
+
+    @property
+    def stored_real_samples(self) -> int:
+        return len(self.y)

@@ -1,0 +1,7 @@
+"""Fine-tuning: each task is learnt as if there were no other. The lower reference of every comparison."""
+
+from methods import Method
+
+
+class Naive(Method):
+    """Nothing is done against forgetting."""

@@ -1,0 +1,1 @@
+"""Encoders, decoders, heads, the Learner that joins encoder and heads, and the generator that replays the past."""

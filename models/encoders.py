@@ -1,0 +1,128 @@
+"""Networks from images to embeddings, and back."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from utils.settings import BadInput
+
+ImageShape = tuple[int, int, int]
+"""(C, H, W)."""
+
+
+class Encoder(nn.Module):
+    """Images (B, C, H, W) in [0, 1] -> features (B, feature_dim) -> embeddings (B, embedding_dim).
+
+    `mirror(inputs, image_shape)` builds the decoder that undoes its shapes.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        projection: nn.Module,
+        image_shape: ImageShape,
+        mirror: Callable[[int, ImageShape], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.features, self.projection = features, projection
+        self.image_shape, self.mirror = image_shape, mirror
+        with torch.no_grad():
+            probe = features(torch.zeros(1, *image_shape))
+            self.feature_dim = probe.shape[1]
+            self.embedding_dim = projection(probe).shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(self.features(x))
+
+
+def paper(image_shape: ImageShape, embedding: int | None = None) -> Encoder:
+    """PRER's encoders (arXiv 2202.05694): one for grey images (there MNIST), one for colour (SVHN, CIFAR).
+
+    Grey: conv 1->12 (kernel 4, stride 2, padding 1), ReLU, conv 12->24 (4, 2), linear to 100.
+    Colour: conv 3->24->24->48 (kernel 3) with ReLU, conv 48->48 (4, 2), linear to 200 (the paper: 400 on SVHN).
+
+    Raises:
+        BadInput: images too small for the convolutions.
+    """
+    layers = _convolutions(image_shape)
+    sizes = _sizes(image_shape, layers)
+    channels, (height, width) = layers[-1].out_channels, sizes[-1]
+    modules: list[nn.Module] = []
+    for layer in layers:
+        modules += [layer, nn.ReLU()]
+    features = nn.Sequential(*modules[:-1], nn.Flatten())
+    default = 100 if image_shape[0] == 1 else 200
+    return Encoder(features, nn.Linear(channels * height * width, embedding or default), image_shape, paper_decoder)
+
+
+def mlp(image_shape: ImageShape, embedding: int | None = None) -> Encoder:
+    """Two hidden layers of 400 ReLU units; the second is the embedding (van de Ven et al. 2022, Methods)."""
+    width = embedding or 400
+    features = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), 400), nn.ReLU(), nn.Linear(400, width), nn.ReLU())
+    return Encoder(features, nn.Identity(), image_shape, mlp_decoder)
+
+
+ENCODERS: dict[str, Callable[[ImageShape, int | None], Encoder]] = {"paper": paper, "mlp": mlp}
+"""`model.encoder` -> its builder."""
+
+
+def paper_decoder(inputs: int, image_shape: ImageShape) -> nn.Sequential:
+    """The mirror of the paper's encoder: codes (B, inputs) -> logits of pixels (B, C, H, W); a sigmoid makes pixels."""
+    layers = _convolutions(image_shape)
+    sizes = _sizes(image_shape, layers)
+    channels, (height, width) = layers[-1].out_channels, sizes[-1]
+    modules: list[nn.Module] = [
+        nn.Linear(inputs, channels * height * width),
+        nn.Unflatten(1, (channels, height, width)),
+    ]
+    for layer, size_in, size_out in zip(reversed(layers), reversed(sizes[:-1]), reversed(sizes[1:]), strict=True):
+        modules += [nn.ReLU(), _mirror(layer, size_in, size_out)]
+    return nn.Sequential(*modules)
+
+
+def mlp_decoder(inputs: int, image_shape: ImageShape) -> nn.Sequential:
+    """The mirror of the mlp encoder: codes (B, inputs) -> logits of pixels (B, C, H, W)."""
+    return nn.Sequential(
+        nn.Linear(inputs, 400),
+        nn.ReLU(),
+        nn.Linear(400, 400),
+        nn.ReLU(),
+        nn.Linear(400, math.prod(image_shape)),
+        nn.Unflatten(1, image_shape),
+    )
+
+
+
+def _convolutions(image_shape: ImageShape) -> list[nn.Conv2d]:
+    if image_shape[0] == 1:
+        return [nn.Conv2d(1, 12, 4, stride=2, padding=1), nn.Conv2d(12, 24, 4, stride=2)]
+    return [
+        nn.Conv2d(image_shape[0], 24, 3),
+        nn.Conv2d(24, 24, 3),
+        nn.Conv2d(24, 48, 3),
+        nn.Conv2d(48, 48, 4, stride=2),
+    ]
+
+
+def _sizes(image_shape: ImageShape, layers: list[nn.Conv2d]) -> list[tuple[int, int]]:
+    """Height and width before the first layer and after each."""
+    sizes = [(image_shape[1], image_shape[2])]
+    for layer in layers:
+        kernel, stride, padding = layer.kernel_size[0], layer.stride[0], layer.padding[0]
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in sizes[-1])
+        sizes.append((height, width))
+    if min(sizes[-1]) < 1:
+        raise BadInput(
+            f"model.encoder: images of {image_shape[1]} x {image_shape[2]} pixels are too small for the paper's "
+            "encoder; use encoder: mlp, or a larger image_size"
+        )
+    return sizes
+
+
+def _mirror(layer: nn.Conv2d, size_in: tuple[int, int], size_out: tuple[int, int]) -> nn.ConvTranspose2d:
+    """The transposed convolution that undoes the layer's change of shape, to the pixel."""
+    kernel, stride, padding = layer.kernel_size[0], layer.stride[0], layer.padding[0]
+    missing = tuple(i - ((o - 1) * stride - 2 * padding + kernel) for i, o in zip(size_in, size_out, strict=True))
+    return nn.ConvTranspose2d(layer.out_channels, layer.in_channels, kernel, stride, padding, output_padding=missing)

@@ -1,0 +1,117 @@
+"""The classifier that learns one task after the other: an encoder, and heads on its embeddings."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.encoders import Encoder
+
+Scenario = Literal["task", "class", "domain"]
+"""task: a head for each task, task known at test. class: one head over all classes, task unknown.
+domain: one head over the position of a class inside its task (van de Ven et al., Nature Machine Intelligence 2022)."""
+
+
+class Learner(nn.Module):
+    """Encoder and heads. Labels are global class ids everywhere else; only here they become columns of a head.
+
+    Args:
+        encoder: images to embeddings of size d = `encoder.embedding_dim`.
+        head: `head(d, k)` builds a classifier of k columns.
+        scenario: see `Scenario`.
+        groups: the global class ids of each task, in order of the tasks.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: Callable[[int, int], nn.Module],
+        scenario: Scenario,
+        groups: Sequence[Sequence[int]],
+    ) -> None:
+        super().__init__()
+        self.encoder, self.scenario = encoder, scenario
+        self.groups = tuple(tuple(group) for group in groups)
+        classes = sum(len(group) for group in self.groups)
+        widths = {
+            "task": [len(group) for group in self.groups],
+            "class": [classes],
+            "domain": [max(len(group) for group in self.groups)],
+        }[scenario]
+        self.heads = nn.ModuleList(head(encoder.embedding_dim, width) for width in widths)
+        task_of, position_of = torch.zeros(classes, dtype=torch.long), torch.zeros(classes, dtype=torch.long)
+        for index, group in enumerate(self.groups):
+            for position, c in enumerate(group):
+                task_of[c], position_of[c] = index, position
+        self.register_buffer("task_of", task_of, persistent=False)
+        self.register_buffer("position_of", position_of, persistent=False)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> embeddings (B, d)."""
+        return self.encoder(x)
+
+    def logits(self, z: Tensor, task: int) -> Tensor:
+        """Embeddings (B, d) -> logits (B, k) of the head that serves the task of index `task`."""
+        return self.heads[task if self.scenario == "task" else 0](z)
+
+    def columns(self, y: Tensor, task: int) -> Tensor:
+        """Global class ids (B,) of the task `task` -> the columns (B,) of its head."""
+        return y if self.scenario == "class" else self.position_of[y]
+
+    def cross_entropy(self, z: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy (B,) of each embedding (B, d) under the head of its own label's task (B,): mixed batches.
+
+        In the task scenario every head sees the whole batch and each sample picks its own; nothing is gathered on the
+        host. For a batch of one task this is `F.cross_entropy(logits(z, task), columns(y, task))`.
+        """
+        if self.scenario != "task":
+            return F.cross_entropy(self.logits(z, 0), self.columns(y, 0), reduction="none")
+        task_of = self.task_of[y]
+        losses = []
+        for index, group in enumerate(self.groups):
+            own = task_of == index
+            columns = self.position_of[y].clamp(max=len(group) - 1)
+            loss = F.cross_entropy(self.logits(z, index), columns, reduction="none")
+            losses.append(torch.where(own, loss, 0.0))
+        return torch.stack(losses).sum(dim=0)
+
+    def predict(self, z: Tensor, task: int) -> Tensor:
+        """Embeddings (B, d) -> the most likely global class id (B,); in the class scenario the task plays no part."""
+        logits = self.logits(z, task)
+        if self.scenario == "class":
+            return logits.argmax(dim=1)
+        group = torch.tensor(self.groups[task], device=z.device)
+        return group[logits[:, : len(group)].argmax(dim=1)]  # an uneven task may have fewer classes than columns
+
+
+def paper_head(dropout: float) -> Callable[[int, int], nn.Module]:
+    """PRER's head: d -> d -> d/4 -> k with ReLU and dropout (0.5 in the paper, 0.2 in its first version)."""
+
+    def build(d: int, k: int) -> nn.Module:
+        hidden = max(1, d // 4)
+        return nn.Sequential(
+            nn.Linear(d, d),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(d, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, k),
+        )
+
+    return build
+
+
+def linear_head(dropout: float) -> Callable[[int, int], nn.Module]:
+    """One linear layer, after dropout if there is any."""
+
+    def build(d: int, k: int) -> nn.Module:
+        return nn.Sequential(nn.Dropout(dropout), nn.Linear(d, k)) if dropout else nn.Linear(d, k)
+
+    return build
+
+
+HEADS: dict[str, Callable[[float], Callable[[int, int], nn.Module]]] = {"paper": paper_head, "linear": linear_head}
+"""`model.head` -> its builder, given the dropout."""

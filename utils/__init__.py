@@ -1,0 +1,1 @@
+"""The experiment program: configuration, the loop over tasks, results, scores and figures."""

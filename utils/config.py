@@ -1,0 +1,243 @@
+"""YAML -> a frozen, validated configuration. Every error says which file, which key, and how to mend it."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, create_model
+
+import methods
+from datasets import DatasetSettings
+from models.encoders import ENCODERS
+from models.learner import HEADS, Scenario
+from utils.original import known_names, translate_key, translate_value
+from utils.settings import AnyCase, BadInput, Settings
+
+
+class ScenarioConfig(Settings):
+    """What is learnt: a data set, cut into tasks."""
+
+    dataset: DatasetSettings
+    """a name (digits, mnist, fashion_mnist, kmnist, svhn, cifar10, cifar100), or {name: folder | npz, path: ...}"""
+    type: Annotated[Scenario, AnyCase] = "task"
+    """task: a head for each task; class: one head for all classes; domain: one head for positions inside a task"""
+    labels_per_task: int = Field(2, ge=1)
+    """classes in a task; a lone last class joins the task before"""
+    shuffle_labels: bool = False
+    """let the seed decide the order of the classes"""
+    dev_split: float = Field(0.0, ge=0, lt=1)
+    """share of the training data held out as dev set, the same of each class"""
+    data_root: str | None = None
+    """directory of the data sets; --data-root and $DATA_ROOT come first, ./data last"""
+
+
+class ModelConfig(Settings):
+    """The classifier."""
+
+    encoder: Annotated[Literal[tuple(ENCODERS)], AnyCase] = "paper"
+    """paper: the paper's convolutions for the images' shape; mlp: two layers of 400"""
+    embedding: int | None = Field(None, ge=2)
+    """size of the embedding; by default 100 (grey), 200 (colour), or 400 (mlp)"""
+    head: Annotated[Literal[tuple(HEADS)], AnyCase] | None = None
+    """paper: three layers; linear: one; by default paper for encoder paper, else linear"""
+    dropout: float = Field(0.5, ge=0, lt=1)
+    """of the paper's head; the linear head has it only if asked for"""
+
+
+class TrainConfig(Settings):
+    """How it is learnt, and where the results go."""
+
+    epochs: int = Field(20, ge=1)
+    """passes over a task's training data"""
+    steps: int | None = Field(None, ge=1)
+    """batches a task, instead of epochs"""
+    batch_size: int = Field(64, ge=1)
+    """images a step"""
+    optimizer: Annotated[Literal["adam", "sgd"], AnyCase] = "adam"
+    """made anew for each task"""
+    lr: float = Field(1e-3, gt=0)
+    """learning rate"""
+    experiments: int = Field(1, ge=1)
+    """number of seeds: 0, 1, ... (--seeds chooses others)"""
+    selection: Annotated[Literal["last", "dev"], AnyCase] = "last"
+    """weights kept of a task: after its last epoch, or after the one with the best dev accuracy"""
+    device: Annotated[str, AnyCase] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """auto (CUDA where there is one), cpu, cuda, cuda:1"""
+    save: bool = True
+    """write checkpoints and results after each task"""
+    load: bool = True
+    """go on from what is in save_path; no: move it aside and start again"""
+    save_path: str | None = None
+    """results folder; by default results/<dataset>/<method>"""
+
+
+class Config(Settings):
+    """A whole experiment."""
+
+    method: SerializeAsAny[methods.MethodConfig]
+    scenario: ScenarioConfig
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+
+    @property
+    def save_path(self) -> Path:
+        """The results folder."""
+        return Path(self.train.save_path or f"results/{self.scenario.dataset.name}/{self.method.name}")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The dotted keys that decide the numbers: two runs with the same may share a results folder."""
+        ignored = {f"train.{key}" for key in ("experiments", "device", "save", "load", "save_path")}
+        ignored |= {"scenario.data_root", "method.plot"}
+        return {key: value for key, value in flatten(self.dump()).items() if key not in ignored}
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved configuration as plain data, which `load` reads back."""
+        return self.model_dump(mode="json")
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply overrides such as "train.epochs=2", and validate everything.
+
+    Raises:
+        BadInput: all that is wrong with the file or the overrides, a line each.
+    """
+    leaves: dict[str, Any] = {}
+    for key, value in [*flatten(_read(path)).items(), *map(_override, overrides)]:
+        ours = translate_key(key)
+        for other in [k for k in leaves if k.startswith(f"{ours}.") or ours.startswith(f"{k}.")]:
+            del leaves[other]  # a name replaces a mapping, or the other way round
+        leaves[ours] = translate_value(ours, value)
+    sections = _unflatten(leaves)
+    try:
+        schema = _schema(sections)
+        config = schema.model_validate(sections)
+        _check_together(config)
+    except ValidationError as error:
+        lines = dict.fromkeys(_describe(schema, problem) for problem in error.errors())
+        raise BadInput("\n".join(f"{path}: {line}" for line in lines)) from None
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+    return config
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys; an empty mapping stays a value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        flat |= flatten(value, f"{dotted}.") if isinstance(value, dict) and value else {dotted: value}
+    return flat
+
+
+def _unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for dotted, value in leaves.items():
+        *parents, last = dotted.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return {section: {} if value is None else value for section, value in tree.items()}
+
+
+def _schema(sections: dict[str, Any]) -> type[Config]:
+    """`Config` with the method's own options in its `method` section; brings short forms to the long one."""
+    scenario, method = sections.get("scenario"), sections.get("method")
+    if isinstance(scenario, dict) and isinstance(scenario.get("dataset"), str):
+        scenario["dataset"] = {"name": scenario["dataset"]}
+    if isinstance(method, str):
+        method = sections["method"] = {"name": method}
+    if not isinstance(method, dict) or not isinstance(method.get("name"), str):
+        return Config
+    _, options = methods.find(method["name"])
+    method["name"] = method["name"].lower()
+    return create_model("Config", __base__=Config, method=(options, ...))
+
+
+def _check_together(config: Config) -> None:
+    if config.train.selection == "dev" and config.scenario.dev_split == 0:
+        raise BadInput("train.selection: dev needs a dev set; set scenario.dev_split, e.g. to 0.1")
+    if config.scenario.type != "class" and config.scenario.labels_per_task == 1:
+        raise BadInput(
+            f"scenario.labels_per_task: 1 leaves nothing to tell apart in the {config.scenario.type} scenario; "
+            "set it to 2 or more, or scenario.type to class"
+        )
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses a key written twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (where, _) in zip(keys, node.value, strict=True):
+            if keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is written twice", where.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, _Loader)  # a SafeLoader
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = _parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise BadInput(f"{path}: no such file{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read ({error})") from None
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        got = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise BadInput(f"{path}: holds {got}; expected the sections method, scenario, model, train")
+    return tree
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise BadInput(f"--set {text}: expected KEY=VALUE, e.g. train.epochs=2")
+    try:
+        return key.strip(), _parse(value)
+    except yaml.YAMLError:
+        raise BadInput(f"--set {text}: the value is not valid YAML") from None
+
+
+def _describe(schema: type[BaseModel], problem: Any) -> str:
+    """One line for one of pydantic's errors: key, what was given, what is expected, the nearest known key."""
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location) or "the whole"
+    if problem["type"] == "extra_forbidden":
+        section = _section_at(schema, location[:-1])
+        prefix = ".".join(location[:-1])
+        near = difflib.get_close_matches(location[-1], [*section.model_fields, *known_names(prefix)], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(section.model_fields)}"
+        return f"{key}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        field = _section_at(schema, location[:-1]).model_fields[location[-1]]
+        return f"{key}: missing; add it: {(field.description or 'see the README').splitlines()[0]}"
+    expected = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if problem["type"] == "value_error":
+        return f"{key}: {expected}"
+    return f"{key}: got {problem['input']!r}; {expected}"
+
+
+def _section_at(schema: type[BaseModel], location: list[str]) -> type[BaseModel]:
+    """The settings class of a nested section."""
+    for part in location:
+        schema = schema.model_fields[part].annotation
+    return schema

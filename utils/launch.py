@@ -1,0 +1,137 @@
+"""From configuration files to finished runs: check everything first, then run seed after seed."""
+
+import os
+import sys
+from argparse import Namespace
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import torch
+import yaml
+
+import datasets
+from datasets.data import Data
+from utils import results
+from utils.config import Config, load
+from utils.progress import bar, log, logging_to
+from utils.runner import Run, build_learner, build_method, build_tasks
+from utils.seeding import generator
+from utils.settings import BadInput
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One configuration file, checked, with its data."""
+
+    config: Config
+    data: Data
+    seeds: tuple[int, ...]
+    device: torch.device
+
+
+def launch(options: Namespace) -> int:
+    """Do what the command line asks for; returns the exit code.
+
+    Raises:
+        BadInput: anything wrong with the input; nothing has been run then.
+    """
+    experiments = _plan(options)
+    if options.check:
+        print("\n".join(_explain(experiment) for experiment in experiments))
+        return 0
+    for experiment in experiments:
+        results.check_folder(experiment.config, options.restart)
+    return max(_run(experiment, options.restart) for experiment in experiments)
+
+
+def _plan(options: Namespace) -> list[Experiment]:
+    configs = [load(Path(path), options.set) for path in options.configs]
+    folders = [config.save_path.resolve() for config in configs]
+    for i, folder in enumerate(folders):
+        if folder in folders[:i]:
+            raise BadInput(f"{options.configs[i]}: train.save_path: {folder} is used by two of these files; change one")
+    loaded: dict[tuple[str, Path], Data] = {}
+    experiments = []
+    for path, config in zip(options.configs, configs, strict=True):
+        root = Path(options.data_root or os.environ.get("DATA_ROOT") or config.scenario.data_root or "data")
+        key = (config.scenario.dataset.model_dump_json(), root)
+        try:
+            if key not in loaded:
+                loaded[key] = datasets.load(config.scenario.dataset, root)
+            seeds = options.seeds or tuple(range(config.train.experiments))
+            experiment = Experiment(config, loaded[key], seeds, _device(options.device or config.train.device))
+            _build(experiment)  # whatever the parts refuse, they refuse now
+        except BadInput as error:
+            raise BadInput(f"{path}: {error}") from error
+        experiments.append(experiment)
+    return experiments
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"train.device: {name} is not there: {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+    return device
+
+
+def _build(experiment: Experiment) -> tuple[list, torch.nn.Module, torch.nn.Module]:
+    config, cpu, seed = experiment.config, torch.device("cpu"), experiment.seeds[0]
+    tasks = build_tasks(config, experiment.data, seed, cpu)
+    learner = build_learner(config, experiment.data, tasks, seed)
+    return tasks, learner, build_method(config, learner, generator(seed, "method"))
+
+
+def _explain(experiment: Experiment) -> str:
+    config, seed = experiment.config, experiment.seeds[0]
+    tasks, learner, method = _build(experiment)
+    per_task = [config.train.steps or config.train.epochs * ceil(len(t.train) / config.train.batch_size) for t in tasks]
+    lines = [yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True), f"tasks of seed {seed}:"]
+    for task, steps in zip(tasks, per_task, strict=True):
+        names = ", ".join(experiment.data.classes[c] for c in task.classes)
+        sizes = len(task.train), len(task.dev) if task.dev else 0, len(task.test)
+        images = "{:,} train, {:,} dev, {:,} test images".format(*sizes)
+        lines.append(f"  {task.index}: {names} ({images}, {steps:,} steps on its own data)")
+    channels, height, width = experiment.data.image_shape
+    lines += [
+        f"images: {channels} x {height} x {width}, classes: {len(experiment.data.classes)}",
+        f"classifier: {sum(p.numel() for p in learner.parameters()):,} parameters",
+        f"method: {sum(p.numel() for p in method.parameters()):,} parameters of its own",
+        f"steps: {sum(per_task):,} a seed, seeds: {', '.join(map(str, experiment.seeds))}, device: {experiment.device}",
+        f"results: {config.save_path}",
+    ]
+    return "\n".join(lines)
+
+
+def _run(experiment: Experiment, restart: bool) -> int:
+    """Run the seeds that are not finished; returns 1 if one failed."""
+    config, failed = experiment.config, 0
+    results.prepare(config, restart)
+    finished = results.finished_seeds(config.save_path)
+    progress = bar(len(experiment.seeds), str(config.save_path), 0, "seed")
+    for seed in experiment.seeds:
+        if seed in finished:
+            print(f"seed {seed}: finished before, its results are kept")
+        else:
+            failed |= _run_seed(experiment, seed)
+        progress.update()
+    progress.close()
+    score = results.write_final_score(config)
+    if score:
+        print(f"\n{score.read_text()}\n{score}")
+    return failed
+
+
+def _run_seed(experiment: Experiment, seed: int) -> int:
+    folder = results.RunFolder(experiment.config.save_path, seed)
+    with logging_to(folder.log, f"seed {seed}: "):
+        try:
+            Run(experiment.config, experiment.data, seed, experiment.device)()
+        except Exception as error:  # the boundary of a seed: the others go on
+            log.debug("failed", exc_info=True)
+            line = (str(error).splitlines() or [""])[0]
+            print(f"seed {seed} failed: {type(error).__name__}: {line} (whole story: {folder.log})", file=sys.stderr)
+            return 1
+    return 0

@@ -1,0 +1,83 @@
+"""Scores of continual learning: pure functions of the accuracy matrix.
+
+R is a T x T array, R[i, j] the accuracy on task j after training on task i; the whole matrix is known, future tasks
+too. What is undefined (a mean over no task, a deviation of one seed) is None, never 0 or 1.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+
+def final_accuracy(r: np.ndarray) -> float:
+    """Mean accuracy over all tasks after the last."""
+    return float(r[-1].mean())
+
+
+def bwt(r: np.ndarray) -> float | None:
+    """Backward transfer: mean over j < T-1 of R[T-1, j] - R[j, j]. Lopez-Paz and Ranzato, NeurIPS 2017, eq. 3."""
+    return float((r[-1] - r.diagonal())[:-1].mean()) if len(r) > 1 else None
+
+
+def fwt(r: np.ndarray, initial: np.ndarray) -> float | None:
+    """Forward transfer: mean over j > 0 of R[j-1, j] - b[j], b (T,) the accuracy at initialisation. Same, eq. 4."""
+    return float((r.diagonal(offset=1) - initial[1:]).mean()) if len(r) > 1 else None
+
+
+def forgetting(r: np.ndarray) -> float | None:
+    """Mean over j < T-1 of max over i < T-1 of R[i, j] - R[T-1, j]. Chaudhry et al., ECCV 2018, eq. 3."""
+    return float((r[:-1, :-1].max(axis=0) - r[-1, :-1]).mean()) if len(r) > 1 else None
+
+
+def total_accuracy(r: np.ndarray) -> float:
+    """Mean of the lower triangle with the diagonal. Diaz-Rodriguez et al., 2018 (arXiv 1810.13166), eq. 1."""
+    return float(r[np.tril_indices(len(r))].mean())
+
+
+def backward_transfer(r: np.ndarray) -> float | None:
+    """Mean over i > j of R[i, j] - R[j, j]. Diaz-Rodriguez et al., 2018, eq. 2."""
+    return float((r - r.diagonal())[np.tril_indices(len(r), k=-1)].mean()) if len(r) > 1 else None
+
+
+def last_backward_transfer(r: np.ndarray) -> float | None:
+    """Mean over all T tasks of R[T-1, j] - R[j, j]: the last task, which adds 0, is counted."""
+    return float((r[-1] - r.diagonal()).mean()) if len(r) > 1 else None
+
+
+def f1(confusion: np.ndarray) -> float:
+    """Macro F1 of a K x K confusion matrix (true class x predicted class), over the classes that occur."""
+    hits = confusion.diagonal()
+    occurring = confusion.sum(axis=1) > 0
+    totals = confusion.sum(axis=0) + confusion.sum(axis=1)
+    return float((2 * hits[occurring] / totals[occurring]).mean())
+
+
+def scores(r: np.ndarray, initial: np.ndarray, confusion: np.ndarray) -> dict[str, float | None]:
+    """Every score of one run, by its name in final_score.json."""
+    return {
+        "FinalAccuracy": final_accuracy(r),
+        "BWT": bwt(r),
+        "FWT": fwt(r, initial),
+        "Forgetting": forgetting(r),
+        "TotalAccuracy": total_accuracy(r),
+        "BackwardTransfer": backward_transfer(r),
+        "LastBackwardTransfer": last_backward_transfer(r),
+        "F1": f1(confusion),
+    }
+
+
+def summary(values: Sequence[float | None]) -> dict[str, object]:
+    """Mean, standard deviation (ddof 1), half-width of the 95% confidence interval (Student's t), and the values.
+
+    None where undefined: no value for the mean, fewer than two for the other two.
+    """
+    known = np.array([value for value in values if value is not None], dtype=float)
+    n = len(known)
+    std = float(known.std(ddof=1)) if n > 1 else None
+    return {
+        "mean": float(known.mean()) if n else None,
+        "std": std,
+        "ci95": float(stats.t.ppf(0.975, n - 1) * std / np.sqrt(n)) if n > 1 else None,
+        "values": list(values),
+    }

@@ -1,0 +1,83 @@
+"""Figures of one run, as PNG bytes. Nothing here touches files or global state of matplotlib."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from methods import ImageGrid
+
+Series = Mapping[str, Sequence[tuple[int, float]]]
+"""Name of a line -> its points (task, value)."""
+
+
+def accuracy_matrix(r: np.ndarray, title: str) -> bytes:
+    """Heat map of the accuracy matrix r (T, T), in [0, 1], with the value in each cell."""
+    size = 1.6 + 0.55 * len(r)
+    figure = Figure(figsize=(size + 0.9, size), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(r, vmin=0, vmax=1, cmap="cividis")
+    if len(r) <= 12:
+        for (i, j), value in np.ndenumerate(r):
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.55 else "white", size=8)
+    axes.set(xlabel="tested on task", ylabel="trained up to task", title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.colorbar(image, ax=axes, label="accuracy", shrink=0.8)
+    return _png(figure)
+
+
+def accuracy_over_tasks(r: np.ndarray, title: str) -> bytes:
+    """For each task its accuracy from when it was learnt on, and the mean over the tasks seen, of r (T, T)."""
+    tasks = range(len(r))
+    lines = {f"task {j}": [(i, r[i, j]) for i in tasks if i >= j] for j in tasks}
+    mean = [(i, r[i, : i + 1].mean()) for i in tasks]
+    return over_tasks({**lines, "mean of tasks seen": mean}, title, "test accuracy", emphasised="mean of tasks seen")
+
+
+def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "") -> bytes:
+    """Lines over the number of tasks learnt."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for name, points in series.items():
+        x, y = zip(*points, strict=True)
+        style = {"color": "black", "linewidth": 2.2, "linestyle": "--"} if name == emphasised else {"linewidth": 1.2}
+        axes.plot(x, y, marker="o", markersize=3.5, label=name, **style)
+    axes.set(xlabel="after task", ylabel=meaning, title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if len(series) > 1:
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return _png(figure)
+
+
+def image_grid(grid: ImageGrid) -> bytes:
+    """Rows of images with their labels."""
+    columns = max(len(images) for _, images in grid.rows)
+    _, channels, height, width = grid.rows[0][1].shape
+    gap = 2
+    canvas = np.ones((len(grid.rows) * (height + gap) - gap, columns * (width + gap) - gap, 3))
+    for i, (_, images) in enumerate(grid.rows):
+        pixels = images.cpu().permute(0, 2, 3, 1).expand(-1, -1, -1, 3 if channels == 1 else channels).numpy()
+        for j, image in enumerate(pixels):
+            top, left = i * (height + gap), j * (width + gap)
+            canvas[top : top + height, left : left + width] = image
+    figure = Figure(figsize=(1.6 + 0.5 * columns, 0.6 + 0.5 * len(grid.rows)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(canvas, interpolation="nearest")
+    centres = [i * (height + gap) + height / 2 for i in range(len(grid.rows))]
+    axes.set_yticks(centres, [label for label, _ in grid.rows], fontsize=8)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_title(grid.title, fontsize=10)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()

@@ -1,0 +1,314 @@
+"""One seed: build, then for each task train, evaluate, save. The whole story of a run is on this page."""
+
+import copy
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import methods
+from datasets.data import Data, Split, Task
+from datasets.tasks import class_groups, split_by_class
+from methods import Method
+from models.encoders import ENCODERS
+from models.learner import HEADS, Learner
+from utils import plots
+from utils.config import Config, flatten
+from utils.progress import bar, log
+from utils.results import RunFolder, write_bytes, write_pickle
+from utils.seeding import Streams, generator, isolated
+
+EVALUATION_BATCH = 1000
+"""Images a batch where no gradient is needed."""
+SCORED_TRAINING_IMAGES = 2000
+"""Train scores are measured on the first so many training images of a task (their order is the data set's)."""
+
+
+class TrainingFailed(Exception):
+    """A seed cannot go on; the message says where and why."""
+
+
+def build_tasks(config: Config, data: Data, seed: int, device: torch.device) -> list[Task]:
+    """The sequence of tasks of one seed; the same on every device."""
+    order = list(range(len(data.classes)))
+    if config.scenario.shuffle_labels:
+        order = torch.randperm(len(order), generator=generator(seed, "classes")).tolist()
+    groups = class_groups(order, config.scenario.labels_per_task)
+    return split_by_class(data, groups, config.scenario.dev_split, generator(seed, "dev"), device)
+
+
+def build_learner(config: Config, data: Data, tasks: list[Task], seed: int) -> Learner:
+    """The untrained classifier of one seed; the same weights on every device."""
+    head = config.model.head or ("paper" if config.model.encoder == "paper" else "linear")
+    dropout = config.model.dropout if head == "paper" or "dropout" in config.model.model_fields_set else 0.0
+    with isolated(generator(seed, "init")):
+        encoder = ENCODERS[config.model.encoder](data.image_shape, config.model.embedding)
+        learner = Learner(encoder, HEADS[head](dropout), config.scenario.type, [task.classes for task in tasks])
+    return learner.to(tasks[0].train.y.device)
+
+
+def build_method(config: Config, learner: Learner, stream: torch.Generator) -> Method:
+    """The method, drawing from `stream` only."""
+    make, _ = methods.find(config.method.name)
+    with isolated(stream):
+        return make(config.method, learner, stream)
+
+
+def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, task: Task) -> Tensor:
+    """One step on images x (B, C, H, W) in [0, 1] with labels y (B,); returns the loss, not waiting for its value."""
+    optimizer.zero_grad()
+    loss = method.loss(x, y, task)
+    loss.backward()
+    method.after_backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def batches(split: Split, size: int, stream: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over a split in random order: images (B, C, H, W) in [0, 1] and labels (B,)."""
+    order = torch.randperm(len(split), generator=stream, device=split.y.device)
+    for index in order.split(size):
+        yield split.batch(index)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, the module is in evaluation mode and nothing is recorded; afterwards every mode is as before."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def confusion(learner: Learner, split: Split, task: int) -> np.ndarray:
+    """Counts (K, K) of true class x predicted class on a split of the task `task`."""
+    classes = len(learner.task_of)
+    counts = torch.zeros(classes * classes, dtype=torch.long, device=split.y.device)
+    with evaluating(learner):
+        for index in torch.arange(len(split), device=split.y.device).split(EVALUATION_BATCH):
+            x, y = split.batch(index)
+            counts += (y * classes + learner.predict(learner.embed(x), task)).bincount(minlength=len(counts))
+    return counts.view(classes, classes).cpu().numpy()
+
+
+def accuracy(learner: Learner, split: Split, task: int) -> float:
+    """Share of a split of the task `task` that is classified right."""
+    counts = confusion(learner, split, task)
+    return float(counts.trace() / counts.sum())
+
+
+def scored_part(train: Split) -> Split:
+    """The part of a task's training data that train scores are measured on."""
+    return train.take(slice(0, SCORED_TRAINING_IMAGES))
+
+
+class Run:
+    """One seed of an experiment: its parts, and its results so far (plain data)."""
+
+    def __init__(self, config: Config, data: Data, seed: int, device: torch.device) -> None:
+        self.config, self.seed, self.device = config, seed, device
+        self.streams = Streams(seed, device)
+        self.tasks = build_tasks(config, data, seed, device)
+        self.learner = build_learner(config, data, self.tasks, seed)
+        self.method = build_method(config, self.learner, self.streams["method"])
+        self.folder = RunFolder(config.save_path, seed)
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.steps = 0
+        self.results: dict[str, Any] = {
+            "seed": seed,
+            "config": config.dump(),
+            "class_names": list(data.classes),
+            "tasks": [list(task.classes) for task in self.tasks],
+            "epochs": [],
+            "diagnostics": [],
+            "memory_by_task": [],
+        }
+
+    def __call__(self) -> dict[str, Any]:
+        """Run what is left of the seed; returns its results."""
+        with self._timed("total_s"):
+            start = self._resume()
+            if start == 0:
+                self._describe()
+                self.results |= self._initial_scores()
+            tasks = bar(len(self.tasks), f"seed {self.seed}", 1, "task")
+            tasks.update(start)
+            for task in self.tasks[start:]:
+                self._learn(task)
+                self._score(task)
+                self._draw(task)
+                self._save(task)
+                tasks.update()
+            tasks.close()
+            self._draw_scores()
+        self.results |= self._totals()
+        write_pickle(self.folder.final, self.results)
+        log.info("done in %.1f s", self.results["time"]["total_s"])
+        return self.results
+
+    def _learn(self, task: Task) -> None:
+        with self._timed("method_s"), isolated(self.streams["method"]):
+            training = self.method.begin_task(task)
+        with self._timed("train_s"):
+            self.results["epochs"].append(self._train(training, task.dev or scored_part(task.train)))
+        with self._timed("method_s"), isolated(self.streams["method"]):
+            self.method.end_task(training)
+
+    def _train(self, task: Task, watched: Split) -> list[dict[str, float]]:
+        """Train on one task; returns each epoch's mean loss, and accuracy on the split `watched` after it."""
+        config = self.config.train
+        optimizer = OPTIMIZERS[config.optimizer](self.learner.parameters(), lr=config.lr)
+        per_epoch = ceil(len(task.train) / config.batch_size)
+        steps = config.steps or config.epochs * per_epoch
+        best, best_state, history = -1.0, None, []
+        progress = bar(ceil(steps / per_epoch), f"task {task.index}", 2, "epoch")
+        self.learner.train()
+        for epoch in range(ceil(steps / per_epoch)):
+            total, count = torch.zeros((), device=self.device), min(per_epoch, steps - epoch * per_epoch)
+            for x, y in islice(batches(task.train, config.batch_size, self.streams["order"]), count):
+                total += train_step(self.method, optimizer, x, y, task)
+            self.steps += count
+            loss = float(total) / count
+            if not np.isfinite(loss):
+                raise TrainingFailed(
+                    f"task {task.index}, epoch {epoch}: the loss is {loss}; lower train.lr or the method's weights"
+                )
+            history.append({"loss": loss, "accuracy": accuracy(self.learner, watched, task.index)})
+            progress.set_postfix_str(f"loss {loss:.4f}, accuracy {history[-1]['accuracy']:.4f}")
+            progress.update()
+            log.debug("task %d epoch %d: loss %.4f, accuracy %.4f", task.index, epoch, loss, history[-1]["accuracy"])
+            if config.selection == "dev" and history[-1]["accuracy"] > best:
+                best, best_state = history[-1]["accuracy"], copy.deepcopy(self.learner.state_dict())
+        progress.close()
+        if best_state is not None:
+            self.learner.load_state_dict(best_state)
+        return history
+
+    def _initial_scores(self) -> dict[str, Any]:
+        """Accuracy of the untrained classifier on every task, and room for what follows."""
+        return {
+            part: {
+                "initial_accuracy": [accuracy(self.learner, self._split(task, part), task.index) for task in self.tasks],
+                "accuracy_matrix": [],
+            }
+            for part in ("test", "train")
+        }
+
+    def _score(self, task: Task) -> None:
+        """Evaluate on every task, those to come too."""
+        with self._timed("eval_s"):
+            for part in ("test", "train"):
+                counts = [confusion(self.learner, self._split(other, part), other.index) for other in self.tasks]
+                self.results[part]["accuracy_matrix"].append([float(c.trace() / c.sum()) for c in counts])
+                self.results[part]["confusion"] = sum(counts).tolist()
+        with self._timed("method_s"):
+            self.results["diagnostics"].append(self.method.diagnostics())
+        self.results["memory_by_task"].append(self._memory())
+        row = self.results["test"]["accuracy_matrix"][-1]
+        seen = row[: task.index + 1]
+        values = " ".join(f"{value:.4f}" for value in seen)
+        log.info("task %d learnt: test accuracy %.4f, by task %s", task.index, sum(seen) / len(seen), values)
+        for name, value in self.results["diagnostics"][-1].items():
+            log.debug("task %d %s: %.4f", task.index, name, value)
+
+    @staticmethod
+    def _split(task: Task, part: str) -> Split:
+        return task.test if part == "test" else scored_part(task.train)
+
+    def _memory(self) -> dict[str, int]:
+        """Numbers held between tasks: the classifier's, the method's, and real samples kept by the method."""
+        held = [value for value in self.method.state_dict().values() if isinstance(value, Tensor)]
+        return {
+            "learner_parameters": sum(p.numel() for p in self.learner.parameters()),
+            "method_floats": sum(value.numel() for value in held),
+            "stored_real_samples": self.method.stored_real_samples,
+        }
+
+    def _totals(self) -> dict[str, Any]:
+        seconds = {name: self.seconds[name] for name in ("train_s", "method_s", "eval_s", "total_s")}
+        return {
+            "time": {**seconds, "steps_per_s": self.steps / max(self.seconds["train_s"], 1e-9)},
+            "memory": self.results["memory_by_task"][-1],
+        }
+
+    def _save(self, task: Task) -> None:
+        if not self.config.train.save:
+            return
+        state = {
+            "tasks_done": task.index + 1,
+            "learner": self.learner.state_dict(),
+            "method": self.method.state_dict(),
+            "streams": self.streams.state_dict(),
+            "steps": self.steps,
+            "seconds": dict(self.seconds),
+            "results": self.results,
+        }
+        self.folder.save_task(task.index, state)
+
+    def _resume(self) -> int:
+        """Go back to where the last finished task was saved; returns how many tasks are done."""
+        state = self.folder.load_state(self.device)
+        if state is None:
+            return 0
+        self.learner.load_state_dict(state["learner"])
+        self.method.load_state_dict(state["method"])
+        self.streams.load_state_dict({name: value.cpu() for name, value in state["streams"].items()})
+        self.steps, self.results = state["steps"], state["results"]
+        self.seconds.update(state["seconds"])
+        log.info("going on after task %d", state["tasks_done"] - 1)
+        return state["tasks_done"]
+
+    def _describe(self) -> None:
+        """Everything that decides the numbers, into the log."""
+        log.debug("torch %s on %s, %d threads", torch.__version__, self.device, torch.get_num_threads())
+        for key, value in flatten(self.config.dump()).items():
+            log.debug("%s: %s", key, value)
+        for task in self.tasks:
+            names = ", ".join(self.results["class_names"][c] for c in task.classes)
+            sizes = len(task.train), len(task.dev) if task.dev else 0, len(task.test)
+            log.debug("task %d: classes %s; %d train, %d dev, %d test images", task.index, names, *sizes)
+
+    def _draw(self, task: Task) -> None:
+        if self.config.method.plot:
+            with self._timed("method_s"), isolated(self.streams["pictures"]), evaluating(self.learner):
+                for name, grid in self.method.pictures(task).items():
+                    write_bytes(self.folder.plot(f"{name}_task_{task.index}"), plots.image_grid(grid))
+
+    def _draw_scores(self) -> None:
+        if not self.config.method.plot:
+            return
+        matrix = np.array(self.results["test"]["accuracy_matrix"])
+        title = f"{self.config.method.name} on {self.config.scenario.dataset.name} ({self.config.scenario.type}, seed {self.seed})"
+        write_bytes(self.folder.plot("accuracy_matrix"), plots.accuracy_matrix(matrix, title))
+        write_bytes(self.folder.plot("accuracy_over_tasks"), plots.accuracy_over_tasks(matrix, title))
+        groups: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
+        for task, numbers in enumerate(self.results["diagnostics"]):
+            for name, value in numbers.items():
+                group, _, series = name.partition("/")
+                groups[group][series or group].append((task, value))
+        for group, series in groups.items():
+            meaning = self.method.meaning.get(group, group)
+            write_bytes(self.folder.plot(group), plots.over_tasks(series, title, meaning))
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - begin
+
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+"""`train.optimizer` -> its class."""
