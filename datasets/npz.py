@@ -21,7 +21,7 @@ def load(settings: DatasetSettings, root: Path) -> Data:
     """
     file = Path(settings.path)
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             missing = [name for name in ARRAYS if name not in archive]
             if missing:
                 raise BadInput(f"scenario.dataset: {file} lacks {', '.join(missing)}; it needs {', '.join(ARRAYS)}")

@@ -97,7 +97,9 @@ def realnvp(
     current = width
     for level in range(levels):
         if current < 2:
-            raise ValueError(f"{levels} levels need more than {width} dimensions: level {level + 1} would have {current}")
+            raise ValueError(
+                f"{levels} levels need more than {width} dimensions: level {level + 1} would have {current}"
+            )
         steps: list[Transform] = []
         for _ in range(blocks):
             steps += [

@@ -138,10 +138,10 @@ class Permutation(Transform):
         self.register_buffer("order", torch.randperm(width))
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return x[:, self.order], x.new_zeros(len(x))
+        return x.index_select(1, self.order), x.new_zeros(len(x))
 
     def inverse(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return z[:, self.order.argsort()], z.new_zeros(len(z))
+        return z.index_select(1, self.order.argsort()), z.new_zeros(len(z))
 
 
 class AffineCoupling(Transform):

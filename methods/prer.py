@@ -31,7 +31,7 @@ class Regularization(Settings):
 
     type: Annotated[Literal["alternation", "overwrite", "concatenation"], AnyCase] = "alternation"
     """alternation: a batch of their own next to the real one; concatenation: appended to the real batch, one pass;
-    overwrite: a real sample stays with the probability that its class is a current one, else a made-up one replaces it"""
+    overwrite: a real sample stays with probability (current classes / all seen), else a made-up one replaces it"""
     distance: Annotated[Literal["cosine", "euclidean"], AnyCase] = "cosine"
     """between an embedding and what it should be: 1 - cos(a, b), or |a - b|"""
     fixed_replay: int = Field(10_000, ge=1)
@@ -41,7 +41,7 @@ class Regularization(Settings):
 
 
 class Weights(Settings):
-    """Weights of the loss: cross-entropy + er * distance + replay * cross-entropy of made-up images + l1 * |encoder|."""
+    """Weights of the loss: cross-entropy + er * distance + replay * made-up images' cross-entropy + l1 * |encoder|."""
 
     er: float = Field(1.0, ge=0)
     """of the distance between embeddings and what they were"""
@@ -98,7 +98,9 @@ class PRER(Method):
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         if config.flow.conditioning.type == "none" and config.weights.replay > 0:
-            raise BadInput("method.flow.conditioning.type: none cannot say which class a sample is; set weights.replay: 0")
+            raise BadInput(
+                "method.flow.conditioning.type: none cannot say which class a sample is; set weights.replay: 0"
+            )
         code = "projection" if config.target == "past_encoder" else "embedding"
         classes = len(learner.task_of)
         try:
@@ -174,7 +176,9 @@ class PRER(Method):
             health[f"agreement/class {c}"] = float((predicted == c).float().mean())
         fitted = {task.index: task.train}
         for index in range(task.index):
-            fitted[index] = replayed.take(torch.isin(replayed.y, torch.tensor(self.learner.groups[index], device=replayed.y.device)))
+            fitted[index] = replayed.take(
+                torch.isin(replayed.y, torch.tensor(self.learner.groups[index], device=replayed.y.device))
+            )
         for index, split in sorted(fitted.items()):
             x, y = split.batch(slice(0, CHUNK))
             nll = -self.generator.log_prob(x, y).mean() / self.generator.dimension

@@ -60,7 +60,9 @@ def paper(image_shape: ImageShape, embedding: int | None = None) -> Encoder:
 def mlp(image_shape: ImageShape, embedding: int | None = None) -> Encoder:
     """Two hidden layers of 400 ReLU units; the second is the embedding (van de Ven et al. 2022, Methods)."""
     width = embedding or 400
-    features = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), 400), nn.ReLU(), nn.Linear(400, width), nn.ReLU())
+    features = nn.Sequential(
+        nn.Flatten(), nn.Linear(math.prod(image_shape), 400), nn.ReLU(), nn.Linear(400, width), nn.ReLU()
+    )
     return Encoder(features, nn.Identity(), image_shape, mlp_decoder)
 
 
@@ -92,7 +94,6 @@ def mlp_decoder(inputs: int, image_shape: ImageShape) -> nn.Sequential:
         nn.Linear(400, math.prod(image_shape)),
         nn.Unflatten(1, image_shape),
     )
-
 
 
 def _convolutions(image_shape: ImageShape) -> list[nn.Conv2d]:

@@ -256,7 +256,7 @@ def _minimise(
     """Adam on `loss(index)` over class-balanced batches of the samples with these labels (N,)."""
     parameters = list(parameters)
     steps = ceil(len(labels) / settings.batch_size)
-    optimizer = torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     horizon = max(1, settings.epochs * steps)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, horizon) if settings.annealing else None
     weights = 1.0 / labels.bincount().clamp(min=1)[labels]

@@ -3,6 +3,8 @@
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -11,7 +13,9 @@ import torch
 import yaml
 
 import datasets
-from datasets.data import Data
+from datasets.data import Data, Task
+from methods import Method
+from models.learner import Learner
 from utils import results
 from utils.config import Config, load
 from utils.progress import bar, log, logging_to
@@ -24,6 +28,7 @@ from utils.settings import BadInput
 class Experiment:
     """One configuration file, checked, with its data."""
 
+    path: str
     config: Config
     data: Data
     seeds: tuple[int, ...]
@@ -40,9 +45,20 @@ def launch(options: Namespace) -> int:
     if options.check:
         print("\n".join(_explain(experiment) for experiment in experiments))
         return 0
-    for experiment in experiments:
-        results.check_folder(experiment.config, options.restart)
-    return max(_run(experiment, options.restart) for experiment in experiments)
+    for step in (results.check_folder, results.prepare):  # all are checked before the first is touched
+        for experiment in experiments:
+            with _naming(experiment.path):
+                step(experiment.config, options.restart)
+    return max(_run(experiment) for experiment in experiments)
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Errors of bad input inside are told with the file's name."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
 
 
 def _plan(options: Namespace) -> list[Experiment]:
@@ -56,15 +72,13 @@ def _plan(options: Namespace) -> list[Experiment]:
     for path, config in zip(options.configs, configs, strict=True):
         root = Path(options.data_root or os.environ.get("DATA_ROOT") or config.scenario.data_root or "data")
         key = (config.scenario.dataset.model_dump_json(), root)
-        try:
+        with _naming(path):
             if key not in loaded:
                 loaded[key] = datasets.load(config.scenario.dataset, root)
             seeds = options.seeds or tuple(range(config.train.experiments))
-            experiment = Experiment(config, loaded[key], seeds, _device(options.device or config.train.device))
-            _build(experiment)  # whatever the parts refuse, they refuse now
-        except BadInput as error:
-            raise BadInput(f"{path}: {error}") from error
-        experiments.append(experiment)
+            device = _device(options.device or config.train.device)
+            experiments.append(Experiment(path, config, loaded[key], seeds, device))
+            _build(experiments[-1])  # whatever the parts refuse, they refuse now
     return experiments
 
 
@@ -77,7 +91,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _build(experiment: Experiment) -> tuple[list, torch.nn.Module, torch.nn.Module]:
+def _build(experiment: Experiment) -> tuple[list[Task], Learner, Method]:
     config, cpu, seed = experiment.config, torch.device("cpu"), experiment.seeds[0]
     tasks = build_tasks(config, experiment.data, seed, cpu)
     learner = build_learner(config, experiment.data, tasks, seed)
@@ -105,10 +119,9 @@ def _explain(experiment: Experiment) -> str:
     return "\n".join(lines)
 
 
-def _run(experiment: Experiment, restart: bool) -> int:
+def _run(experiment: Experiment) -> int:
     """Run the seeds that are not finished; returns 1 if one failed."""
     config, failed = experiment.config, 0
-    results.prepare(config, restart)
     finished = results.finished_seeds(config.save_path)
     progress = bar(len(experiment.seeds), str(config.save_path), 0, "seed")
     for seed in experiment.seeds:

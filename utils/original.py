@@ -16,7 +16,7 @@ RENAMED = {
     "scenario.label_per_task": "scenario.labels_per_task",
     "train.cuda": "train.device",
 }
-"""Dotted key, or its beginning -> ours. Applied from the outside in: `cl_technique_config.nf.lr` -> `method.flow.lr`."""
+"""Dotted key, or its beginning -> ours, from the outside in: `cl_technique_config.nf.lr` -> `method.flow.lr`."""
 
 VALUES = {
     "scenario.type": {"mt": "task", "sit": "class"},

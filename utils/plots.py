@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,7 +22,9 @@ def accuracy_matrix(r: np.ndarray, title: str) -> bytes:
     image = axes.imshow(r, vmin=0, vmax=1, cmap="cividis")
     if len(r) <= 12:
         for (i, j), value in np.ndenumerate(r):
-            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.55 else "white", size=8)
+            axes.text(
+                j, i, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.55 else "white", size=8
+            )
     axes.set(xlabel="tested on task", ylabel="trained up to task", title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -45,7 +48,7 @@ def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "") -
         x, y = zip(*points, strict=True)
         style = {"color": "black", "linewidth": 2.2, "linestyle": "--"} if name == emphasised else {"linewidth": 1.2}
         axes.plot(x, y, marker="o", markersize=3.5, label=name, **style)
-    axes.set(xlabel="after task", ylabel=meaning, title=title)
+    axes.set(xlabel="after task", ylabel=fill(meaning, 36), title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if len(series) > 1:

@@ -10,8 +10,9 @@ from typing import Any
 from tqdm import tqdm
 
 log = logging.getLogger("experiment")
-"""The run's log. Everything goes into experiment.log and, where there are no progress bars, to the screen; beside
-bars, only what is of level INFO."""
+"""The run's log. Everything goes into experiment.log; of level INFO and above, to the screen too."""
+EPOCH = logging.DEBUG if sys.stderr.isatty() else logging.INFO
+"""Level of an epoch's line: on a terminal the bars show it."""
 
 
 class _Screen(logging.Handler):
@@ -27,7 +28,7 @@ def logging_to(path: Path, prefix: str) -> Iterator[None]:
     file, screen = logging.FileHandler(path, encoding="utf-8"), _Screen()
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     screen.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
-    screen.setLevel(logging.INFO if sys.stderr.isatty() else logging.DEBUG)  # there the bars show the epochs
+    screen.setLevel(logging.INFO)
     log.setLevel(logging.DEBUG)
     log.propagate = False
     log.addHandler(file)

@@ -17,7 +17,16 @@ from utils.config import Config
 from utils.config import load as load_config
 from utils.settings import BadInput
 
-SCORES = ("FinalAccuracy", "BWT", "FWT", "Forgetting", "TotalAccuracy", "BackwardTransfer", "LastBackwardTransfer", "F1")
+SCORES = (
+    "FinalAccuracy",
+    "BWT",
+    "FWT",
+    "Forgetting",
+    "TotalAccuracy",
+    "BackwardTransfer",
+    "LastBackwardTransfer",
+    "F1",
+)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -30,8 +39,9 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,11 +113,19 @@ def check_folder(config: Config, restart: bool) -> None:
 
 
 def prepare(config: Config, restart: bool) -> None:
-    """Make the results folder and put the configuration there; an older run is moved aside if it is not to go on."""
+    """Make the results folder and put the configuration there; an older run is moved aside if it is not to go on.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
     root = config.save_path
-    if root.exists() and (restart or not config.train.load):
-        root.rename(next(p for i in itertools.count(1) if not (p := root.with_name(f"{root.name}.old-{i}")).exists()))
-    write_text(root / "config.yml", yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True))
+    try:
+        if root.exists() and (restart or not config.train.load):
+            aside = (root.with_name(f"{root.name}.old-{i}") for i in itertools.count(1))
+            root.rename(next(path for path in aside if not path.exists()))
+        write_text(root / "config.yml", yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True))
+    except OSError as error:
+        raise BadInput(f"train.save_path: {root} cannot be written ({error}); choose another") from error
 
 
 def _check_same(new: Config, old: Config) -> None:
@@ -146,7 +164,7 @@ def _final_score(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds": [run["seed"] for run in runs],
         "protocol": {"selection": config.train.selection, "epochs": config.train.epochs, "steps": config.train.steps},
     }
-    for part in ("test", "train"):
+    for part in [part for part in ("test", "train", "dev") if part in runs[0]]:
         values = np.array([run[part]["accuracy_matrix"] for run in runs])  # (S, T, T)
         std = values.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
         matrix = {"mean": values.mean(axis=0).tolist(), "std": std, "values": values.tolist()}
@@ -167,16 +185,18 @@ def _final_score(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _final_log(score: dict[str, Any]) -> str:
     seeds = score["seeds"]
-    length = f"{score['protocol']['steps']} steps" if score["protocol"]["steps"] else f"{score['protocol']['epochs']} epochs"
+    length = (
+        f"{score['protocol']['steps']} steps" if score["protocol"]["steps"] else f"{score['protocol']['epochs']} epochs"
+    )
+    parts = [part for part in ("test", "train", "dev") if part in score]
     lines = [
         f"{score['method']} on {score['dataset']}, {score['scenario']} scenario, {length} a task, "
         f"weights chosen: {score['protocol']['selection']}",
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}): mean ± std over seeds",
         "",
-        f"{'':22}{'test':>19}{'train':>19}",
+        " " * 22 + "".join(f"{part:>19}" for part in parts),
     ]
-    for name in SCORES:
-        lines.append(f"{name:22}{_plus_minus(score['test'][name]):>19}{_plus_minus(score['train'][name]):>19}")
+    lines += [f"{name:22}" + "".join(f"{_plus_minus(score[part][name]):>19}" for part in parts) for name in SCORES]
     lines += ["", "test accuracy on task (column) after training on task (row), mean over seeds", ""]
     matrix = score["test"]["accuracy_matrix"]["mean"]
     lines.append("      " + "".join(f"{j:>8}" for j in range(len(matrix))))
@@ -192,5 +212,3 @@ def _plus_minus(value: dict[str, Any], digits: int = 4) -> str:
         return "-"
     spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"
     return f"{value['mean']:.{digits}f}{spread}"
-
-

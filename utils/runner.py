@@ -21,9 +21,9 @@ from models.encoders import ENCODERS
 from models.learner import HEADS, Learner
 from utils import plots
 from utils.config import Config, flatten
-from utils.progress import bar, log
+from utils.progress import EPOCH, bar, log
 from utils.results import RunFolder, write_bytes, write_pickle
-from utils.seeding import Streams, generator, isolated
+from utils.seeding import Streams, generator, isolated, preserved
 
 EVALUATION_BATCH = 1000
 """Images a batch where no gradient is needed."""
@@ -168,7 +168,7 @@ class Run:
     def _train(self, task: Task, watched: Split) -> list[dict[str, float]]:
         """Train on one task; returns each epoch's mean loss, and accuracy on the split `watched` after it."""
         config = self.config.train
-        optimizer = OPTIMIZERS[config.optimizer](self.learner.parameters(), lr=config.lr)
+        optimizer = OPTIMIZERS[config.optimizer](self.learner.parameters(), lr=config.lr, fused=True)
         per_epoch = ceil(len(task.train) / config.batch_size)
         steps = config.steps or config.epochs * per_epoch
         best, best_state, history = -1.0, None, []
@@ -187,7 +187,9 @@ class Run:
             history.append({"loss": loss, "accuracy": accuracy(self.learner, watched, task.index)})
             progress.set_postfix_str(f"loss {loss:.4f}, accuracy {history[-1]['accuracy']:.4f}")
             progress.update()
-            log.debug("task %d epoch %d: loss %.4f, accuracy %.4f", task.index, epoch, loss, history[-1]["accuracy"])
+            log.log(
+                EPOCH, "task %d epoch %d: loss %.4f, accuracy %.4f", task.index, epoch, loss, history[-1]["accuracy"]
+            )
             if config.selection == "dev" and history[-1]["accuracy"] > best:
                 best, best_state = history[-1]["accuracy"], copy.deepcopy(self.learner.state_dict())
         progress.close()
@@ -199,20 +201,22 @@ class Run:
         """Accuracy of the untrained classifier on every task, and room for what follows."""
         return {
             part: {
-                "initial_accuracy": [accuracy(self.learner, self._split(task, part), task.index) for task in self.tasks],
+                "initial_accuracy": [
+                    accuracy(self.learner, self._split(task, part), task.index) for task in self.tasks
+                ],
                 "accuracy_matrix": [],
             }
-            for part in ("test", "train")
+            for part in self.parts
         }
 
     def _score(self, task: Task) -> None:
         """Evaluate on every task, those to come too."""
         with self._timed("eval_s"):
-            for part in ("test", "train"):
+            for part in self.parts:
                 counts = [confusion(self.learner, self._split(other, part), other.index) for other in self.tasks]
                 self.results[part]["accuracy_matrix"].append([float(c.trace() / c.sum()) for c in counts])
                 self.results[part]["confusion"] = sum(counts).tolist()
-        with self._timed("method_s"):
+        with self._timed("method_s"), preserved(self.streams["method"]), evaluating(self.learner):
             self.results["diagnostics"].append(self.method.diagnostics())
         self.results["memory_by_task"].append(self._memory())
         row = self.results["test"]["accuracy_matrix"][-1]
@@ -222,9 +226,14 @@ class Run:
         for name, value in self.results["diagnostics"][-1].items():
             log.debug("task %d %s: %.4f", task.index, name, value)
 
+    @property
+    def parts(self) -> list[str]:
+        """The splits that are scored: test, train, and dev where there is one."""
+        return ["test", "train"] + ["dev"] * (self.config.scenario.dev_split > 0)
+
     @staticmethod
     def _split(task: Task, part: str) -> Split:
-        return task.test if part == "test" else scored_part(task.train)
+        return scored_part(task.train) if part == "train" else getattr(task, part)
 
     def _memory(self) -> dict[str, int]:
         """Numbers held between tasks: the classifier's, the method's, and real samples kept by the method."""
@@ -281,7 +290,7 @@ class Run:
 
     def _draw(self, task: Task) -> None:
         if self.config.method.plot:
-            with self._timed("method_s"), isolated(self.streams["pictures"]), evaluating(self.learner):
+            with self._timed("method_s"), preserved(self.streams["method"]), evaluating(self.learner):
                 for name, grid in self.method.pictures(task).items():
                     write_bytes(self.folder.plot(f"{name}_task_{task.index}"), plots.image_grid(grid))
 
@@ -289,7 +298,8 @@ class Run:
         if not self.config.method.plot:
             return
         matrix = np.array(self.results["test"]["accuracy_matrix"])
-        title = f"{self.config.method.name} on {self.config.scenario.dataset.name} ({self.config.scenario.type}, seed {self.seed})"
+        scenario = self.config.scenario
+        title = f"{self.config.method.name} on {scenario.dataset.name} ({scenario.type}, seed {self.seed})"
         write_bytes(self.folder.plot("accuracy_matrix"), plots.accuracy_matrix(matrix, title))
         write_bytes(self.folder.plot("accuracy_over_tasks"), plots.accuracy_over_tasks(matrix, title))
         groups: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))

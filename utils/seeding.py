@@ -65,3 +65,14 @@ def isolated(stream: torch.Generator) -> Iterator[None]:
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def preserved(stream: torch.Generator) -> Iterator[None]:
+    """Inside, `stream` and torch's global generators may be drawn from; afterwards they are as before."""
+    state = stream.get_state()
+    try:
+        with isolated(stream):
+            yield
+    finally:
+        stream.set_state(state)

@@ -10,7 +10,9 @@ class BadInput(Exception):
 class Settings(BaseModel):
     """A frozen section of the configuration: unknown keys and wrong types are errors; fields are the documentation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)

@@ -1,0 +1,77 @@
+"""What many tests need: small data, a small experiment, and the command line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from datasets.data import Data, Split
+from main import main
+
+CPU = torch.device("cpu")
+
+
+def make_data(classes: int = 6, train: int = 24, test: int = 10, shape: tuple[int, int, int] = (1, 28, 28)) -> Data:
+    """Noisy images around one random smooth pattern a class: learnable in a few steps."""
+    g = torch.Generator().manual_seed(0)
+    coarse = torch.rand(classes, shape[0], 4, 4, generator=g)
+    patterns = torch.nn.functional.interpolate(coarse, size=shape[1:], mode="bilinear")
+
+    def split(n: int) -> Split:
+        y = torch.arange(classes).repeat_interleave(n)
+        x = patterns[y] + 0.1 * torch.randn(len(y), *shape, generator=g)
+        return Split((x.clamp(0, 1) * 255).to(torch.uint8), y)
+
+    return Data(split(train), split(test), tuple(f"c{i}" for i in range(classes)))
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    return make_data()
+
+
+SMALL_PRER = {
+    "name": "prer",
+    "plot": False,
+    "autoencoder": {"epochs": 2, "batch_size": 32},
+    "flow": {"epochs": 2, "batch_size": 32, "blocks": 1, "hidden_size": 16, "dimension": 8},
+    "regularization": {"fixed_replay": 40},
+    "weights": {"er": 1.0},
+}
+"""PRER's `method` section, as small as it gets."""
+
+
+@pytest.fixture
+def npz(tmp_path: Path, data: Data) -> Path:
+    """The small data as a user's .npz file."""
+    path = tmp_path / "small.npz"
+    arrays = {"x_train": data.train.x, "y_train": data.train.y, "x_test": data.test.x, "y_test": data.test.y}
+    np.savez(path, **{name: value.numpy() for name, value in arrays.items()})
+    return path
+
+
+@pytest.fixture
+def small(tmp_path: Path, npz: Path) -> dict:
+    """A whole small experiment, as the tree of its YAML."""
+    return {
+        "method": {"name": "naive", "plot": False},
+        "scenario": {"dataset": {"name": "npz", "path": str(npz)}, "labels_per_task": 2},
+        "train": {"epochs": 2, "batch_size": 16, "device": "cpu", "save_path": str(tmp_path / "results")},
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """run(tree, *options): write the tree as YAML and call the command line; returns the exit code."""
+
+    def call(tree: dict | str, *options: str) -> int:
+        path = tmp_path / "experiment.yaml"
+        path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
+        try:
+            return main([str(path), *options])
+        except SystemExit as stop:
+            return stop.code
+
+    return call

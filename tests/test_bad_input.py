@@ -1,0 +1,263 @@
+"""Bad input ends with exit 2 before anything is run: a line or two that name file, key and fix, no traceback."""
+
+import re
+
+import numpy as np
+import pytest
+
+import main
+from utils import config as configuration
+from utils.original import translate_key
+from utils.settings import BadInput
+
+
+def edited(tree: dict, dotted: str, value) -> dict:
+    node = tree
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[last] = value
+    return tree
+
+
+KEYS = [
+    ("train.epoch", 3, r"train.epoch: unknown key; did you mean epochs\?"),
+    ("traim", {}, r"traim: unknown key; did you mean train\?"),
+    ("scenario.label_per_tsk", 2, "did you mean label_per_task"),
+    ("train.nonsense", 1, "known here: epochs, steps,"),
+    ("method.importance", 5, "method.importance: unknown key; known here: name, plot"),
+    ("train.epochs", "many", r"train.epochs: got 'many'; expected a valid integer"),
+    ("train.epochs", 1.5, "train.epochs: got 1.5; expected"),
+    ("train.epochs", True, "train.epochs: got True; expected a valid integer"),
+    ("train.epochs", 0, "train.epochs: got 0; expected greater than or equal to 1"),
+    ("train.lr", -1, "train.lr: got -1; expected greater than 0"),
+    ("train.lr", float("inf"), "train.lr: got inf; expected a finite number"),
+    ("train.batch_size", None, "train.batch_size: got None"),
+    ("train", [1, 2], r"train: got \[1, 2\]; expected a valid dictionary"),
+    ("train.save_path", 7, "train.save_path: got 7; expected a valid string"),
+    ("train.optimizer", "adm", r"train.optimizer: got 'adm'; expected 'adam' or 'sgd'"),
+    ("train.device", "gpu", "train.device: got 'gpu'"),
+    ("train.selection", "dev", r"train.selection: dev needs a dev set; set scenario.dev_split"),
+    ("method.name", "niave", r"method.name: unknown method 'niave'; did you mean 'naive'\? known: .*prer"),
+    ("method", {}, "method.name: missing; add it"),
+    ("scenario.type", "mutli", "scenario.type: got 'mutli'; expected 'task', 'class' or 'domain'"),
+    ("scenario.dataset", "minst", "scenario.dataset.name: got 'minst'; expected .*'mnist'"),
+    ("scenario.dataset", {"name": "npz"}, "scenario.dataset: npz needs its path"),
+    ("scenario.dataset", {"name": "mnist", "path": "x"}, "mnist takes no path"),
+    ("scenario.dataset", {"name": "npz", "path": "nowhere.npz"}, "cannot read nowhere.npz"),
+    ("scenario.dataset", {"name": "folder", "path": "nowhere"}, "nowhere/train is not a directory"),
+    ("scenario.labels_per_task", 7, "scenario.labels_per_task: 7 is more than the data set's 6 classes"),
+    ("scenario.labels_per_task", 1, "scenario.labels_per_task: 1 leaves nothing to tell apart"),
+    ("scenario.dev_split", 1.0, "scenario.dev_split: got 1.0; expected less than 1"),
+    ("model.encoder", "resnet9000", "model.encoder: got 'resnet9000'; expected"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), KEYS)
+def test_keys_and_values(small, run, capsys, tmp_path, key, value, message):
+    assert run(edited(small, key, value)) == 2
+    check(capsys, tmp_path, message)
+
+
+def check(capsys, tmp_path, message):
+    out, error = capsys.readouterr()
+    assert re.search(message, error), error
+    assert "experiment.yaml: " in error
+    assert "Traceback" not in error and "task 0" not in out
+    assert len(error.strip().splitlines()) <= 2
+    assert not (tmp_path / "results" / "exp_0").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds nothing; expected the sections method, scenario"),
+        ("# only a comment", "holds nothing"),
+        ("[1, 2]", "holds a list"),
+        ("a: [", "not valid YAML: .*line 1"),
+        ("a: b: c", "not valid YAML"),
+        ("\t- x", "not valid YAML"),
+        ("train: {lr: 1}\ntrain: {lr: 2}", "the key 'train' is written twice"),
+        ("method: !!python/object/apply:os.system ['true']", "not valid YAML: could not determine a constructor"),
+        ("? [a, b]\n: 1", "not valid YAML|unknown key"),
+        ("&a a: *b", "not valid YAML"),
+    ],
+)
+def test_files_that_are_no_configuration(run, capsys, tmp_path, text, message):
+    assert run(text) == 2
+    check(capsys, tmp_path, message)
+
+
+def test_a_missing_file_names_the_nearest(tmp_path, capsys):
+    (tmp_path / "prer_mnist.yaml").write_text("a: 1")
+    assert main.main([str(tmp_path / "prer_minst.yaml")]) == 2
+    assert re.search(r"prer_minst.yaml: no such file; did you mean .*prer_mnist.yaml\?", capsys.readouterr().err)
+    assert main.main([str(tmp_path)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert main.main([str(tmp_path / "binary.yaml")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "train.epochs"], "expected KEY=VALUE"),
+        (["--set", "train.epoch=2"], "did you mean epochs"),
+        (["--set", "train.epochs=[1"], "not valid YAML"),
+        (["--set", "train.epochs=x"], "expected a valid integer"),
+        (["--seeds", "4-0"], "is not a range"),
+        (["--seeds", "a"], "is not like 0-4 or 0,3"),
+        (["--device", "tpu"], "expected auto, cpu, cuda"),
+        (["--frobnicate"], "unrecognized arguments"),
+        (["--cuda", "99"], "cuda:99 is not there"),
+    ],
+)
+def test_options(small, run, capsys, tmp_path, options, message):
+    assert run(small, *options) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert "Traceback" not in error and not (tmp_path / "results").exists()
+
+
+def test_no_configuration_at_all(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main.main([])
+    assert stop.value.code == 2 and "CONFIG" in capsys.readouterr().err
+
+
+def test_one_class_only(small, run, capsys, tmp_path):
+    x, y = np.zeros((8, 12, 12), np.uint8), np.zeros(8, int)
+    np.savez(tmp_path / "one.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    small["scenario"]["dataset"]["path"] = str(tmp_path / "one.npz")
+    assert run(small) == 2
+    check(capsys, tmp_path, "1 class only; a classifier needs at least 2")
+
+
+def test_images_too_small_for_the_encoder(small, run, capsys, tmp_path):
+    x, y = np.zeros((8, 5, 5), np.uint8), np.arange(8) % 4
+    np.savez(tmp_path / "tiny.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    small["scenario"]["dataset"]["path"] = str(tmp_path / "tiny.npz")
+    assert run(small) == 2
+    check(capsys, tmp_path, "too small for the paper's encoder; use encoder: mlp")
+
+
+def test_what_a_method_refuses_is_found_before_anything_runs(small, run, capsys, tmp_path):
+    small["method"] = {"name": "prer", "flow": {"levels": 9}}
+    assert run(small) == 2
+    check(capsys, tmp_path, "method.flow: 9 levels need more than 32 dimensions")
+
+
+def test_a_results_folder_of_another_configuration_is_left_alone(small, run, capsys, tmp_path):
+    assert run(small) == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "results").rglob("*") if p.is_file()}
+    capsys.readouterr()
+    small["train"]["lr"] = 0.5
+    assert run(small) == 2
+    error = capsys.readouterr().err
+    assert "train.lr: 0.001 -> 0.5" in error and "--restart" in error and len(error.splitlines()) == 1
+    assert before == {p: p.read_bytes() for p in (tmp_path / "results").rglob("*") if p.is_file()}
+
+
+def test_what_does_not_change_the_numbers_does_not_change_whose_folder_it_is(small, run):
+    assert run(small) == 0
+    small["train"] |= {"experiments": 2, "device": "auto", "load": True}
+    small["method"]["plot"] = True
+    assert run(small) == 0
+
+
+def test_a_folder_that_may_not_be_written(small, run, capsys, tmp_path):
+    small["train"]["save_path"] = "/proc/results"  # not even by root
+    assert run(small) == 2
+    check(capsys, tmp_path, "train.save_path: /proc/results cannot be (made|written)")
+
+
+def test_a_save_path_below_a_file(small, run, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    small["train"]["save_path"] = str(tmp_path / "file" / "results")
+    assert run(small) == 2
+    check(capsys, tmp_path, "cannot be made: .*file is not a directory")
+
+
+def test_two_files_with_one_folder(small, run, capsys, tmp_path):
+    import yaml
+
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(small))
+    assert run(small, str(tmp_path / "other.yaml")) == 2
+    assert "is used by two of these files" in capsys.readouterr().err
+
+
+def test_all_mistakes_are_told_at_once(small, run, capsys):
+    small["train"] |= {"epochs": -1, "lrr": 1}
+    assert run(small) == 2
+    error = capsys.readouterr().err
+    assert "train.epochs" in error and "train.lrr" in error
+
+
+def load(tmp_path, text, *overrides):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return configuration.load(path, overrides)
+
+
+BASE = "method: {name: NAIVE}\nscenario: {dataset: DIGITS}\n"
+
+
+def test_names_match_without_regard_to_case_and_paths_keep_theirs(tmp_path):
+    text = BASE + "train: {save_path: /Tmp/My_Results, optimizer: SGD, device: CUDA:1}\nmodel:\n"
+    loaded = load(tmp_path, text)
+    assert (loaded.method.name, loaded.scenario.dataset.name, loaded.train.optimizer) == ("naive", "digits", "sgd")
+    assert loaded.train.save_path == "/Tmp/My_Results" and loaded.train.device == "cuda:1"
+    assert str(load(tmp_path, BASE).save_path) == "results/digits/naive"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("5E+2", 500.0), ("1", 1.0), (".5", 0.5), ("2.5e-1", 0.25)]
+)
+def test_numbers_are_numbers(tmp_path, text, value):
+    assert load(tmp_path, BASE + f"train: {{lr: {text}}}").train.lr == value
+    assert load(tmp_path, BASE, f"train.lr={text}").train.lr == value
+
+
+def test_overrides_replace_a_name_by_a_mapping_and_back(tmp_path):
+    mapping = load(tmp_path, BASE, "scenario.dataset={name: npz, path: a.npz}")
+    assert (mapping.scenario.dataset.name, mapping.scenario.dataset.path) == ("npz", "a.npz")
+    text = "method: {name: naive}\nscenario: {dataset: {name: npz, path: a.npz}}"
+    assert load(tmp_path, text, "scenario.dataset=mnist").scenario.dataset.path is None
+    assert load(tmp_path, text, "scenario.dataset.path=b.npz").scenario.dataset.path == "b.npz"
+
+
+def test_the_original_s_names_are_aliases(tmp_path):
+    text = """
+    cl_technique_config:
+      name: prer
+      autoencoder_epochs: 3
+      generator_epochs: 4
+      nf: {levels: 1, n_hiddens: 2, conditioning_config: {type: class_embedding, dimension: 4}}
+      autoencoder: {conditioning_config: {type: none}}
+    train_config: {epochs: 2, cuda: no, save_path: Here}
+    cl_config: {cl_problem: SIT, label_per_task: 5, dataset: MNIST}
+    """
+    loaded = load(tmp_path, text, "train_config.epochs=3", "method.nf.blocks=7")
+    assert (loaded.scenario.type, loaded.scenario.labels_per_task, loaded.train.device) == ("class", 5, "cpu")
+    assert (loaded.method.autoencoder.epochs, loaded.method.flow.epochs) == (3, 4)
+    assert (loaded.method.flow.levels, loaded.method.flow.hidden_layers, loaded.method.flow.blocks) == (1, 2, 7)
+    assert loaded.method.flow.conditioning.dimension == 4 and loaded.method.autoencoder.conditioning.type == "none"
+    assert loaded.train.epochs == 3 and loaded.train.save_path == "Here"
+    assert load(tmp_path, text, "cl_config.cl_problem=mt", "train.cuda=yes").scenario.type == "task"
+    assert translate_key("cl_technique_config.nf.conditioning_config.type") == "method.flow.conditioning.type"
+
+
+def test_a_resolved_configuration_loads_as_it_is(tmp_path):
+    import yaml
+
+    text = "method: {name: prer, flow: {hidden_size: 2.0}}\nscenario: {dataset: {name: npz, path: a.npz}}"
+    loaded = load(tmp_path, text)
+    again = load(tmp_path, yaml.safe_dump(loaded.dump()))
+    assert again.dump() == loaded.dump() and again.identity == loaded.identity
+    assert again.method.flow.hidden_size == 2.0 and isinstance(again.method.flow.hidden_size, float)
+
+
+def test_bad_input_carries_its_own_words():
+    with pytest.raises(BadInput, match="did you mean 'prer'"):
+        configuration.methods.find("prrr")

@@ -1,0 +1,211 @@
+"""The command line on real digits, and what it leaves in the results folder."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from utils.results import read_pickle
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*options, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *map(str, options)], cwd=cwd, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """PRER on digits through the command line, as small as it makes sense."""
+    folder = tmp_path_factory.mktemp("run") / "prer"
+    options = [
+        f"train.save_path={folder}",
+        "train.epochs=2",
+        "method.autoencoder.epochs=2",
+        "method.flow.epochs=2",
+        "method.regularization.fixed_replay=100",
+    ]
+    done = command("files/prer_digits.yaml", "--seeds", "0,2", "--device", "cpu", "--set", *options)
+    assert done.returncode == 0, done.stderr
+    assert "FinalAccuracy" in done.stdout and "seed 2: task 4 learnt" in done.stdout
+    assert "\r" not in done.stdout + done.stderr, "progress bars belong on a terminal"
+    return folder
+
+
+def test_the_results_folder_is_as_documented(results):
+    there = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
+    expected = {"config.yml", "final_score.log", "final_score.json"}
+    for seed in (0, 2):
+        expected |= {f"exp_{seed}/{name}" for name in ("experiment.log", "final_results.pkl", "state.pt")}
+        expected |= {f"exp_{seed}/models/task_{t}.pt" for t in range(5)}
+        expected |= {f"exp_{seed}/results/task_{t}.pkl" for t in range(5)}
+        expected |= {
+            f"exp_{seed}/plots/{name}_task_{t}.png" for t in range(5) for name in ("samples", "reconstructions")
+        }
+        names = ("accuracy_matrix", "accuracy_over_tasks", "agreement", "flow_nll", "embedding_distance")
+        expected |= {f"exp_{seed}/plots/{name}.png" for name in names}
+    assert there == expected
+
+
+def test_scores_are_those_of_the_runs(results):
+    score = json.loads((results / "final_score.json").read_text())
+    assert (score["method"], score["dataset"], score["scenario"]) == ("prer", "digits", "task")
+    assert score["seeds"] == [0, 2] and score["protocol"] == {"selection": "last", "epochs": 2, "steps": None}
+    runs = [read_pickle(results / f"exp_{seed}" / "final_results.pkl") for seed in (0, 2)]
+    for part in ("test", "train"):
+        matrices = np.array([run[part]["accuracy_matrix"] for run in runs])
+        assert matrices.shape == (2, 5, 5)
+        np.testing.assert_allclose(score[part]["accuracy_matrix"]["mean"], matrices.mean(0))
+        np.testing.assert_allclose(score[part]["accuracy_matrix"]["std"], matrices.std(0, ddof=1))
+        final = score[part]["FinalAccuracy"]
+        np.testing.assert_allclose(final["values"], matrices[:, -1].mean(1))
+        np.testing.assert_allclose(
+            [final["mean"], final["std"]], [np.mean(final["values"]), np.std(final["values"], ddof=1)]
+        )
+        assert set(score[part]) == {
+            *("accuracy_matrix", "FinalAccuracy", "BWT", "FWT", "Forgetting", "TotalAccuracy"),
+            *("BackwardTransfer", "LastBackwardTransfer", "F1"),
+        }
+    assert set(score["time"]) == {"train_s", "method_s", "eval_s", "total_s", "steps_per_s"}
+    assert score["memory"]["stored_real_samples"] == 0 and score["memory"]["method_floats"] > 0
+    log = (results / "final_score.log").read_text()
+    assert f"{score['test']['FinalAccuracy']['mean']:.4f} ± {score['test']['FinalAccuracy']['std']:.4f}" in log
+
+
+def test_checkpoints_are_plain_weights_that_give_the_recorded_accuracy(results, tmp_path):
+    from utils.config import load
+    from utils.runner import Run, accuracy
+
+    config = load(results / "config.yml")
+    import datasets
+
+    data = datasets.load(config.scenario.dataset, tmp_path)
+    run = Run(config, data, 2, torch.device("cpu"))
+    run.learner.load_state_dict(torch.load(results / "exp_2" / "models" / "task_3.pt", weights_only=True))
+    recorded = read_pickle(results / "exp_2" / "results" / "task_3.pkl")["test"]["accuracy_matrix"][3]
+    assert [accuracy(run.learner, task.test, task.index) for task in run.tasks] == recorded
+
+
+def test_pickles_hold_builtins_only_and_others_are_refused(results, tmp_path):
+    import pickle
+
+    plain = read_pickle(results / "exp_0" / "final_results.pkl")
+    assert plain["seed"] == 0 and plain["tasks"] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    assert len(plain["epochs"]) == 5 and set(plain["epochs"][0][0]) == {"loss", "accuracy"}
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Path("x")))
+    with pytest.raises(pickle.UnpicklingError, match="refused"):
+        read_pickle(tmp_path / "evil.pkl")
+
+
+def test_the_log_says_what_matters(results):
+    log = (results / "exp_0" / "experiment.log").read_text()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in log.splitlines())
+    for text in (
+        "method.weights.er: ",
+        "train.lr: 0.001",
+        "task 3: classes 6, 7;",
+        "task 4 learnt: test accuracy",
+        "agreement/class 9",
+    ):
+        assert text in log
+
+
+def test_figures_are_pictures(results):
+    for path in (results / "exp_0" / "plots").glob("*.png"):
+        with Image.open(path) as image:
+            assert min(image.size) > 200 and len(set(image.convert("L").resize((50, 50)).tobytes())) > 5, path
+
+
+def test_running_again_keeps_what_is_finished_and_adds_seeds(small, run, capsys, tmp_path):
+    folder = tmp_path / "results"
+    assert run(small, "--seeds", "1") == 0
+    before = (folder / "exp_1" / "final_results.pkl").stat().st_mtime_ns
+    assert run(small, "--seeds", "0-1") == 0
+    assert "seed 1: finished before" in capsys.readouterr().out
+    assert (folder / "exp_1" / "final_results.pkl").stat().st_mtime_ns == before
+    assert json.loads((folder / "final_score.json").read_text())["seeds"] == [0, 1]
+
+
+def test_restart_moves_the_old_run_aside(small, run, tmp_path):
+    assert run(small) == 0
+    small["train"]["lr"] = 0.01
+    assert run(small) == 2
+    assert run(small, "--restart") == 0
+    old = tmp_path / "results.old-1"
+    assert (old / "exp_0" / "final_results.pkl").exists() and (old / "final_score.log").exists()
+    assert yaml.safe_load((tmp_path / "results" / "config.yml").read_text())["train"]["lr"] == 0.01
+    small["train"]["load"] = False
+    assert run(small) == 0
+    assert (tmp_path / "results.old-2").exists()
+
+
+def test_without_save_only_the_results_are_written(small, run, tmp_path):
+    small["train"]["save"] = False
+    assert run(small) == 0
+    there = {path.name for path in (tmp_path / "results").rglob("*") if path.is_file()}
+    assert there == {"config.yml", "experiment.log", "final_results.pkl", "final_score.log", "final_score.json"}
+
+
+def test_one_seed_and_one_task_leave_undefined_scores_null(small, run, tmp_path):
+    small["scenario"]["labels_per_task"] = 6
+    assert run(small) == 0
+    score = json.loads((tmp_path / "results" / "final_score.json").read_text())
+    assert score["test"]["BWT"] == {"mean": None, "std": None, "ci95": None, "values": [None]}
+    assert score["test"]["FinalAccuracy"]["std"] is None and score["test"]["accuracy_matrix"]["std"] is None
+
+
+def test_dev_scores_are_reported_beside_test(small, run, tmp_path):
+    small["scenario"]["dev_split"] = 0.25
+    small["train"]["selection"] = "dev"
+    assert run(small) == 0
+    score = json.loads((tmp_path / "results" / "final_score.json").read_text())
+    assert 0 <= score["dev"]["FinalAccuracy"]["mean"] <= 1 and score["protocol"]["selection"] == "dev"
+    assert re.search(r"test +train +dev", (tmp_path / "results" / "final_score.log").read_text())
+
+
+def test_check_explains_and_runs_nothing(small, run, capsys, tmp_path):
+    assert run(small, "--check", "--set", "train.epochs=3", "train.lr=1e-2") == 0
+    out = capsys.readouterr().out
+    assert "lr: 0.01" in out and "labels_per_task: 2" in out
+    assert "0: 0, 1 (48 train, 0 dev, 20 test images, 9 steps on its own data)" in out
+    assert "steps: 27 a seed, seeds: 0, device: cpu" in out
+    assert not (tmp_path / "results").exists()
+
+
+def test_several_files_run_one_after_the_other(small, tmp_path, npz):
+    from main import main
+
+    paths = []
+    for name in ("one", "two"):
+        small["train"]["save_path"] = str(tmp_path / name)
+        paths.append(tmp_path / f"{name}.yaml")
+        paths[-1].write_text(yaml.safe_dump(small))
+    assert main([*map(str, paths), "--set", "train.epochs=1"]) == 0
+    assert (tmp_path / "one" / "final_score.log").exists() and (tmp_path / "two" / "final_score.log").exists()
+
+
+def test_ctrl_c_ends_with_one_line_and_is_resumable(small, run, capsys, monkeypatch, tmp_path):
+    from utils.runner import Run
+
+    learn = Run._learn
+
+    def interrupted(self, task):
+        if task.index == 1:
+            raise KeyboardInterrupt
+        learn(self, task)
+
+    monkeypatch.setattr(Run, "_learn", interrupted)
+    assert run(small) == 130
+    assert capsys.readouterr().err.strip().startswith("interrupted; run the same command again")
+    monkeypatch.undo()
+    assert run(small) == 0
+    assert "going on after task 0" in (tmp_path / "results" / "exp_0" / "experiment.log").read_text()

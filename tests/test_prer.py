@@ -1,0 +1,320 @@
+"""PRER behaves as its paper says; the original's mistakes are tests."""
+
+import copy
+
+import pytest
+import torch
+from conftest import CPU, SMALL_PRER
+
+from datasets.tasks import split_by_class
+from methods.prer import DISTANCES, PRER, Config
+from models.encoders import ENCODERS
+from models.generator import RECONSTRUCTION_LOSSES
+from models.learner import HEADS, Learner
+from utils.config import flatten
+from utils.settings import BadInput
+
+GROUPS = [(0, 1), (2, 3), (4, 5)]
+
+
+def merged(tree: dict, changes: dict) -> dict:
+    return {**tree, **{k: merged(tree.get(k, {}), v) if isinstance(v, dict) else v for k, v in changes.items()}}
+
+
+def make(scenario="task", **changes) -> PRER:
+    torch.manual_seed(0)
+    learner = Learner(ENCODERS["paper"]((1, 28, 28), 20), HEADS["paper"](0.0), scenario, GROUPS)
+    stream = torch.Generator().manual_seed(0)
+    return PRER(Config.model_validate(merged(SMALL_PRER, changes)), learner, stream)
+
+
+@pytest.fixture
+def tasks(data):
+    return split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
+
+
+def train(method: PRER, task, steps: int = 4, lr: float = 1e-3) -> None:
+    optimizer = torch.optim.Adam(method.learner.parameters(), lr=lr)
+    generator = torch.Generator().manual_seed(task.index)
+    task = method.begin_task(task)
+    for _ in range(steps):
+        x, y = task.train.batch(torch.randint(len(task.train), (16,), generator=generator))
+        optimizer.zero_grad()
+        method.loss(x, y, task).backward()
+        method.after_backward()
+        optimizer.step()
+    method.end_task(task)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("target", ["past_encoder", "flow"])
+def test_a_step_of_the_regulariser_lowers_the_distance(tasks, distance, target):
+    """The original added the cosine similarity, and pushed embeddings apart."""
+    method = make(target=target, regularization={"distance": distance})
+    train(method, tasks[0])
+    method.begin_task(tasks[1])
+    x, targets = method.rehearsal.split.batch(slice(None))[0], method.rehearsal.targets
+    with torch.no_grad():  # as if training had moved the encoder
+        for p in method.learner.encoder.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+    optimizer = torch.optim.SGD(method.learner.encoder.parameters(), lr=1e-3)
+    before = DISTANCES[distance](method.learner.embed(x), targets).mean()
+    before.backward()
+    optimizer.step()
+    after = DISTANCES[distance](method.learner.embed(x), targets).mean()
+    assert 0 < float(after.detach()) < float(before.detach())
+
+
+def test_distances():
+    a, b = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[3.0, 0.0], [2.0, 0.0]])
+    torch.testing.assert_close(DISTANCES["cosine"](a, b), torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(DISTANCES["euclidean"](a, b), torch.tensor([2.0, 8.0**0.5]))
+
+
+def test_the_past_encoder_s_word_is_what_it_said_when_the_task_began(tasks):
+    method = make()
+    train(method, tasks[0])
+    frozen = copy.deepcopy(method.learner.encoder)
+    method.begin_task(tasks[1])
+    torch.testing.assert_close(method.rehearsal.targets, frozen(method.rehearsal.split.batch(slice(None))[0]))
+
+
+def test_with_target_flow_the_made_up_code_is_itself_the_target(tasks):
+    method = make(target="flow")
+    train(method, tasks[0])
+    assert method.generator.dimension == method.learner.encoder.embedding_dim == 20
+    x = tasks[0].train.batch(slice(0, 4))[0]
+    torch.testing.assert_close(method.generator.codes(x), method.learner.embed(x).detach())
+    method.begin_task(tasks[1])
+    assert method.rehearsal.targets.shape == (40, 20)
+    y = method.rehearsal.split.y
+    decoded = method.generator.decode(method.rehearsal.targets, y).sigmoid()
+    torch.testing.assert_close(decoded, method.rehearsal.split.batch(slice(None))[0], atol=1 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["alternation", "overwrite", "concatenation"])
+@pytest.mark.parametrize("scenario", ["task", "class", "domain"])
+def test_every_way_of_mixing_trains_encoder_and_head(tasks, kind, scenario):
+    method = make(scenario, regularization={"type": kind}, weights={"replay": 1.0})
+    train(method, tasks[0])
+    task = method.begin_task(tasks[1])
+    x, y = task.train.batch(slice(0, 16))
+    loss = method.loss(x, y, task)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad.abs().sum() > 0 for p in method.learner.encoder.parameters())
+    assert method.learner.heads[0][0].weight.grad.abs().sum() > 0  # an old head, or the one head, replays
+
+
+def test_mixing_keeps_or_replaces_real_samples_as_it_says(tasks):
+    seen = {}
+    for kind in ("alternation", "overwrite", "concatenation"):
+        method = make(regularization={"type": kind, "to_sample": 7})
+        train(method, tasks[0])
+        train(method, tasks[1])
+        task = method.begin_task(tasks[2])
+        sizes, real = [], []
+        x, y = task.train.batch(slice(0, 48))
+        method.learner.embed = lambda images, method=method, sizes=sizes, real=real, x=x: (
+            sizes.append(len(images)),
+            real.append(sum((images[i] == x[i]).all().item() for i in range(min(len(images), len(x))))),
+            method.learner.encoder(images),
+        )[-1]
+        method.loss(x, y, task)
+        seen[kind] = sizes, real
+    assert seen["alternation"] == ([48, 7], [48, 0])
+    assert seen["concatenation"] == ([55], [48])
+    sizes, (kept,) = seen["overwrite"]
+    assert sizes == [48] and 6 <= kept <= 27  # a third of the classes are current: 16 of 48 expected, sd 3.3
+
+
+def test_old_tasks_shares_the_loss_out(tasks):
+    losses = {}
+    for share in (None, 0.0, 0.25, 1.0):
+        method = make(weights={"old_tasks": share, "er": 3.0})
+        train(method, tasks[0])
+        task = method.begin_task(tasks[1])
+        with torch.no_grad():
+            method.learner.encoder.projection.weight.mul_(-1)
+        losses[share] = float(method.loss(*task.train.batch(slice(0, 16)), task).detach())
+    new, old = losses[0.0], losses[1.0]
+    assert new > 0 and old > 1
+    assert losses[None] == pytest.approx(new + old, rel=1e-5)
+    assert losses[0.25] == pytest.approx(0.75 * new + 0.25 * old, rel=1e-5)
+
+
+def test_without_weights_it_is_naive_even_with_a_past(tasks):
+    method = make(weights={"er": 0.0})
+    train(method, tasks[0])
+    task = method.begin_task(tasks[1])
+    assert method.rehearsal is None
+    x, y = task.train.batch(slice(0, 16))
+    z = method.learner.embed(x)
+    naive = torch.nn.functional.cross_entropy(method.learner.logits(z, 1), method.learner.columns(y, 1))
+    assert torch.equal(method.loss(x, y, task), naive)
+
+
+def test_l1_is_the_norm_of_the_encoder(tasks):
+    method = make(weights={"l1": 0.5})
+    task = method.begin_task(tasks[0])
+    x, y = task.train.batch(slice(0, 16))
+    with_l1 = method.loss(x, y, task)
+    norm = sum(p.abs().sum() for p in method.learner.encoder.parameters())
+    method.config = Config.model_validate(SMALL_PRER)
+    torch.testing.assert_close(with_l1, method.loss(x, y, task) + 0.5 * norm)
+
+
+def tensors_of(thing, seen=None):
+    """Every tensor that can be reached from an object through attributes, containers and state."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, torch.Tensor):
+        yield thing
+    elif isinstance(thing, dict):
+        for value in thing.values():
+            yield from tensors_of(value, seen)
+    elif isinstance(thing, (list, tuple, set)):
+        for value in thing:
+            yield from tensors_of(value, seen)
+    elif hasattr(thing, "__dict__"):
+        yield from tensors_of(vars(thing), seen)
+
+
+def test_no_real_image_of_the_past_can_be_reached(tasks):
+    method = make()
+    real = {image.numpy().tobytes() for task in tasks for image in task.train.x}
+    for task in tasks:
+        train(method, task)
+        for tensor in tensors_of(method):
+            if tensor.ndim == 4 and tensor.shape[1:] == (1, 28, 28):
+                bytes_ = tensor if tensor.dtype == torch.uint8 else (tensor * 255).round().to(torch.uint8)
+                assert not any(image.numpy().tobytes() in real for image in bytes_.detach())
+            assert tensor.numel() < 100 * 784, "room for a hundred images"
+    method.begin_task(tasks[2])
+    assert len(method.rehearsal.split.x) == 40
+    assert sum(t.numel() for t in tensors_of(method) if t.dtype == torch.uint8 and t.ndim == 4) == 40 * 784
+    assert method.stored_real_samples == 0
+
+
+def test_memory_does_not_grow_with_the_tasks(tasks):
+    method = make()
+    sizes = []
+    for task in tasks:
+        train(method, task)
+        sizes.append(sum(value.numel() for value in method.state_dict().values()))
+        assert method.rehearsal is None, "made-up images outlive their task"
+    assert sizes[0] == sizes[1] == sizes[2] > 0
+
+
+def test_the_decoder_keeps_old_classes(tasks):
+    """The original fitted the decoder on the current task only, and old classes decayed."""
+    method = make(autoencoder={"epochs": 20, "batch_size": 16}, flow={"epochs": 10})
+    train(method, tasks[0])
+    forgetful, stream = copy.deepcopy(method.generator), torch.Generator().manual_seed(1)
+    replayed = method.generator.sample(60, [0, 1], stream).split
+    method.generator.fit(tasks[1].train, replayed, stream)
+    forgetful.fit(tasks[1].train, None, stream)
+    x, y = tasks[0].test.batch(slice(None))
+    kept, lost = (float((g.reconstruct(x, y) - x).square().mean()) for g in (method.generator, forgetful))
+    assert kept < 0.8 * lost
+
+
+def test_made_up_images_bear_global_labels_and_depend_on_them(tasks):
+    """The original sampled with global labels what it had fitted with task-local ones."""
+    method = make(
+        autoencoder={"epochs": 40, "batch_size": 16}, flow={"epochs": 40}, regularization={"fixed_replay": 60}
+    )
+    train(method, tasks[0], steps=20)
+    train(method, tasks[1], steps=20)
+    made = method.generator.sample(60, [1, 2], torch.Generator().manual_seed(0)).split
+    assert made.y.tolist() == [1, 2] * 30
+    for c in (1, 2):
+        mean = made.x[made.y == c].float().mean(0)
+        nearest = min(range(4), key=lambda k: float((mean - mean_of(tasks, k)).square().sum()))
+        assert nearest == c
+
+
+def mean_of(tasks, c):
+    task = next(task for task in tasks if c in task.classes)
+    return task.train.x[task.train.y == c].float().mean(0)
+
+
+@pytest.mark.parametrize("rec_loss", RECONSTRUCTION_LOSSES)
+@pytest.mark.parametrize("conditioning", ["none", "one_hot", "class_embedding"])
+def test_every_loss_and_conditioning_runs_and_every_part_learns(tasks, rec_loss, conditioning):
+    """`rec_loss: gaussian` and a missing conditioning crashed the original."""
+    method = make(
+        autoencoder={"rec_loss": rec_loss, "conditioning": {"type": conditioning}},
+        flow={"conditioning": {"type": conditioning, "dimension": 3}},
+    )
+    before = copy.deepcopy(method.state_dict())
+    train(method, tasks[0])
+    after = method.state_dict()
+    for part in ("projection", "decoder.", "flow."):
+        assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith(f"generator.{part}"))
+    for name in ("decoder_condition", "flow_condition"):
+        vectors = f"generator.{name}.vectors.weight"
+        assert (vectors in after) == (conditioning == "class_embedding")
+        assert vectors not in after or not torch.equal(before[vectors], after[vectors])
+    assert all(torch.isfinite(value).all() for value in after.values())
+
+
+def test_the_encoder_is_read_not_trained_by_the_generator(tasks):
+    method = make()
+    method.begin_task(tasks[0])
+    before = copy.deepcopy(method.learner.state_dict())
+    method.end_task(tasks[0])
+    assert all(torch.equal(before[key], value) for key, value in method.learner.state_dict().items())
+    assert all(p.grad is None for p in method.learner.parameters())
+    assert not any("learner" in key or "encoder" in key for key in method.state_dict())
+
+
+def test_a_saved_method_goes_on_the_same(tasks):
+    one = make()
+    train(one, tasks[0])
+    other = make()
+    other.learner.load_state_dict(one.learner.state_dict())
+    other.load_state_dict(one.state_dict())
+    other.stream.set_state(one.stream.get_state())
+    for method in (one, other):
+        train(method, tasks[1])
+    for key, value in one.learner.state_dict().items():
+        assert torch.equal(value, other.learner.state_dict()[key]), key
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+
+
+def test_health_names_every_class_and_task_seen(tasks):
+    method = make()
+    train(method, tasks[0])
+    train(method, tasks[1])
+    assert set(method.diagnostics()) == {
+        "embedding_distance",
+        *(f"agreement/class {c}" for c in range(4)),
+        *(f"flow_nll/task {t}" for t in range(2)),
+    }
+    pictures = method.pictures(tasks[1])
+    assert [label for label, _ in pictures["samples"].rows] == [f"class {c}" for c in range(4)]
+    assert [len(images) for _, images in pictures["reconstructions"].rows] == [10] * 4
+    assert {name.split("/")[0] for name in method.diagnostics()} == set(method.meaning)
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    with pytest.raises(BadInput, match="cannot say which class"):
+        make(flow={"conditioning": {"type": "none"}}, weights={"replay": 1.0})
+    with pytest.raises(BadInput, match=r"method.flow: 5 levels need more than 8 dimensions"):
+        make(flow={"levels": 5})
+
+
+def test_options_are_documented_where_they_are_declared():
+    def undocumented(settings):
+        for name, field in settings.model_fields.items():
+            if hasattr(field.annotation, "model_fields"):
+                yield from undocumented(field.annotation)
+            if not field.description:
+                yield f"{settings.__name__}.{name}"
+
+    assert list(undocumented(Config)) == []
+    assert len(flatten(Config(name="prer").model_dump())) > 25

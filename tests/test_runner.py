@@ -1,0 +1,240 @@
+"""The loop: what a seed decides, what evaluation leaves alone, and what a resumed run is."""
+
+import copy
+
+import pytest
+import torch
+from conftest import CPU, SMALL_PRER
+
+from methods import Method, find, known
+from utils.config import Config, load
+from utils.results import read_pickle
+from utils.runner import Run, accuracy, batches, build_learner, build_tasks, confusion, evaluating
+from utils.seeding import Streams, generator, isolated
+
+
+@pytest.fixture
+def config(small, tmp_path):
+    def make(**changes) -> Config:
+        tree = copy.deepcopy(small)
+        for dotted, value in changes.items():
+            section, key = dotted.split("__")
+            tree[section][key] = value
+        _, options = find(tree["method"]["name"])
+        tree["method"] = options.model_validate(tree["method"])
+        return Config.model_validate(tree)
+
+    return make
+
+
+def weights(run: Run) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in run.learner.parameters()])
+
+
+def finished(config, data, seed=0) -> Run:
+    run = Run(config, data, seed, CPU)
+    run()
+    return run
+
+
+@pytest.mark.parametrize("name", known())
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(config, data, name, tmp_path):
+    method = SMALL_PRER if name == "prer" else {"name": name, "plot": False}
+    runs = []
+    for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
+        experiment = config(train__save_path=str(tmp_path / folder))
+        _, options = find(name)
+        experiment = experiment.model_copy(update={"method": options.model_validate(method)})
+        torch.manual_seed(hash(folder) % 1000)  # whatever was drawn before
+        runs.append(finished(experiment, data, seed))
+    assert torch.equal(weights(runs[0]), weights(runs[1]))
+    assert runs[0].results["test"] == runs[1].results["test"]
+    assert not torch.equal(weights(runs[0]), weights(runs[2]))
+
+
+def test_seeds_differ_in_initialisation_and_in_data_order(config, data):
+    tasks = build_tasks(config(), data, 0, CPU)
+    first, second = (build_learner(config(), data, tasks, seed).state_dict() for seed in (0, 1))
+    assert all(not torch.equal(first[key], second[key]) for key in first)
+    orders = [torch.cat([y for _, y in batches(tasks[0].train, 7, Streams(seed, CPU)["order"])]) for seed in (0, 0, 1)]
+    assert torch.equal(orders[0], orders[1]) and not torch.equal(orders[0], orders[2])
+    assert sorted(orders[0].tolist()) == sorted(tasks[0].train.y.tolist())
+
+
+@pytest.mark.parametrize("scenario", ["task", "class", "domain"])
+def test_prer_without_weight_is_naive_bit_for_bit(config, data, scenario, tmp_path):
+    naive = finished(config(scenario__type=scenario, train__save_path=str(tmp_path / "naive")), data)
+    prer = config(scenario__type=scenario, train__save_path=str(tmp_path / "prer"))
+    _, options = find("prer")
+    off = options.model_validate({**SMALL_PRER, "weights": {"er": 0.0}})
+    held = finished(prer.model_copy(update={"method": off}), data)
+    assert torch.equal(weights(naive), weights(held))
+    assert naive.results["test"] == held.results["test"]
+
+
+@pytest.mark.parametrize("name", known())
+def test_the_first_task_is_learnt_as_by_naive(config, data, name, tmp_path):
+    learnt = []
+    for i, method in enumerate(({"name": "naive", "plot": False}, SMALL_PRER if name == "prer" else {"name": name})):
+        experiment = config(train__save_path=str(tmp_path / str(i)))
+        run = Run(
+            experiment.model_copy(update={"method": find(method["name"])[1].model_validate(method)}), data, 0, CPU
+        )
+        run.results |= run._initial_scores()
+        run._learn(run.tasks[0])
+        learnt.append(weights(run))
+    assert torch.equal(*learnt)
+
+
+def test_evaluation_leaves_modes_buffers_and_random_state_untouched(config, data):
+    run = Run(config(), data, 0, CPU)
+    run.learner.train()
+    run.learner.heads[0].eval()  # a mixture of modes, on purpose
+    modes = {name: module.training for name, module in run.learner.named_modules()}
+    state = copy.deepcopy(run.learner.state_dict())
+    before, streams = torch.get_rng_state(), run.streams.state_dict()
+    counts = confusion(run.learner, run.tasks[1].test, 1)
+    assert counts.sum() == len(run.tasks[1].test)
+    assert accuracy(run.learner, run.tasks[1].test, 1) == counts.trace() / counts.sum()
+    assert modes == {name: module.training for name, module in run.learner.named_modules()}
+    assert all(torch.equal(value, state[key]) for key, value in run.learner.state_dict().items())
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(value, streams[key]) for key, value in run.streams.state_dict().items())
+    with pytest.raises(RuntimeError, match="on purpose"), evaluating(run.learner):
+        raise RuntimeError("on purpose")
+    assert modes == {name: module.training for name, module in run.learner.named_modules()}
+
+
+def test_sampling_and_drawing_leave_training_s_random_state_untouched(config, data, tmp_path):
+    results = []
+    for plot in (False, True):
+        experiment = config(train__save_path=str(tmp_path / str(plot)))
+        method = find("prer")[1].model_validate({**SMALL_PRER, "plot": plot})
+        results.append(finished(experiment.model_copy(update={"method": method}), data))
+    assert torch.equal(weights(results[0]), weights(results[1]))
+    assert results[0].results["diagnostics"] == results[1].results["diagnostics"]
+
+
+def test_isolation_restores_the_global_generator():
+    stream, before = generator(0, "x"), torch.get_rng_state()
+    with isolated(stream):
+        first = torch.rand(3)
+    with isolated(stream):
+        second = torch.rand(3)
+    with isolated(generator(0, "x")):
+        again = torch.rand(3)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, again) and not torch.equal(first, second)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", known())
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_interrupted_seed_goes_on_to_the_same_bits(config, data, name, after, tmp_path, monkeypatch):
+    def experiment(folder):
+        method = SMALL_PRER if name == "prer" else {"name": name, "plot": False}
+        made = config(train__save_path=str(tmp_path / folder))
+        return made.model_copy(update={"method": find(name)[1].model_validate(method)})
+
+    whole = finished(experiment("whole"), data)
+    broken = Run(experiment("broken"), data, 0, CPU)
+    learn = broken._learn
+
+    def until(task):
+        if task.index > after:
+            raise Interrupted
+        learn(task)
+
+    monkeypatch.setattr(broken, "_learn", until)
+    with pytest.raises(Interrupted):
+        broken()
+    resumed = finished(experiment("broken"), data)
+    assert torch.equal(weights(whole), weights(resumed))
+    for key in ("test", "train", "epochs", "diagnostics", "memory_by_task"):
+        assert whole.results[key] == resumed.results[key], key
+    assert whole.steps == resumed.steps
+    assert read_pickle(resumed.folder.final)["test"] == whole.results["test"]
+
+
+def test_selection_on_dev_keeps_the_best_epoch_s_weights(config, data, monkeypatch):
+    """The original kept the best weights by reference, so that restoring them did nothing; and chose on test data."""
+    from utils import runner
+
+    run = Run(config(train__selection="dev", train__epochs=4, scenario__dev_split=0.25), data, 0, CPU)
+    snapshots, given = [], iter([0.3, 0.9, 0.9, 0.1])
+
+    def watched(learner, split, task):
+        assert split is run.tasks[0].dev
+        snapshots.append(copy.deepcopy(learner.state_dict()))
+        return next(given)
+
+    monkeypatch.setattr(runner, "accuracy", watched)
+    run.results["epochs"] = []
+    run._learn(run.tasks[0])
+    kept = run.learner.state_dict()
+    assert all(torch.equal(kept[key], value) for key, value in snapshots[1].items())
+    assert not all(torch.equal(kept[key], value) for key, value in snapshots[3].items())
+
+
+def test_steps_instead_of_epochs(config, data):
+    run = Run(config(train__steps=7), data, 0, CPU)  # a task has 48 images, 3 batches of 16
+    calls = []
+    run.method.after_backward = lambda: calls.append(1)
+    run.results["epochs"] = []
+    run._learn(run.tasks[0])
+    assert len(calls) == run.steps == 7 and len(run.results["epochs"][0]) == 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_seed_and_says_where(small, run, capsys, tmp_path):
+    small["train"] |= {"lr": 1e30, "optimizer": "sgd"}
+    assert run(small) == 1
+    error = capsys.readouterr().err
+    assert "seed 0 failed: TrainingFailed: task 0, epoch" in error and "Traceback" not in error
+    assert "Traceback" in (tmp_path / "results" / "exp_0" / "experiment.log").read_text()
+
+
+def test_a_failed_seed_does_not_take_the_others(small, run, capsys, tmp_path, monkeypatch):
+    learn = Run._learn
+
+    def unlucky(self, task):
+        if self.seed == 1:
+            raise RuntimeError("bad luck")
+        learn(self, task)
+
+    monkeypatch.setattr(Run, "_learn", unlucky)
+    small["train"]["experiments"] = 3
+    assert run(small) == 1
+    assert "seed 1 failed: RuntimeError: bad luck" in capsys.readouterr().err
+    assert "2 seeds (0, 2)" in (tmp_path / "results" / "final_score.log").read_text()
+    monkeypatch.undo()
+    assert run(small) == 0
+    assert "3 seeds (0, 1, 2)" in (tmp_path / "results" / "final_score.log").read_text()
+
+
+def test_joint_trains_on_everything_and_says_what_it_keeps(config, data):
+    run = finished(config(method__name="joint"), data)
+    assert [m["stored_real_samples"] for m in run.results["memory_by_task"]] == [48, 96, 144]
+    training = run.method.begin_task(run.tasks[2])
+    assert training.classes == (0, 1, 2, 3, 4, 5)
+    assert len(training.train) == 144 + 48  # the last task was stored, and comes again
+
+
+def test_a_method_s_buffers_may_grow(data):
+    class Growing(Method):
+        def __init__(self):
+            super().__init__(None, None, torch.Generator())
+            self.register_buffer("kept", torch.zeros(0))
+
+    old, new = Growing(), Growing()
+    old.kept = torch.arange(5.0)
+    new.load_state_dict(old.state_dict())
+    assert torch.equal(new.kept, old.kept) and new.kept is not old.kept
+
+
+def test_the_program_loads_what_it_wrote(small, run, tmp_path):
+    assert run(small) == 0
+    again = load(tmp_path / "results" / "config.yml")
+    assert again.dump() == load(tmp_path / "experiment.yaml").dump()

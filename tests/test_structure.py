@@ -1,0 +1,111 @@
+"""The house rules: imports point down, names and sizes stay within bounds, and the documentation is true."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import methods
+from utils import config
+
+ROOT = Path(__file__).parent.parent
+CODE = sorted(
+    p for folder in ("methods", "models", "flows", "datasets", "utils", ".") for p in (ROOT / folder).glob("*.py")
+)
+
+LAYERS = [
+    ["main"],
+    ["utils.launch"],
+    ["utils.runner"],
+    ["utils.results"],
+    ["utils.config", "utils.plots"],
+    ["methods"],
+    ["models"],
+    ["datasets", "flows"],
+    ["utils.metrics", "utils.original", "utils.progress", "utils.seeding", "utils.settings"],
+]
+"""From top to bottom: a module imports only from layers below its own, or its own package."""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer(module: str) -> int | None:
+    for depth, names in enumerate(LAYERS):
+        if module in names or module.split(".")[0] in names:
+            return depth
+    return None
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (
+                f"{node.module}.{alias.name}" if node.module == "utils" else node.module for alias in node.names
+            )
+
+
+@pytest.mark.parametrize("path", CODE, ids=module_name)
+def test_imports_point_down(path):
+    name = module_name(path)
+    if name == "utils":
+        return
+    assert layer(name) is not None, f"{name} has no place in the picture"
+    for imported in imports(path):
+        depth = layer(imported)
+        same_package = imported.split(".")[0] == name.split(".")[0] != "utils"
+        assert depth is None or same_package or depth > layer(name), f"{name} imports {imported}"
+
+
+def test_flows_import_nothing_of_the_project():
+    for path in (ROOT / "flows").glob("*.py"):
+        assert all(layer(i) is None or i.startswith("flows") for i in imports(path)), path
+
+
+@pytest.mark.parametrize("path", CODE, ids=module_name)
+def test_sizes_and_names(path):
+    text = path.read_text()
+    assert text.count("\n") <= 400 and not re.search("helper|common|misc", path.name)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and node.col_offset == 0:
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+    assert (ROOT / "main.py").read_text().count("\n") <= 80
+
+
+FILES = sorted((ROOT / "files").glob("*.yaml"))
+
+
+def test_there_is_a_file_for_every_method_and_data_set():
+    there = {path.stem for path in FILES}
+    wanted = {f"{m}_{d}" for m in methods.known() for d in ("digits", "mnist", "svhn", "cifar10", "cifar100")}
+    assert wanted <= there
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_files_open_with_command_cost_and_score_and_are_valid(path):
+    loaded = config.load(path)
+    method, _, dataset = path.stem.partition("_")
+    assert loaded.method.name == method and loaded.scenario.dataset.name == dataset
+    assert str(loaded.save_path) == f"results/{dataset}/{method}"
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert header[0].startswith(f"# python main.py files/{path.name}")
+    assert "about" in header[0] and ("expect" in header[0] or "not measured" in header[0])
+
+
+def test_the_readme_s_method_example_works_as_it_stands(tmp_path, monkeypatch, small, run):
+    """Adding a method is one file and one YAML, as the README shows it."""
+    readme = (ROOT / "README.md").read_text()
+    code, yaml_text = re.search(r"```python\n(\"\"\".*?)```.*?```yaml\n(.*?)```", readme, re.S).groups()
+    name = re.search(r"methods/(\w+)\.py", readme[: readme.index(code)].splitlines()[-3]).group(1)
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    assert name in methods.known()
+    assert run(yaml_text, "--set", f"train.save_path={tmp_path / 'example'}", "train.epochs=1") == 0
+    assert (tmp_path / "example" / "final_score.log").exists()

@@ -1,0 +1,135 @@
+"""From data sets to tasks, and from class ids to columns of heads."""
+
+import pytest
+import torch
+from conftest import CPU
+
+from datasets.tasks import class_groups, split_by_class
+from models.encoders import ENCODERS
+from models.learner import HEADS, Learner
+from utils.config import Config
+from utils.runner import build_tasks
+from utils.seeding import generator
+from utils.settings import BadInput
+
+
+def test_groups_are_even_or_take_the_lone_class_in():
+    assert class_groups(range(6), 2) == [(0, 1), (2, 3), (4, 5)]
+    assert class_groups(range(7), 3) == [(0, 1, 2), (3, 4, 5, 6)]
+    assert class_groups(range(5), 3) == [(0, 1, 2), (3, 4)]
+    assert class_groups(range(3), 3) == [(0, 1, 2)]
+    assert class_groups(range(3), 1) == [(0,), (1,), (2,)]
+    with pytest.raises(BadInput, match="more than the data set's 4 classes"):
+        class_groups(range(4), 5)
+    with pytest.raises(BadInput, match="1 class only"):
+        class_groups(range(1), 1)
+
+
+@pytest.mark.parametrize("dev_split", [0.0, 0.25])
+def test_every_sample_lands_in_one_task_and_one_part(data, dev_split):
+    tasks = split_by_class(data, [(5, 0), (3, 1), (4, 2)], dev_split, torch.Generator(), CPU)
+    assert [task.index for task in tasks] == [0, 1, 2]
+    seen = []
+    for task in tasks:
+        for part in (task.train, task.test, *([task.dev] if dev_split else [])):
+            assert set(part.y.tolist()) == set(task.classes)
+        assert (task.dev is None) == (dev_split == 0)
+        if task.dev:
+            for c in task.classes:  # stratified: a quarter of each class's 24
+                assert int((task.dev.y == c).sum()) == 6
+        parts = [task.train] + ([task.dev] if task.dev else [])
+        seen += [(x.numpy().tobytes(), int(y)) for part in parts for x, y in zip(part.x, part.y, strict=True)]
+    whole = [(x.numpy().tobytes(), int(y)) for x, y in zip(data.train.x, data.train.y, strict=True)]
+    assert sorted(seen) == sorted(whole)
+    assert sum(len(task.test) for task in tasks) == len(data.test)
+
+
+def config(**scenario) -> Config:
+    tree = {"method": {"name": "naive"}, "scenario": {"dataset": {"name": "digits"}, **scenario}}
+    return Config.model_validate(tree)
+
+
+def test_shuffled_labels_come_from_the_seed(data):
+    orders = [
+        [c for task in build_tasks(config(shuffle_labels=True), data, seed, CPU) for c in task.classes]
+        for seed in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    assert all(sorted(order) == list(range(6)) for order in orders)
+    assert [t.classes for t in build_tasks(config(), data, 0, CPU)] == [(0, 1), (2, 3), (4, 5)]
+
+
+def test_a_class_without_images_is_refused(data):
+    test_without_five = data.test.take(data.test.y != 5)
+    lacking = type(data)(data.train, test_without_five, data.classes)
+    with pytest.raises(BadInput, match="'c5' has no test images"):
+        split_by_class(lacking, [(0, 5)], 0.0, torch.Generator(), CPU)
+
+
+def make_learner(scenario: str, groups, dropout: float = 0.0) -> Learner:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Learner(ENCODERS["paper"]((1, 28, 28), None), HEADS["paper"](dropout), scenario, groups)
+
+
+GROUPS = [(3, 0), (1, 4, 2)]
+
+
+@pytest.mark.parametrize("scenario", ["task", "class", "domain"])
+def test_labels_map_to_columns_one_to_one_and_back(scenario):
+    learner = make_learner(scenario, GROUPS)
+    z = torch.randn(2, 100)
+    for index, group in enumerate(GROUPS):
+        columns = learner.columns(torch.tensor(group), index)
+        width = learner.logits(z, index).shape[1]
+        assert width == {"task": len(group), "class": 5, "domain": 3}[scenario]
+        assert len(set(columns.tolist())) == len(group) and max(columns.tolist()) < width
+        # what a head says in its column comes back as the global class it stands for
+        head = learner.heads[index if scenario == "task" else 0]
+        with torch.no_grad():
+            head[-1].weight.zero_()
+            for c, column in zip(group, columns, strict=True):
+                head[-1].bias.copy_(torch.eye(width)[column])
+                assert learner.predict(z, index).tolist() == [c, c]
+
+
+def test_prediction_in_an_uneven_domain_stays_inside_the_task():
+    learner = make_learner("domain", GROUPS)
+    with torch.no_grad():
+        learner.heads[0][-1].weight.zero_()
+        learner.heads[0][-1].bias.copy_(torch.tensor([0.0, 1.0, 2.0]))  # the third column is of task 1 only
+    assert learner.predict(torch.randn(1, 100), 0).tolist() == [0]
+
+
+@pytest.mark.parametrize("scenario", ["task", "class", "domain"])
+def test_mixed_cross_entropy_is_each_task_s_own(scenario):
+    learner = make_learner(scenario, GROUPS)
+    z, y = torch.randn(5, 100), torch.tensor([0, 1, 2, 3, 4])
+    mixed = learner.cross_entropy(z, y)
+    for index, group in enumerate(GROUPS):
+        own = torch.isin(y, torch.tensor(group))
+        expected = torch.nn.functional.cross_entropy(
+            learner.logits(z[own], index), learner.columns(y[own], index), reduction="none"
+        )
+        torch.testing.assert_close(mixed[own], expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 17, 23), (3, 19, 24)])
+@pytest.mark.parametrize("kind", ["paper", "mlp"])
+def test_decoders_mirror_encoders_to_the_pixel(kind, shape):
+    encoder = ENCODERS[kind](shape, None)
+    assert encoder(torch.rand(2, *shape)).shape == (2, encoder.embedding_dim)
+    assert encoder.mirror(7, shape)(torch.randn(2, 7)).shape == (2, *shape)
+
+
+def test_the_paper_s_sizes():
+    grey, colour = ENCODERS["paper"]((1, 28, 28), None), ENCODERS["paper"]((3, 32, 32), 400)
+    assert (grey.feature_dim, grey.embedding_dim) == (24 * 6 * 6, 100)
+    assert (colour.feature_dim, colour.embedding_dim) == (48 * 12 * 12, 400)
+    with pytest.raises(BadInput, match="too small"):
+        ENCODERS["paper"]((3, 6, 6), None)
+
+
+def test_streams_differ_by_name_and_seed():
+    draws = {torch.rand(1, generator=generator(s, n)).item() for s in (0, 1) for n in ("order", "method")}
+    assert len(draws) == 4
