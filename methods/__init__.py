@@ -91,8 +91,8 @@ class Method(nn.Module):
 
 
 def known() -> list[str]:
-    """The names of all methods."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """The names of all methods: the modules of this package. What they share is in its sub-package `mechanisms`."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
 def find(name: str) -> tuple[type[Method], type[MethodConfig]]:

@@ -13,6 +13,9 @@ Scenario = Literal["task", "class", "domain"]
 """task: a head for each task, task known at test. class: one head over all classes, task unknown.
 domain: one head over the position of a class inside its task (van de Ven et al., Nature Machine Intelligence 2022)."""
 
+NO_LOGIT = -1e4
+"""Stands for minus infinity where a head has no column: its softmax is 0, and differences of two are 0, not nan."""
+
 
 class Learner(nn.Module):
     """Encoder and heads. Labels are global class ids everywhere else; only here they become columns of a head.
@@ -57,25 +60,29 @@ class Learner(nn.Module):
         return self.heads[task if self.scenario == "task" else 0](z)
 
     def columns(self, y: Tensor, task: int) -> Tensor:
-        """Global class ids (B,) of the task `task` -> the columns (B,) of its head."""
+        """Global class ids (B,) -> the columns (B,) of their head; the same whatever task they are of."""
         return y if self.scenario == "class" else self.position_of[y]
 
-    def cross_entropy(self, z: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy (B,) of each embedding (B, d) under the head of its own label's task (B,): mixed batches.
+    def mixed_logits(self, z: Tensor, y: Tensor) -> Tensor:
+        """Embeddings (B, d) -> logits (B, k) of the head of each one's own label y (B,): batches of mixed tasks.
 
-        In the task scenario every head sees the whole batch and each sample picks its own; nothing is gathered on the
-        host. For a batch of one task this is `F.cross_entropy(logits(z, task), columns(y, task))`.
+        In the task scenario every head sees the whole batch and each sample picks its own, so that nothing is gathered
+        on the host; columns that a head lacks hold `NO_LOGIT`. k is the widest head's.
         """
         if self.scenario != "task":
-            return F.cross_entropy(self.logits(z, 0), self.columns(y, 0), reduction="none")
-        task_of = self.task_of[y]
-        losses = []
-        for index, group in enumerate(self.groups):
-            own = task_of == index
-            columns = self.position_of[y].clamp(max=len(group) - 1)
-            loss = F.cross_entropy(self.logits(z, index), columns, reduction="none")
-            losses.append(torch.where(own, loss, 0.0))
-        return torch.stack(losses).sum(dim=0)
+            return self.logits(z, 0)
+        width = max(len(group) for group in self.groups)
+        every = [
+            F.pad(head(z), (0, width - len(g)), value=NO_LOGIT) for head, g in zip(self.heads, self.groups, strict=True)
+        ]
+        return torch.stack(every, dim=1)[torch.arange(len(y), device=y.device), self.task_of[y]]
+
+    def cross_entropy(self, z: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy (B,) of each embedding (B, d) under the head of its own label y (B,): batches of mixed tasks.
+
+        For a batch of one task this is `F.cross_entropy(logits(z, task), columns(y, task))`.
+        """
+        return F.cross_entropy(self.mixed_logits(z, y), self.columns(y, 0), reduction="none")
 
     def predict(self, z: Tensor, task: int) -> Tensor:
         """Embeddings (B, d) -> the most likely global class id (B,); in the class scenario the task plays no part."""
