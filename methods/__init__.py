@@ -6,7 +6,7 @@ A method file defines one subclass of `Method`, and beside it a `Config(MethodCo
 import difflib
 import pkgutil
 from importlib import import_module
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +43,12 @@ class Method(nn.Module):
         config: the validated `method` section.
         learner: the classifier; not a part of the method's own state.
         stream: random numbers of its own. In `__init__`, `begin_task` and `end_task` torch's global generators are
-            isolated as well; in `loss` and `after_backward` draw from the stream only.
+            isolated as well, and the learner is in evaluation mode; in `loss` and `after_backward` draw from the stream
+            only.
     """
 
+    off: ClassVar[dict[str, Any] | None] = {}
+    """Options that switch the method off: with them it is fine-tuning, bit for bit. None where nothing can."""
     meaning: ClassVar[dict[str, str]] = {}
     """What the groups of `diagnostics` are, with their unit: the labels of their plots."""
 

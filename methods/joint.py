@@ -1,6 +1,7 @@
 """Joint training: every task is trained together with the data of all tasks before. The upper reference."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ class Joint(Method):
 
     Each task starts from the weights of the one before, not anew; an epoch is a pass over everything seen so far.
     """
+
+    off: ClassVar = None
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)

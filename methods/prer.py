@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from datasets.data import Split, Task, as_floats
 from methods import ImageGrid, Method, MethodConfig
+from methods.mechanisms.distance import DISTANCES
 from models.generator import CHUNK, AutoencoderSettings, FlowSettings, Generator
 from models.learner import Learner
 from utils.settings import AnyCase, BadInput, Settings
@@ -89,6 +90,7 @@ class PRER(Method):
     embeddings apart); the decoder relearns old classes with the new ones; no generated image outlives its task.
     """
 
+    off: ClassVar = {"weights": {"er": 0.0, "replay": 0.0}}
     meaning: ClassVar[dict[str, str]] = {
         "agreement": "made-up images classified as asked (share)",
         "flow_nll": "negative log-likelihood of codes (nats per dimension)",
@@ -209,18 +211,6 @@ class PRER(Method):
 
     def _past(self, task: Task) -> tuple[int, ...]:
         return tuple(c for group in self.learner.groups[: task.index] for c in group)
-
-
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    return 1 - F.cosine_similarity(a, b, dim=1)
-
-
-def _euclidean(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(a - b, dim=1)
-
-
-DISTANCES = {"cosine": _cosine, "euclidean": _euclidean}
-"""`regularization.distance` -> distances (B,) of embeddings a, b (B, d)."""
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

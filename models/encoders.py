@@ -66,10 +66,6 @@ def mlp(image_shape: ImageShape, embedding: int | None = None) -> Encoder:
     return Encoder(features, nn.Identity(), image_shape, mlp_decoder)
 
 
-ENCODERS: dict[str, Callable[[ImageShape, int | None], Encoder]] = {"paper": paper, "mlp": mlp}
-"""`model.encoder` -> its builder."""
-
-
 def paper_decoder(inputs: int, image_shape: ImageShape) -> nn.Sequential:
     """The mirror of the paper's encoder: codes (B, inputs) -> logits of pixels (B, C, H, W); a sigmoid makes pixels."""
     layers = _convolutions(image_shape)

@@ -43,6 +43,7 @@ class Learner(nn.Module):
             "class": [classes],
             "domain": [max(len(group) for group in self.groups)],
         }[scenario]
+        self.width = max(widths)  # columns of the widest head
         self.heads = nn.ModuleList(head(encoder.embedding_dim, width) for width in widths)
         task_of, position_of = torch.zeros(classes, dtype=torch.long), torch.zeros(classes, dtype=torch.long)
         for index, group in enumerate(self.groups):
@@ -71,10 +72,8 @@ class Learner(nn.Module):
         """
         if self.scenario != "task":
             return self.logits(z, 0)
-        width = max(len(group) for group in self.groups)
-        every = [
-            F.pad(head(z), (0, width - len(g)), value=NO_LOGIT) for head, g in zip(self.heads, self.groups, strict=True)
-        ]
+        every = [head(z) for head in self.heads]
+        every = [F.pad(logits, (0, self.width - logits.shape[1]), value=NO_LOGIT) for logits in every]
         return torch.stack(every, dim=1)[torch.arange(len(y), device=y.device), self.task_of[y]]
 
     def cross_entropy(self, z: Tensor, y: Tensor) -> Tensor:

@@ -27,6 +27,12 @@ def make_data(classes: int = 6, train: int = 24, test: int = 10, shape: tuple[in
     return Data(split(train), split(test), tuple(f"c{i}" for i in range(classes)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """The tests' tensors are small: one thread is faster than two that wait for each other."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def data() -> Data:
     return make_data()
@@ -41,6 +47,15 @@ SMALL_PRER = {
     "weights": {"er": 1.0},
 }
 """PRER's `method` section, as small as it gets."""
+
+
+def method_settings(name: str, **options) -> dict:
+    """The `method` section of a small run of any method."""
+    small = SMALL_PRER if name == "prer" else {}
+    settings = {**small, "name": name, "plot": False}
+    for key, value in options.items():
+        settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
+    return settings
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from conftest import CPU, SMALL_PRER
 
 from datasets.tasks import split_by_class
 from methods.prer import DISTANCES, PRER, Config
-from models.encoders import ENCODERS
+from models import ENCODERS
 from models.generator import RECONSTRUCTION_LOSSES
 from models.learner import HEADS, Learner
 from utils.config import flatten

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import CPU, SMALL_PRER
+from conftest import CPU, SMALL_PRER, method_settings
 
 from methods import Method, find, known
 from utils.config import Config, load
@@ -39,7 +39,7 @@ def finished(config, data, seed=0) -> Run:
 
 @pytest.mark.parametrize("name", known())
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(config, data, name, tmp_path):
-    method = SMALL_PRER if name == "prer" else {"name": name, "plot": False}
+    method = method_settings(name)
     runs = []
     for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
         experiment = config(train__save_path=str(tmp_path / folder))
@@ -70,20 +70,6 @@ def test_prer_without_weight_is_naive_bit_for_bit(config, data, scenario, tmp_pa
     held = finished(prer.model_copy(update={"method": off}), data)
     assert torch.equal(weights(naive), weights(held))
     assert naive.results["test"] == held.results["test"]
-
-
-@pytest.mark.parametrize("name", known())
-def test_the_first_task_is_learnt_as_by_naive(config, data, name, tmp_path):
-    learnt = []
-    for i, method in enumerate(({"name": "naive", "plot": False}, SMALL_PRER if name == "prer" else {"name": name})):
-        experiment = config(train__save_path=str(tmp_path / str(i)))
-        run = Run(
-            experiment.model_copy(update={"method": find(method["name"])[1].model_validate(method)}), data, 0, CPU
-        )
-        run.results |= run._initial_scores()
-        run._learn(run.tasks[0])
-        learnt.append(weights(run))
-    assert torch.equal(*learnt)
 
 
 def test_evaluation_leaves_modes_buffers_and_random_state_untouched(config, data):
@@ -135,7 +121,7 @@ class Interrupted(Exception):
 @pytest.mark.parametrize("after", [0, 1])
 def test_an_interrupted_seed_goes_on_to_the_same_bits(config, data, name, after, tmp_path, monkeypatch):
     def experiment(folder):
-        method = SMALL_PRER if name == "prer" else {"name": name, "plot": False}
+        method = method_settings(name)
         made = config(train__save_path=str(tmp_path / folder))
         return made.model_copy(update={"method": find(name)[1].model_validate(method)})
 

@@ -5,7 +5,7 @@ import torch
 from conftest import CPU
 
 from datasets.tasks import class_groups, split_by_class
-from models.encoders import ENCODERS
+from models import ENCODERS
 from models.learner import HEADS, Learner
 from utils.config import Config
 from utils.runner import build_tasks

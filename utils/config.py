@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +12,9 @@ from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, create_m
 
 import methods
 from datasets import DatasetSettings
-from models.encoders import ENCODERS
+from models import ENCODERS
 from models.learner import HEADS, Scenario
-from utils.original import known_names, translate_key, translate_value
+from utils.original import Entry, known_names, translate
 from utils.settings import AnyCase, BadInput, Settings
 
 
@@ -38,9 +39,10 @@ class ModelConfig(Settings):
     """The classifier."""
 
     encoder: Annotated[Literal[tuple(ENCODERS)], AnyCase] = "paper"
-    """paper: the paper's convolutions for the images' shape; mlp: two layers of 400"""
+    """paper: the paper's convolutions for the images' shape; mlp: two layers of 400; resnet18, slim_resnet18: 64 or 20
+    filters, with batch normalisation"""
     embedding: int | None = Field(None, ge=2)
-    """size of the embedding; by default 100 (grey), 200 (colour), or 400 (mlp)"""
+    """size of the embedding; by default 100 (paper, grey), 200 (paper, colour), 400 (mlp), 512 or 160 (resnets)"""
     head: Annotated[Literal[tuple(HEADS)], AnyCase] | None = None
     """paper: three layers; linear: one; by default paper for encoder paper, else linear"""
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -60,6 +62,12 @@ class TrainConfig(Settings):
     """made anew for each task"""
     lr: float = Field(1e-3, gt=0)
     """learning rate"""
+    schedule: Annotated[Literal["constant", "cosine"], AnyCase] = "constant"
+    """of the learning rate during a task; cosine: down to 0"""
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """of sgd"""
+    weight_decay: float = Field(0.0, ge=0)
+    """L2 penalty of the optimizer"""
     experiments: int = Field(1, ge=1)
     """number of seeds: 0, 1, ... (--seeds chooses others)"""
     selection: Annotated[Literal["last", "dev"], AnyCase] = "last"
@@ -105,12 +113,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         BadInput: all that is wrong with the file or the overrides, a line each.
     """
+    written = flatten(_read(path)).items()
+    entries = translate([*written, *(pair for text in overrides for pair in _override(text))])
+    _refuse_doubles(path, entries[: len(written)])
     leaves: dict[str, Any] = {}
-    for key, value in [*flatten(_read(path)).items(), *map(_override, overrides)]:
-        ours = translate_key(key)
-        for other in [k for k in leaves if k.startswith(f"{ours}.") or ours.startswith(f"{k}.")]:
+    for entry in (entry for entry in entries if not entry.ignored):
+        for other in [key for key in leaves if _overlap(key, entry.key)]:
             del leaves[other]  # a name replaces a mapping, or the other way round
-        leaves[ours] = translate_value(ours, value)
+        leaves[entry.key] = entry.value
     sections = _unflatten(leaves)
     try:
         schema = _schema(sections)
@@ -121,7 +131,26 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise BadInput("\n".join(f"{path}: {line}" for line in lines)) from None
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
+    for warning in dict.fromkeys(f"{e.written}: has no effect ({e.ignored})" for e in entries if e.ignored):
+        print(f"{path}: {warning}", file=sys.stderr)
     return config
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether setting one of two dotted keys replaces the other."""
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+def _refuse_doubles(path: Path, entries: Sequence[Entry]) -> None:
+    """A file may call a key by our name or by the original's, not by both."""
+    lines = [
+        f"{path}: {first.written} and {second.written} both set {min(first.key, second.key, key=len)}; keep one of them"
+        for i, second in enumerate(entries)
+        for first in entries[:i]
+        if _overlap(first.key, second.key)
+    ]
+    if lines:
+        raise BadInput("\n".join(lines))
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -159,6 +188,8 @@ def _schema(sections: dict[str, Any]) -> type[Config]:
 
 
 def _check_together(config: Config) -> None:
+    if config.train.momentum and config.train.optimizer != "sgd":
+        raise BadInput("train.momentum: is for sgd; set train.optimizer to sgd, or momentum to 0")
     if config.train.selection == "dev" and config.scenario.dev_split == 0:
         raise BadInput("train.selection: dev needs a dev set; set scenario.dev_split, e.g. to 0.1")
     if config.scenario.type != "class" and config.scenario.labels_per_task == 1:
@@ -209,14 +240,16 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _override(text: str) -> tuple[str, Any]:
+def _override(text: str) -> list[tuple[str, Any]]:
+    """Dotted keys and values to apply one after the other: what was there goes, then each key of a mapping comes."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise BadInput(f"--set {text}: expected KEY=VALUE, e.g. train.epochs=2")
     try:
-        return key.strip(), _parse(value)
+        tree = {key.strip(): _parse(value)}
     except yaml.YAMLError:
         raise BadInput(f"--set {text}: the value is not valid YAML") from None
+    return [(key.strip(), {}), *flatten(tree).items()]
 
 
 def _describe(schema: type[BaseModel], problem: Any) -> str:
@@ -226,7 +259,9 @@ def _describe(schema: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         section = _section_at(schema, location[:-1])
         prefix = ".".join(location[:-1])
-        near = difflib.get_close_matches(location[-1], [*section.model_fields, *known_names(prefix)], n=1)
+        method = schema.model_fields["method"].annotation.__module__.removeprefix("methods.")
+        names = [*section.model_fields, *known_names(prefix, method)]
+        near = difflib.get_close_matches(location[-1], names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(section.model_fields)}"
         return f"{key}: unknown key; {hint}"
     if problem["type"] == "missing":

@@ -1,53 +1,141 @@
 """The names that the original code's YAML files use, translated to ours before anything is validated."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-RENAMED = {
-    "cl_technique_config": "method",
-    "cl_config": "scenario",
-    "train_config": "train",
-    "method.autoencoder_epochs": "method.autoencoder.epochs",
-    "method.generator_epochs": "method.flow.epochs",
-    "method.nf": "method.flow",
-    "method.autoencoder.conditioning_config": "method.autoencoder.conditioning",
-    "method.flow.conditioning_config": "method.flow.conditioning",
-    "method.flow.n_hiddens": "method.flow.hidden_layers",
-    "scenario.cl_problem": "scenario.type",
-    "scenario.label_per_task": "scenario.labels_per_task",
-    "train.cuda": "train.device",
+SECTIONS = {"cl_technique_config": "method", "cl_config": "scenario", "train_config": "train"}
+"""The original's sections -> ours."""
+
+METHODS = {"gan": "gfr", "prer_proj": "prer"}
+"""The original's methods -> ours, where the names differ."""
+
+FLAT = {
+    "autoencoder": ("rec_loss", "softclip"),
+    "flow": (
+        *("blocks", "levels", "hidden_size", "n_hiddens", "weight_decay", "annealing", "conditioning_config"),
+        *("tolerance_training", "tolerance", "tolerance_cap"),
+    ),
+    "regularization": ("type", "distance", "fixed_replay", "to_sample"),
+    "weights": ("old_tasks", "er", "l1", "ce", "rec"),
 }
-"""Dotted key, or its beginning -> ours, from the outside in: `cl_technique_config.nf.lr` -> `method.flow.lr`."""
+"""Options of prer that older files write directly under `cl_technique_config`, by our section."""
 
-VALUES = {
+KEYS: dict[str, dict[str, str]] = {
+    "scenario": {"cl_problem": "type", "label_per_task": "labels_per_task"},
+    "train": {"cuda": "device"},
+    "ewc": {"penalty_importance": "importance", "task_size": "fisher_samples", "sample_size": "fisher_samples"},
+    "gem": {"task_memory_size": "memory_per_task"},
+    "er": {"task_memory_size": "memory_per_task", "penalty_importance": "importance"},
+    "prer": {
+        "autoencoder_epochs": "autoencoder.epochs",
+        "generator_epochs": "flow.epochs",
+        "nf": "flow",
+        "flow.n_hiddens": "flow.hidden_layers",
+        "flow.conditioning_config": "flow.conditioning",
+        "autoencoder.conditioning_config": "autoencoder.conditioning",
+        "n_levels": "flow.levels",
+        "n_hidden": "flow.hidden_layers",
+        "z_dim": "flow.dimension",
+        "prior_std": "flow.temperature",
+        "train_batch_size": "flow.batch_size",
+        "ae_conditioned": "autoencoder.conditioning.type",
+        **{name: f"{section}.{name}" for section, names in FLAT.items() for name in names},
+    },
+}
+"""Our section, or for its own options the method -> dotted key, or its beginning -> ours, from the outside in:
+`nf.conditioning_config.type` -> `flow.conditioning_config.type` -> `flow.conditioning.type`."""
+
+VALUES: dict[str, dict[str | bool, str]] = {
+    "method": METHODS,
+    "method.name": METHODS,
     "scenario.type": {"mt": "task", "sit": "class"},
     "train.device": {True: "auto", False: "cpu"},
+    # The original's flow was told no class, and a classifier of embeddings named its samples; ours is told the class.
+    "prer.flow.conditioning.type": {"autoencoder": "one_hot"},
+    "prer.autoencoder.conditioning.type": {True: "one_hot", False: "none"},
 }
-"""Our dotted key -> the original's value -> ours."""
+"""Our key (a method's own: below its name) -> the original's value, without regard to case -> ours."""
+
+WITHOUT_EFFECT = {
+    "scenario.regularize": "it had none in the original",
+    "train.warm_up_epochs": "it had none in the original",
+    "er.batch_size": "it had none in the original",
+    "gem.batch_size": "all stored images are used at each step, as in the original",
+    "gem.sample_size": "all stored images are used at each step, as in the original",
+    "lwf.memory_size": "it had none in the original; nothing is stored",
+    "prer.model_type": "the flow is always of affine couplings",
+    "prer.plot_step": "figures are drawn after each task",
+    "prer.reset_nf": "one flow is kept throughout",
+    "prer.reset_decoder": "one decoder is kept throughout",
+    "prer.autoencoder.softclip": "the deviation of rec_loss: gaussian is always bounded below by e^-6",
+    "prer.autoencoder.conditioning.conditioner_fine_tuning": "there is no classifier beside the decoder",
+    "prer.flow.conditioning.conditioner_fine_tuning": "there is no classifier beside the decoder",
+    "prer.flow.nf_weight_decay": "it had none in the original; weight_decay is the one that has",
+    "prer.flow.tolerance_training": "the number of epochs is fixed",
+    "prer.flow.tolerance": "the number of epochs is fixed",
+    "prer.flow.tolerance_cap": "the number of epochs is fixed",
+    "prer.weights.ce": "the decoder learns by its reconstructions alone",
+    "prer.weights.rec": "the decoder learns by its reconstructions alone",
+}
+"""Our key (a method's own: below its name) that is accepted and ignored -> why."""
 
 
-def translate_key(key: str) -> str:
-    """A dotted key in our names."""
-    parts = key.split(".")
-    done: list[str] = []
+@dataclass(frozen=True)
+class Entry:
+    """A dotted key of a configuration with its value, in our words."""
+
+    written: str
+    """the key as it was written"""
+    key: str
+    value: Any
+    ignored: str | None
+    """why it has no effect, if it has none"""
+
+
+def translate(written: Sequence[tuple[str, Any]]) -> list[Entry]:
+    """Dotted keys and values as they were written -> ours. The method that is named last says what its options mean."""
+    method = ""
+    for key, value in written:
+        if translate_key(key) in ("method", "method.name") and isinstance(value, str):
+            method = METHODS.get(value.lower(), value.lower())
+    entries = []
+    for key, value in written:
+        ours = translate_key(key, method)
+        section, _, rest = ours.partition(".")
+        of_owner = f"{_owner(section, method)}.{rest}"
+        words = VALUES.get(ours, VALUES.get(of_owner, {}))
+        word = value.lower() if isinstance(value, str) else value
+        if isinstance(word, str | bool):  # 1 is no `yes`
+            value = words.get(word, value)
+        entries.append(Entry(key, ours, value, WITHOUT_EFFECT.get(of_owner)))
+    return entries
+
+
+def translate_key(key: str, method: str = "prer") -> str:
+    """A dotted key in our names, where the experiment's method is `method`; lower case, as the original made it."""
+    section, *parts = key.lower().split(".")
+    section = SECTIONS.get(section, section)
+    names = KEYS.get(_owner(section, method), {})
+    done = ""
     for part in parts:
-        done.append(part)
-        done = RENAMED.get(".".join(done), ".".join(done)).split(".")
-    return ".".join(done)
+        done = f"{done}.{part}" if done else part
+        while done in names:
+            done = names[done]
+    return f"{section}.{done}" if parts else section
 
 
-def translate_value(key: str, value: object) -> object:
-    """The value of one of our dotted keys, in our words."""
-    words = VALUES.get(key, {})
-    for word, ours in words.items():
-        same_word = isinstance(word, str) and isinstance(value, str) and value.lower() == word
-        if same_word or (isinstance(word, bool) and value is word):
-            return ours
-    return value
-
-
-def known_names(prefix: str) -> Iterable[str]:
+def known_names(prefix: str, method: str) -> list[str]:
     """The original's names of the keys directly under our section `prefix` (empty: of the sections)."""
-    for old in RENAMED:
-        parent, _, name = old.rpartition(".")
-        if parent == prefix:
-            yield name
+    if not prefix:
+        return list(SECTIONS)
+    section, _, parent = prefix.partition(".")
+    owner = _owner(section, method)
+    ignored = [key.removeprefix(f"{owner}.") for key in WITHOUT_EFFECT if key.startswith(f"{owner}.")]
+    pairs = [key.rpartition(".") for key in (*KEYS.get(owner, ()), *ignored)]
+    return [name for above, _, name in pairs if above == parent]
+
+
+def _owner(section: str, method: str) -> str:
+    """Whose names the keys of a section are, as the tables above have it."""
+    return method if section == "method" else section if section in SECTIONS.values() else ""

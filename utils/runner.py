@@ -3,7 +3,7 @@
 import copy
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from math import ceil
@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
 
 import methods
 from datasets.data import Data, Split, Task
 from datasets.tasks import class_groups, split_by_class
 from methods import Method
-from models.encoders import ENCODERS
+from models import ENCODERS
 from models.learner import HEADS, Learner
 from utils import plots
-from utils.config import Config, flatten
+from utils.config import Config, TrainConfig, flatten
 from utils.progress import EPOCH, bar, log
 from utils.results import RunFolder, write_bytes, write_pickle
 from utils.seeding import Streams, generator, isolated, preserved
@@ -61,6 +62,21 @@ def build_method(config: Config, learner: Learner, stream: torch.Generator) -> M
         return make(config.method, learner, stream)
 
 
+def build_optimizer(config: TrainConfig, learner: Learner) -> torch.optim.Optimizer:
+    """The optimizer of one task; the momentum is for sgd."""
+    options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer == "adam":
+        return torch.optim.Adam(learner.parameters(), **options)
+    return torch.optim.SGD(learner.parameters(), momentum=config.momentum, **options)
+
+
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler]] = {
+    "constant": lambda optimizer, steps: ConstantLR(optimizer, factor=1.0),
+    "cosine": CosineAnnealingLR,
+}
+"""`train.schedule` -> the learning rate over the steps of a task."""
+
+
 def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, task: Task) -> Tensor:
     """One step on images x (B, C, H, W) in [0, 1] with labels y (B,); returns the loss, not waiting for its value."""
     optimizer.zero_grad()
@@ -80,12 +96,11 @@ def batches(split: Split, size: int, stream: torch.Generator) -> Iterator[tuple[
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, the module is in evaluation mode and nothing is recorded; afterwards every mode is as before."""
+    """Inside, the module is in evaluation mode; afterwards every part's mode is as before."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for part, mode in modes.items():
             part.training = mode
@@ -95,7 +110,7 @@ def confusion(learner: Learner, split: Split, task: int) -> np.ndarray:
     """Counts (K, K) of true class x predicted class on a split of the task `task`."""
     classes = len(learner.task_of)
     counts = torch.zeros(classes * classes, dtype=torch.long, device=split.y.device)
-    with evaluating(learner):
+    with evaluating(learner), torch.inference_mode():
         for index in torch.arange(len(split), device=split.y.device).split(EVALUATION_BATCH):
             x, y = split.batch(index)
             counts += (y * classes + learner.predict(learner.embed(x), task)).bincount(minlength=len(counts))
@@ -158,19 +173,26 @@ class Run:
         return self.results
 
     def _learn(self, task: Task) -> None:
-        with self._timed("method_s"), isolated(self.streams["method"]):
+        with self._timed("method_s"), self._hook():
             training = self.method.begin_task(task)
         with self._timed("train_s"):
             self.results["epochs"].append(self._train(training, task.dev or scored_part(task.train)))
-        with self._timed("method_s"), isolated(self.streams["method"]):
+        with self._timed("method_s"), self._hook():
             self.method.end_task(training)
+
+    @contextmanager
+    def _hook(self) -> Iterator[None]:
+        """Inside, the method may draw any random number, and finds the learner in evaluation mode."""
+        with isolated(self.streams["method"]), evaluating(self.learner):
+            yield
 
     def _train(self, task: Task, watched: Split) -> list[dict[str, float]]:
         """Train on one task; returns each epoch's mean loss, and accuracy on the split `watched` after it."""
         config = self.config.train
-        optimizer = OPTIMIZERS[config.optimizer](self.learner.parameters(), lr=config.lr, fused=True)
+        optimizer = build_optimizer(config, self.learner)
         per_epoch = ceil(len(task.train) / config.batch_size)
         steps = config.steps or config.epochs * per_epoch
+        schedule = SCHEDULES[config.schedule](optimizer, steps)
         best, best_state, history = -1.0, None, []
         progress = bar(ceil(steps / per_epoch), f"task {task.index}", 2, "epoch")
         self.learner.train()
@@ -178,6 +200,7 @@ class Run:
             total, count = torch.zeros((), device=self.device), min(per_epoch, steps - epoch * per_epoch)
             for x, y in islice(batches(task.train, config.batch_size, self.streams["order"]), count):
                 total += train_step(self.method, optimizer, x, y, task)
+                schedule.step()
             self.steps += count
             loss = float(total) / count
             if not np.isfinite(loss):
@@ -318,7 +341,3 @@ class Run:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - begin
-
-
-OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-"""`train.optimizer` -> its class."""

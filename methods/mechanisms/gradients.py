@@ -1,16 +1,17 @@
 """Gradients as flat vectors, and gradients of single samples."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parameters_to_vector
 
+from datasets.data import Split
 from models.learner import Learner
 
-SampleLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Loss () of one sample: its logits (k,), the logits of its head's column (), its draw in [0, 1) ()."""
+CHUNK = 64
+"""Samples whose gradients are held at once: CHUNK x P numbers."""
 
 
 def flat_parameters(module: nn.Module) -> Tensor:
@@ -24,11 +25,10 @@ def flat_gradients(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def set_gradients(parameters: Iterable[nn.Parameter], vector: Tensor) -> None:
-    """Write a vector (P,) into the `.grad` of the parameters; one without a gradient keeps having none."""
+    """Let a vector (P,) be the `.grad` of the parameters, those that had none included."""
     offset = 0
     for p in parameters:
-        if p.grad is not None:
-            p.grad.copy_(vector[offset : offset + p.numel()].view_as(p))
+        p.grad = vector[offset : offset + p.numel()].view_as(p)
         offset += p.numel()
 
 
@@ -39,6 +39,12 @@ def gradient_of(loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
     return torch.cat(
         [torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, found, strict=True)]
     )
+
+
+def image_chunks(split: Split, *rest: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The images of a split in [0, 1], `CHUNK` at a time, each with the rows of `rest` (N, ...) that belong to it."""
+    for index in torch.arange(len(split), device=split.y.device).split(CHUNK):
+        yield split.batch(index)[0], *(values[index] for values in rest)
 
 
 def mean_over_samples(

@@ -1,0 +1,72 @@
+"""DER: stored images with the logits that they once had; with beta > 0 it is DER++.
+
+Buzzega, Boschini, Porrello, Abati and Calderara, "Dark experience for general continual learning", NeurIPS 2020 (arXiv
+2004.07211), equations 5 and 6.
+"""
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from datasets.data import Task, as_bytes
+from methods import Method, MethodConfig
+from methods.mechanisms.buffer import Buffer
+from models.learner import NO_LOGIT, Learner
+
+
+class Config(MethodConfig):
+    """DER's options."""
+
+    alpha: float = Field(0.5, ge=0)
+    """weight of the squared error between logits and stored logits"""
+    beta: float = Field(0.5, ge=0)
+    """weight of the cross-entropy of a second batch of stored images (DER++); 0: DER"""
+    memory_size: int = Field(500, ge=1)
+    """images stored, of all tasks together: a reservoir of everything that was trained on"""
+    sample_size: int | None = Field(None, ge=1)
+    """stored images a step, in each of the two batches; by default as many as current ones"""
+
+
+class DER(Method):
+    """Cross-entropy + alpha * |logits - stored logits|^2 + beta * cross-entropy of stored images.
+
+    The reservoir takes every batch as it is trained on, with the logits of that moment, under each image's own head.
+
+    *Deviation*: on the first task the memory is filled but not replayed, so that all methods learn it alike.
+    """
+
+    off: ClassVar = {"alpha": 0.0, "beta": 0.0}
+
+    def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
+        super().__init__(config, learner, stream)
+        self.memory = Buffer(config.memory_size, learner.encoder.image_shape, stream, logits=learner.width)
+
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
+        z = self.learner.embed(x)
+        logits = self.learner.logits(z, task.index)
+        loss = F.cross_entropy(logits, self.learner.columns(y, task.index))
+        config = self.config
+        if config.alpha == config.beta == 0:
+            return loss
+        count = config.sample_size or len(y)
+        if task.index > 0 and config.alpha:
+            stored = self.memory.draw(count)
+            now = self.learner.mixed_logits(self.learner.embed(stored["x"]), stored["y"])
+            loss = loss + config.alpha * F.mse_loss(now, stored["logits"])
+        if task.index > 0 and config.beta:
+            stored = self.memory.draw(count)
+            past = self.learner.cross_entropy(self.learner.embed(stored["x"]), stored["y"])
+            loss = loss + config.beta * past.mean()
+        self._keep(x, y, logits.detach())
+        return loss
+
+    def _keep(self, x: Tensor, y: Tensor, logits: Tensor) -> None:
+        padded = F.pad(logits, (0, self.learner.width - logits.shape[1]), value=NO_LOGIT)
+        self.memory.add_reservoir(x=as_bytes(x), y=y, logits=padded)
+
+    @property
+    def stored_real_samples(self) -> int:
+        return len(self.memory)

@@ -1,0 +1,64 @@
+"""Embedding Regularization: the embeddings of a few stored images are held to what they were.
+
+Pomponi, Scardapane, Lomonaco and Uncini, "Efficient continual learning in neural networks with embedding
+regularization", Neurocomputing 2020 (arXiv 1909.03742). Not experience replay, which is `replay`.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from datasets.data import Task, as_floats
+from methods import Method, MethodConfig
+from methods.mechanisms.buffer import Buffer, random_choice
+from methods.mechanisms.distance import DISTANCES
+from models.learner import Learner
+from utils.settings import AnyCase
+
+
+class Config(MethodConfig):
+    """Embedding Regularization's options."""
+
+    importance: float = Field(1.0, ge=0)
+    """weight of the distance"""
+    memory_per_task: int = Field(200, ge=1)
+    """images stored of each task"""
+    sample_size: int | None = Field(None, ge=1)
+    """stored images a step; by default as many as current ones"""
+    distance: Annotated[Literal[tuple(DISTANCES)], AnyCase] = "cosine"
+    """cosine: 1 - cos(a, b); euclidean: |a - b|"""
+    normalize: bool = False
+    """bring embeddings to length 1 first"""
+
+
+class ER(Method):
+    """Cross-entropy + importance * mean distance of stored images' embeddings to those stored with them."""
+
+    off: ClassVar = {"importance": 0.0}
+
+    def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
+        super().__init__(config, learner, stream)
+        places = config.memory_per_task * len(learner.groups)
+        self.memory = Buffer(places, learner.encoder.image_shape, stream, embedding=learner.encoder.embedding_dim)
+
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
+        loss = super().loss(x, y, task)
+        if task.index == 0 or self.config.importance == 0:
+            return loss
+        stored = self.memory.draw(self.config.sample_size or len(y))
+        pair = self.learner.embed(stored["x"]), stored["embedding"]
+        if self.config.normalize:
+            pair = F.normalize(pair[0]), F.normalize(pair[1])
+        return loss + self.config.importance * DISTANCES[self.config.distance](*pair).mean()
+
+    @torch.no_grad()
+    def end_task(self, task: Task) -> None:
+        kept = random_choice(task.train, self.config.memory_per_task, self.stream)
+        self.memory.append(x=kept.x, y=kept.y, embedding=self.learner.embed(as_floats(kept.x)))
+
+    @property
+    def stored_real_samples(self) -> int:
+        return len(self.memory)

@@ -1,0 +1,41 @@
+"""Weights that mattered are held to where they were: what EWC, online EWC, SI and MAS have in common."""
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+
+from datasets.data import Task
+from methods import Method, MethodConfig
+from methods.mechanisms.gradients import flat_parameters
+from models.learner import Learner
+
+
+class Anchored(Method):
+    """loss + strength * sum_i importance_i * (weight_i - anchor_i)^2, over all weights of the classifier.
+
+    A method sets `strength` and, when a task ends, the two buffers, both (P,) in the order of `parameters()`.
+    """
+
+    def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
+        super().__init__(config, learner, stream)
+        self.register_buffer("anchor", flat_parameters(learner).clone())
+        self.register_buffer("importance", torch.zeros_like(self.anchor))
+
+    @property
+    def strength(self) -> float:
+        """Factor of the penalty; 0 switches it off."""
+        raise NotImplementedError
+
+    def penalty(self) -> Tensor:
+        """sum_i importance_i * (weight_i - anchor_i)^2, a scalar."""
+        change = parameters_to_vector(self.learner.parameters()) - self.anchor
+        return (self.importance * change.square()).sum()
+
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
+        loss = super().loss(x, y, task)
+        if task.index == 0 or self.strength == 0:
+            return loss
+        return loss + self.strength * self.penalty()
+
+    def diagnostics(self) -> dict[str, float]:
+        return {"largest_importance": float(self.importance.max())}

@@ -1,0 +1,97 @@
+"""A memory of real samples, with a fixed number of places."""
+
+import torch
+from torch import Tensor, nn
+
+from datasets.data import Split, as_floats
+
+
+class Buffer(nn.Module):
+    """Images, labels, and named vectors that belong to each sample; a part of the state dictionary.
+
+    Args:
+        capacity: number of places.
+        image_shape: (C, H, W).
+        stream: decides what is kept and what is drawn; its device is the memory's.
+        vectors: name -> size of a vector to be kept with each sample.
+    """
+
+    def __init__(
+        self, capacity: int, image_shape: tuple[int, int, int], stream: torch.Generator, **vectors: int
+    ) -> None:
+        super().__init__()
+        self.capacity, self.stream, self.names = capacity, stream, ("x", "y", *vectors)
+        self.filled = self.seen = 0
+        self.register_buffer("x", torch.zeros(capacity, *image_shape, dtype=torch.uint8, device=stream.device))
+        self.register_buffer("y", torch.zeros(capacity, dtype=torch.long, device=stream.device))
+        for name, size in vectors.items():
+            self.register_buffer(name, torch.zeros(capacity, size, device=stream.device))
+
+    def __len__(self) -> int:
+        return self.filled
+
+    def append(self, **samples: Tensor) -> None:
+        """Put samples into the next free places: x uint8 (N, C, H, W), y (N,), and every vector (N, size)."""
+        count = len(samples["y"])
+        for name in self.names:
+            getattr(self, name)[self.filled : self.filled + count] = samples[name]
+        self.filled += count
+        self.seen += count
+
+    def add_reservoir(self, **samples: Tensor) -> None:
+        """Offer samples one after the other; everything ever offered is in the memory with the same probability.
+
+        Vitter, "Random sampling with a reservoir", 1985, algorithm R, a whole batch at a time.
+        """
+        count, device = len(samples["y"]), self.y.device
+        offered = torch.arange(count, device=device)
+        turn = self.seen + offered
+        place = (torch.rand(count, device=device, dtype=torch.double, generator=self.stream) * (turn + 1)).long()
+        place = torch.where(turn < self.capacity, turn, place).clamp(max=self.capacity)  # the last place: refused
+        last = torch.full((self.capacity + 1,), -1, device=device)  # of two samples at one place the later stays
+        last.scatter_reduce_(0, place, offered, "amax")
+        places = (last[:-1] >= 0).nonzero().squeeze(1)
+        for name in self.names:
+            getattr(self, name)[places] = samples[name][last[places]]
+        self.seen += count
+        self.filled = min(self.seen, self.capacity)
+
+    def add_balanced(self, **samples: Tensor) -> None:
+        """Keep a random choice of old and new samples in which the classes' numbers differ by one at the most.
+
+        A class with too few samples leaves its places to the others: the memory is full as soon as it can be.
+        """
+        everything = {name: torch.cat((getattr(self, name)[: self.filled], samples[name])) for name in self.names}
+        kept = balanced_choice(everything["y"], self.capacity, self.stream)
+        self.filled = len(kept)
+        self.seen += len(samples["y"])
+        for name in self.names:
+            getattr(self, name)[: self.filled] = everything[name][kept]
+
+    def draw(self, n: int) -> dict[str, Tensor]:
+        """n of the samples at random, with replacement; images as floats in [0, 1] (n, C, H, W)."""
+        index = torch.randint(self.filled, (n,), device=self.y.device, generator=self.stream)
+        drawn = {name: getattr(self, name)[index] for name in self.names}
+        return {**drawn, "x": as_floats(drawn["x"])}
+
+    def get_extra_state(self) -> dict[str, int]:
+        """How many samples are kept, and how many were ever offered."""
+        return {"filled": self.filled, "seen": self.seen}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.filled, self.seen = state["filled"], state["seen"]
+
+
+def balanced_choice(y: Tensor, n: int, stream: torch.Generator) -> Tensor:
+    """Indices of n random samples of the labels y (N,), or of all there are, of every class as evenly as can be."""
+    shuffled = torch.randperm(len(y), device=y.device, generator=stream)
+    by_class = shuffled[y[shuffled].argsort(stable=True)]
+    counts = y.bincount()
+    starts = counts.cumsum(0) - counts
+    rank = torch.arange(len(y), device=y.device) - starts[y[by_class]]  # first of its class, second of its class, ...
+    return by_class[rank.argsort(stable=True)[:n]]
+
+
+def random_choice(split: Split, n: int, stream: torch.Generator) -> Split:
+    """n random samples of a split, or all if there are fewer."""
+    return split.take(torch.randperm(len(split), device=split.y.device, generator=stream)[:n])

@@ -1,0 +1,65 @@
+"""SI: a weight is important if moving it lowered the loss.
+
+Zenke, Poole and Ganguli, "Continual learning through synaptic intelligence", ICML 2017 (arXiv 1703.04200), equations
+3 to 5.
+"""
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from datasets.data import Task
+from methods import MethodConfig
+from methods.mechanisms.anchored import Anchored
+from methods.mechanisms.gradients import flat_gradients, flat_parameters
+from models.learner import Learner
+
+
+class Config(MethodConfig):
+    """SI's options."""
+
+    importance: float = Field(10.0, ge=0)
+    """c: loss + c * penalty"""
+    damping: float = Field(0.1, gt=0)
+    """xi, under the squared distance that a weight moved"""
+
+
+class SI(Anchored):
+    """Importance_i = sum over tasks of max(0, path_i) / (moved_i^2 + xi), path_i = -integral of gradient_i d weight_i.
+
+    The integral is the sum over steps of gradient times movement, the gradient being that of the task's own loss: the
+    penalty's is subtracted, exactly, since it is known.
+    """
+
+    off: ClassVar = {"importance": 0.0}
+
+    def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
+        super().__init__(config, learner, stream)
+        for name in ("path", "last_gradient", "last_weights"):
+            self.register_buffer(name, torch.zeros_like(self.anchor))
+
+    @property
+    def strength(self) -> float:
+        return self.config.importance
+
+    def begin_task(self, task: Task) -> Task:
+        self.path, self.last_gradient = torch.zeros_like(self.anchor), torch.zeros_like(self.anchor)
+        return task
+
+    def after_backward(self) -> None:
+        weights = flat_parameters(self.learner)
+        self._walk_to(weights)
+        from_penalty = 2 * self.strength * self.importance * (weights - self.anchor)
+        self.last_gradient = flat_gradients(self.learner.parameters()) - from_penalty
+        self.last_weights = weights
+
+    def end_task(self, task: Task) -> None:
+        weights = flat_parameters(self.learner).clone()
+        self._walk_to(weights)
+        moved = weights - self.anchor
+        self.importance = self.importance + self.path.clamp(min=0) / (moved.square() + self.config.damping)
+        self.anchor, self.last_gradient = weights, torch.zeros_like(weights)
+
+    def _walk_to(self, weights: torch.Tensor) -> None:
+        self.path = self.path - self.last_gradient * (weights - self.last_weights)

@@ -1,0 +1,144 @@
+"""What every method is held to, whatever file it is in: one suite over methods/*.py."""
+
+import copy
+
+import pytest
+import torch
+from conftest import CPU, method_settings
+
+from datasets.tasks import split_by_class
+from methods import find, known
+from models import ENCODERS
+from models.learner import HEADS, Learner
+from utils.runner import evaluating
+
+GROUPS = [(0, 1), (2, 3), (4, 5)]
+SCENARIOS = ["task", "class", "domain"]
+SWITCHED = [name for name in known() if find(name)[0].off]
+
+
+def make(name: str, scenario: str = "task", dropout: float = 0.0, **options):
+    make_method, config = find(name)
+    torch.manual_seed(0)
+    learner = Learner(ENCODERS["paper"]((1, 28, 28), 20), HEADS["paper"](dropout), scenario, GROUPS)
+    settings = config.model_validate(method_settings(name, **options))
+    return make_method(settings, learner, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def tasks(data):
+    return split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
+
+
+def step(method, optimizer, task, generator) -> torch.Tensor:
+    x, y = task.train.batch(torch.randint(len(task.train), (16,), generator=generator))
+    optimizer.zero_grad()
+    loss = method.loss(x, y, task)
+    loss.backward()
+    method.after_backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def train(method, task, steps: int = 3, end: bool = True) -> None:
+    """As the runner does it, in short: between the hooks the global generator is nobody's but dropout's."""
+    with torch.random.fork_rng(), evaluating(method.learner):
+        training = method.begin_task(task)
+    optimizer = torch.optim.Adam(method.learner.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(task.index)
+    for _ in range(steps):
+        step(method, optimizer, training, generator)
+    if end:
+        with torch.random.fork_rng(), evaluating(method.learner):
+            method.end_task(training)
+
+
+def weights(method) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in method.learner.parameters()])
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("name", SWITCHED)
+def test_switched_off_it_is_naive_bit_for_bit(tasks, name, scenario):
+    """Dropout is on: a method that draws from the global generator would be found out too."""
+    off = find(name)[0].off
+    runs = [make("naive", scenario, dropout=0.5), make(name, scenario, dropout=0.5, **off)]
+    for method in runs:
+        torch.manual_seed(1)
+        for task in tasks:
+            train(method, task)
+    assert torch.equal(weights(runs[0]), weights(runs[1]))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("name", known())
+def test_it_changes_nothing_on_the_first_task_and_something_on_the_second(tasks, name, scenario):
+    naive, method = make("naive", scenario), make(name, scenario)
+    for each in (naive, method):
+        train(each, tasks[0])
+    assert torch.equal(weights(naive), weights(method)), "the first task"
+    for each in (naive, method):
+        train(each, tasks[1], steps=5)
+    assert torch.isfinite(weights(method)).all()
+    assert torch.equal(weights(naive), weights(method)) == (name == "naive"), "the second task"
+
+
+@pytest.mark.parametrize("name", known())
+def test_saved_and_loaded_between_tasks_it_goes_on_the_same(tasks, name):
+    one, other = make(name), make(name)
+    train(one, tasks[0])
+    train(one, tasks[1])
+    other.learner.load_state_dict(one.learner.state_dict())
+    state = copy.deepcopy(one.state_dict())
+    other.load_state_dict(state)
+    other.stream.set_state(one.stream.get_state())
+    for method in (one, other):
+        torch.manual_seed(2)
+        train(method, tasks[2])
+    assert torch.equal(weights(one), weights(other))
+    after = one.state_dict(), other.state_dict()
+    assert after[0].keys() == after[1].keys()
+    for key, value in after[0].items():
+        same = torch.equal(value, after[1][key]) if isinstance(value, torch.Tensor) else value == after[1][key]
+        assert same, key
+
+
+@pytest.mark.parametrize("name", known())
+def test_its_state_is_plain_and_holds_the_real_samples_it_declares(tasks, name, tmp_path):
+    method = make(name)
+    real = {image.numpy().tobytes() for task in tasks for image in task.train.x}
+    for count, task in enumerate(tasks, start=1):
+        train(method, task)
+        torch.save(method.state_dict(), tmp_path / "state.pt")
+        state = torch.load(tmp_path / "state.pt", weights_only=True)
+        images = [t for t in state.values() if isinstance(t, torch.Tensor) and t.shape[1:] == (1, 28, 28)]
+        as_bytes = [t if t.dtype == torch.uint8 else (t * 255).round().to(torch.uint8) for t in images]
+        held = sum(image.numpy().tobytes() in real for stack in as_bytes for image in stack)
+        assert held == method.stored_real_samples, f"after {count} tasks"
+
+
+@pytest.mark.parametrize("name", known())
+def test_it_describes_itself(tasks, name):
+    method = make(name)
+    train(method, tasks[0])
+    train(method, tasks[1])
+    numbers = method.diagnostics()
+    assert all(isinstance(value, float) for value in numbers.values())
+    assert set(method.meaning) <= {key.split("/")[0] for key in numbers}
+    for grid in method.pictures(tasks[1]).values():
+        assert all(images.ndim == 4 and images.min() >= 0 and images.max() <= 1 for _, images in grid.rows)
+    assert type(method).__doc__ and type(method).__module__ == f"methods.{name}"
+    for field in type(method.config).model_fields.values():
+        assert field.description
+
+
+@pytest.mark.parametrize("name", known())
+def test_the_task_s_head_alone_is_trained_by_naive_means(tasks, name):
+    """The loss reaches the encoder and the current head, in every task."""
+    method = make(name)
+    for task in tasks:
+        train(method, task, steps=1, end=False)
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.learner.encoder.parameters())
+        assert method.learner.heads[task.index][-1].weight.grad.abs().sum() > 0
+        with evaluating(method.learner):
+            method.end_task(task)
