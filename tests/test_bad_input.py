@@ -50,6 +50,7 @@ KEYS = [
     ("scenario.labels_per_task", 1, "scenario.labels_per_task: 1 leaves nothing to tell apart"),
     ("scenario.dev_split", 1.0, "scenario.dev_split: got 1.0; expected less than 1"),
     ("model.encoder", "resnet9000", "model.encoder: got 'resnet9000'; expected"),
+    ("train.momentum", 0.9, "train.momentum: is for sgd"),
 ]
 
 
@@ -245,7 +246,7 @@ def test_the_original_s_names_are_aliases(tmp_path):
     assert loaded.method.flow.conditioning.dimension == 4 and loaded.method.autoencoder.conditioning.type == "none"
     assert loaded.train.epochs == 3 and loaded.train.save_path == "Here"
     assert load(tmp_path, text, "cl_config.cl_problem=mt", "train.cuda=yes").scenario.type == "task"
-    assert translate_key("cl_technique_config.nf.conditioning_config.type") == "method.flow.conditioning.type"
+    assert translate_key("cl_technique_config.nf.conditioning_config.type", "prer") == "method.flow.conditioning.type"
 
 
 def test_a_resolved_configuration_loads_as_it_is(tmp_path):

@@ -9,7 +9,17 @@ from conftest import CPU, SMALL_PRER, method_settings
 from methods import Method, find, known
 from utils.config import Config, load
 from utils.results import read_pickle
-from utils.runner import Run, accuracy, batches, build_learner, build_tasks, confusion, evaluating
+from utils.runner import (
+    SCHEDULES,
+    Run,
+    accuracy,
+    batches,
+    build_learner,
+    build_optimizer,
+    build_tasks,
+    confusion,
+    evaluating,
+)
 from utils.seeding import Streams, generator, isolated
 
 
@@ -224,3 +234,40 @@ def test_the_program_loads_what_it_wrote(small, run, tmp_path):
     assert run(small) == 0
     again = load(tmp_path / "results" / "config.yml")
     assert again.dump() == load(tmp_path / "experiment.yaml").dump()
+
+
+def test_optimizers_and_schedules(config, data):
+    rates = {}
+    for schedule in ("constant", "cosine"):
+        run = Run(config(train__schedule=schedule, train__optimizer="sgd", train__momentum=0.9), data, 0, CPU)
+        optimizer = build_optimizer(run.config.train, run.learner)
+        assert optimizer.defaults["momentum"] == 0.9
+        seen = SCHEDULES[schedule](optimizer, 10)
+        rates[schedule] = []
+        for _ in range(10):
+            rates[schedule].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            seen.step()
+    assert rates["constant"] == [1e-3] * 10
+    assert rates["cosine"][0] == 1e-3 and rates["cosine"][5] == pytest.approx(5e-4) and rates["cosine"][9] < 5e-5
+    decayed = build_optimizer(config(train__weight_decay=0.1).train, run.learner)
+    assert isinstance(decayed, torch.optim.Adam) and decayed.defaults["weight_decay"] == 0.1
+
+
+def test_batch_normalisation_is_left_alone_by_hooks_and_evaluation(config, data, tmp_path):
+    """ResNets have buffers: only training steps may move them."""
+    experiment = config(train__save_path=str(tmp_path / "r"), train__epochs=1)
+    experiment = experiment.model_copy(
+        update={"model": experiment.model.model_copy(update={"encoder": "slim_resnet18"})}
+    )
+    method = find("prer")[1].model_validate(method_settings("prer", plot=True))
+    run = Run(experiment.model_copy(update={"method": method}), data, 0, CPU)
+    run.results |= run._initial_scores()
+    run._learn(run.tasks[0])
+    before = copy.deepcopy(run.learner.state_dict())
+    assert any("running_mean" in key for key in before)
+    with run._hook():
+        run.method.end_task(run.tasks[0])
+    run._score(run.tasks[0])
+    run._draw(run.tasks[0])
+    assert all(torch.equal(value, before[key]) for key, value in run.learner.state_dict().items())

@@ -133,3 +133,14 @@ def test_the_paper_s_sizes():
 def test_streams_differ_by_name_and_seed():
     draws = {torch.rand(1, generator=generator(s, n)).item() for s in (0, 1) for n in ("order", "method")}
     assert len(draws) == 4
+
+
+def test_resnets_are_the_usual_ones():
+    full, slim = ENCODERS["resnet18"]((3, 32, 32), None), ENCODERS["slim_resnet18"]((3, 32, 32), None)
+    assert (full.embedding_dim, slim.embedding_dim) == (512, 160)
+    assert sum(p.numel() for p in full.parameters()) == 11_173_962 - (
+        512 * 10 + 10
+    )  # less the usual head of 10 classes
+    assert slim(torch.rand(2, 3, 32, 32)).shape == (2, 160)
+    assert ENCODERS["slim_resnet18"]((1, 28, 28), 50)(torch.rand(2, 1, 28, 28)).shape == (2, 50)
+    assert slim.mirror(7, (3, 32, 32))(torch.randn(2, 7)).shape == (2, 3, 32, 32)

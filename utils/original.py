@@ -97,7 +97,7 @@ def translate(written: Sequence[tuple[str, Any]]) -> list[Entry]:
     """Dotted keys and values as they were written -> ours. The method that is named last says what its options mean."""
     method = ""
     for key, value in written:
-        if translate_key(key) in ("method", "method.name") and isinstance(value, str):
+        if translate_key(key, method) in ("method", "method.name") and isinstance(value, str):
             method = METHODS.get(value.lower(), value.lower())
     entries = []
     for key, value in written:
@@ -112,7 +112,7 @@ def translate(written: Sequence[tuple[str, Any]]) -> list[Entry]:
     return entries
 
 
-def translate_key(key: str, method: str = "prer") -> str:
+def translate_key(key: str, method: str) -> str:
     """A dotted key in our names, where the experiment's method is `method`; lower case, as the original made it."""
     section, *parts = key.lower().split(".")
     section = SECTIONS.get(section, section)
