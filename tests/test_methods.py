@@ -10,7 +10,7 @@ from datasets.tasks import split_by_class
 from methods import find, known
 from models import ENCODERS
 from models.learner import HEADS, Learner
-from utils.runner import evaluating
+from utils.evaluation import evaluating
 
 GROUPS = [(0, 1), (2, 3), (4, 5)]
 SCENARIOS = ["task", "class", "domain"]

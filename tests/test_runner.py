@@ -7,19 +7,11 @@ import torch
 from conftest import CPU, SMALL_PRER, method_settings
 
 from methods import Method, find, known
+from utils.build import SCHEDULES, build_learner, build_optimizer, build_tasks
 from utils.config import Config, load
+from utils.evaluation import accuracy, confusion, evaluating
 from utils.results import read_pickle
-from utils.runner import (
-    SCHEDULES,
-    Run,
-    accuracy,
-    batches,
-    build_learner,
-    build_optimizer,
-    build_tasks,
-    confusion,
-    evaluating,
-)
+from utils.runner import Run, batches
 from utils.seeding import Streams, generator, isolated
 
 

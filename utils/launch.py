@@ -17,9 +17,10 @@ from datasets.data import Data, Task
 from methods import Method
 from models.learner import Learner
 from utils import results
+from utils.build import build_learner, build_method, build_tasks
 from utils.config import Config, load
 from utils.progress import bar, log, logging_to
-from utils.runner import Run, build_learner, build_method, build_tasks
+from utils.runner import Run
 from utils.seeding import generator
 from utils.settings import BadInput
 

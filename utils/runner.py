@@ -3,7 +3,7 @@
 import copy
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from math import ceil
@@ -11,70 +11,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
+from torch import Tensor
 
-import methods
 from datasets.data import Data, Split, Task
-from datasets.tasks import class_groups, split_by_class
 from methods import Method
-from models import ENCODERS
-from models.learner import HEADS, Learner
 from utils import plots
-from utils.config import Config, TrainConfig, flatten
+from utils.build import SCHEDULES, build_learner, build_method, build_optimizer, build_tasks
+from utils.config import Config, flatten
+from utils.evaluation import accuracy, confusion, evaluating, scored_part
 from utils.progress import EPOCH, bar, log
 from utils.results import RunFolder, write_bytes, write_pickle
-from utils.seeding import Streams, generator, isolated, preserved
-
-EVALUATION_BATCH = 1000
-"""Images a batch where no gradient is needed."""
-SCORED_TRAINING_IMAGES = 2000
-"""Train scores are measured on the first so many training images of a task (their order is the data set's)."""
+from utils.seeding import Streams, isolated, preserved
 
 
 class TrainingFailed(Exception):
     """A seed cannot go on; the message says where and why."""
-
-
-def build_tasks(config: Config, data: Data, seed: int, device: torch.device) -> list[Task]:
-    """The sequence of tasks of one seed; the same on every device."""
-    order = list(range(len(data.classes)))
-    if config.scenario.shuffle_labels:
-        order = torch.randperm(len(order), generator=generator(seed, "classes")).tolist()
-    groups = class_groups(order, config.scenario.labels_per_task)
-    return split_by_class(data, groups, config.scenario.dev_split, generator(seed, "dev"), device)
-
-
-def build_learner(config: Config, data: Data, tasks: list[Task], seed: int) -> Learner:
-    """The untrained classifier of one seed; the same weights on every device."""
-    head = config.model.head or ("paper" if config.model.encoder == "paper" else "linear")
-    dropout = config.model.dropout if head == "paper" or "dropout" in config.model.model_fields_set else 0.0
-    with isolated(generator(seed, "init")):
-        encoder = ENCODERS[config.model.encoder](data.image_shape, config.model.embedding)
-        learner = Learner(encoder, HEADS[head](dropout), config.scenario.type, [task.classes for task in tasks])
-    return learner.to(tasks[0].train.y.device)
-
-
-def build_method(config: Config, learner: Learner, stream: torch.Generator) -> Method:
-    """The method, drawing from `stream` only."""
-    make, _ = methods.find(config.method.name)
-    with isolated(stream):
-        return make(config.method, learner, stream)
-
-
-def build_optimizer(config: TrainConfig, learner: Learner) -> torch.optim.Optimizer:
-    """The optimizer of one task; the momentum is for sgd."""
-    options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
-    if config.optimizer == "adam":
-        return torch.optim.Adam(learner.parameters(), **options)
-    return torch.optim.SGD(learner.parameters(), momentum=config.momentum, **options)
-
-
-SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler]] = {
-    "constant": lambda optimizer, steps: ConstantLR(optimizer, factor=1.0),
-    "cosine": CosineAnnealingLR,
-}
-"""`train.schedule` -> the learning rate over the steps of a task."""
 
 
 def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, task: Task) -> Tensor:
@@ -92,40 +43,6 @@ def batches(split: Split, size: int, stream: torch.Generator) -> Iterator[tuple[
     order = torch.randperm(len(split), generator=stream, device=split.y.device)
     for index in order.split(size):
         yield split.batch(index)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, the module is in evaluation mode; afterwards every part's mode is as before."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-
-
-def confusion(learner: Learner, split: Split, task: int) -> np.ndarray:
-    """Counts (K, K) of true class x predicted class on a split of the task `task`."""
-    classes = len(learner.task_of)
-    counts = torch.zeros(classes * classes, dtype=torch.long, device=split.y.device)
-    with evaluating(learner), torch.inference_mode():
-        for index in torch.arange(len(split), device=split.y.device).split(EVALUATION_BATCH):
-            x, y = split.batch(index)
-            counts += (y * classes + learner.predict(learner.embed(x), task)).bincount(minlength=len(counts))
-    return counts.view(classes, classes).cpu().numpy()
-
-
-def accuracy(learner: Learner, split: Split, task: int) -> float:
-    """Share of a split of the task `task` that is classified right."""
-    counts = confusion(learner, split, task)
-    return float(counts.trace() / counts.sum())
-
-
-def scored_part(train: Split) -> Split:
-    """The part of a task's training data that train scores are measured on."""
-    return train.take(slice(0, SCORED_TRAINING_IMAGES))
 
 
 class Run:

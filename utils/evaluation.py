@@ -1,0 +1,50 @@
+"""Measuring a classifier without leaving a trace in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from datasets.data import Split
+from models.learner import Learner
+
+EVALUATION_BATCH = 1000
+"""Images a batch where no gradient is needed."""
+SCORED_TRAINING_IMAGES = 2000
+"""Train scores are measured on the first so many training images of a task (their order is the data set's)."""
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, the module is in evaluation mode; afterwards every part's mode is as before."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def confusion(learner: Learner, split: Split, task: int) -> np.ndarray:
+    """Counts (K, K) of true class x predicted class on a split of the task `task`."""
+    classes = len(learner.task_of)
+    counts = torch.zeros(classes * classes, dtype=torch.long, device=split.y.device)
+    with evaluating(learner), torch.inference_mode():
+        for index in torch.arange(len(split), device=split.y.device).split(EVALUATION_BATCH):
+            x, y = split.batch(index)
+            counts += (y * classes + learner.predict(learner.embed(x), task)).bincount(minlength=len(counts))
+    return counts.view(classes, classes).cpu().numpy()
+
+
+def accuracy(learner: Learner, split: Split, task: int) -> float:
+    """Share of a split of the task `task` that is classified right."""
+    counts = confusion(learner, split, task)
+    return float(counts.trace() / counts.sum())
+
+
+def scored_part(train: Split) -> Split:
+    """The part of a task's training data that train scores are measured on."""
+    return train.take(slice(0, SCORED_TRAINING_IMAGES))
