@@ -124,7 +124,7 @@ class Interrupted(Exception):
 def test_an_interrupted_seed_goes_on_to_the_same_bits(config, data, name, after, tmp_path, monkeypatch):
     def experiment(folder):
         method = method_settings(name)
-        made = config(train__save_path=str(tmp_path / folder))
+        made = config(train__save_path=str(tmp_path / folder), train__reset_optimizer=after == 0)
         return made.model_copy(update={"method": find(name)[1].model_validate(method)})
 
     whole = finished(experiment("whole"), data)
@@ -226,6 +226,22 @@ def test_the_program_loads_what_it_wrote(small, run, tmp_path):
     assert run(small) == 0
     again = load(tmp_path / "results" / "config.yml")
     assert again.dump() == load(tmp_path / "experiment.yaml").dump()
+
+
+def test_an_optimizer_that_is_not_reset_keeps_its_moments_and_starts_each_task_at_the_full_rate(config, data):
+    run = Run(config(train__reset_optimizer=False, train__schedule="cosine"), data, 0, CPU)
+    run.results["epochs"], optimizer = [], run.optimizer
+    run._learn(run.tasks[0])
+    moment = next(iter(optimizer.state.values()))["exp_avg"].clone()
+    rates, learn = [], run.method.after_backward
+    run.method.after_backward = lambda: (rates.append(run.optimizer.param_groups[0]["lr"]), learn())
+    run._learn(run.tasks[1])
+    assert run.optimizer is optimizer and moment.abs().sum() > 0
+    assert rates[0] == 1e-3 and rates[-1] < rates[0]
+    fresh = Run(config(), data, 0, CPU)
+    fresh.results["epochs"], optimizer = [], fresh.optimizer
+    fresh._learn(fresh.tasks[0])
+    assert fresh.optimizer is not optimizer
 
 
 def test_optimizers_and_schedules(config, data):

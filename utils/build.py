@@ -42,7 +42,7 @@ def build_method(config: Config, learner: Learner, stream: torch.Generator) -> M
 
 
 def build_optimizer(config: TrainConfig, learner: Learner) -> torch.optim.Optimizer:
-    """The optimizer of one task; the momentum is for sgd."""
+    """A new optimizer of the whole classifier; the momentum is for sgd."""
     options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     if config.optimizer == "adam":
         return torch.optim.Adam(learner.parameters(), **options)

@@ -59,7 +59,9 @@ class TrainConfig(Settings):
     batch_size: int = Field(64, ge=1)
     """images a step"""
     optimizer: Annotated[Literal["adam", "sgd"], AnyCase] = "adam"
-    """made anew for each task"""
+    """whose steps change the classifier"""
+    reset_optimizer: bool = True
+    """make it anew for each task; no: its running moments go on, which makes the first steps of a task larger"""
     lr: float = Field(1e-3, gt=0)
     """learning rate"""
     schedule: Annotated[Literal["constant", "cosine"], AnyCase] = "constant"

@@ -54,6 +54,7 @@ class Run:
         self.tasks = build_tasks(config, data, seed, device)
         self.learner = build_learner(config, data, self.tasks, seed)
         self.method = build_method(config, self.learner, self.streams["method"])
+        self.optimizer = build_optimizer(config.train, self.learner)
         self.folder = RunFolder(config.save_path, seed)
         self.seconds: dict[str, float] = defaultdict(float)
         self.steps = 0
@@ -106,17 +107,20 @@ class Run:
     def _train(self, task: Task, watched: Split) -> list[dict[str, float]]:
         """Train on one task; returns each epoch's mean loss, and accuracy on the split `watched` after it."""
         config = self.config.train
-        optimizer = build_optimizer(config, self.learner)
+        if config.reset_optimizer:
+            self.optimizer = build_optimizer(config, self.learner)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr  # the last task's schedule may have brought it down
         per_epoch = ceil(len(task.train) / config.batch_size)
         steps = config.steps or config.epochs * per_epoch
-        schedule = SCHEDULES[config.schedule](optimizer, steps)
+        schedule = SCHEDULES[config.schedule](self.optimizer, steps)
         best, best_state, history = -1.0, None, []
         progress = bar(ceil(steps / per_epoch), f"task {task.index}", 2, "epoch")
         self.learner.train()
         for epoch in range(ceil(steps / per_epoch)):
             total, count = torch.zeros((), device=self.device), min(per_epoch, steps - epoch * per_epoch)
             for x, y in islice(batches(task.train, config.batch_size, self.streams["order"]), count):
-                total += train_step(self.method, optimizer, x, y, task)
+                total += train_step(self.method, self.optimizer, x, y, task)
                 schedule.step()
             self.steps += count
             loss = float(total) / count
@@ -198,6 +202,7 @@ class Run:
             "tasks_done": task.index + 1,
             "learner": self.learner.state_dict(),
             "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "streams": self.streams.state_dict(),
             "steps": self.steps,
             "seconds": dict(self.seconds),
@@ -212,6 +217,7 @@ class Run:
             return 0
         self.learner.load_state_dict(state["learner"])
         self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.streams.load_state_dict({name: value.cpu() for name, value in state["streams"].items()})
         self.steps, self.results = state["steps"], state["results"]
         self.seconds.update(state["seconds"])
