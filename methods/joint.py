@@ -28,7 +28,7 @@ class Joint(Method):
     def begin_task(self, task: Task) -> Task:
         if task.index == 0:
             return task
-        past = tuple(c for group in self.learner.groups[: task.index] for c in group)
+        past = self.learner.classes_before(task.index)
         return replace(task, classes=past + task.classes, train=concatenate(Split(self.x, self.y), task.train))
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:

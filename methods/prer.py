@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from datasets.data import Split, Task, as_floats
 from methods import ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import DISTANCES
-from models.generator import CHUNK, AutoencoderSettings, FlowSettings, Generator
+from models.generator import CHUNK, AutoencoderSettings, FlowSettings, Generated, Generator
 from models.learner import Learner
 from utils.settings import AnyCase, BadInput, Settings
 
@@ -121,8 +121,8 @@ class PRER(Method):
     def begin_task(self, task: Task) -> Task:
         self.distance_sum, self.distance_count = torch.zeros((), device=self.stream.device), 0
         if task.index > 0 and self.rehearses:
-            made = self.generator.sample(self.config.regularization.fixed_replay, self._past(task), self.stream)
-            targets = made.codes if self.config.target == "flow" else self._embed(made.split)
+            made = self._make_up(task)
+            targets = made.codes if self.config.target == "flow" else self.learner.embeddings(made.split)
             self.rehearsal = Rehearsal(made.split, targets)
         return task
 
@@ -142,7 +142,7 @@ class PRER(Method):
         elif kind == "concatenation":
             z, z_old = self.learner.embed(torch.cat((x, x_old))).split((len(x), count))
         else:
-            share_new = len(task.classes) / (len(task.classes) + len(self._past(task)))
+            share_new = len(task.classes) / len(self.learner.classes_before(task.index + 1))
             stays = torch.rand(len(y), device=y.device, generator=self.stream) < share_new
             z = z_old = self.learner.embed(torch.where(stays[:, None, None, None], x, x_old))
             new, old = stays.to(x.dtype), (~stays).to(x.dtype)
@@ -161,28 +161,28 @@ class PRER(Method):
 
     def end_task(self, task: Task) -> None:
         self.rehearsal = None
-        past, replayed = self._past(task), None
-        if past:
-            replayed = self.generator.sample(self.config.regularization.fixed_replay, past, self.stream).split
+        replayed = self._make_up(task).split if task.index > 0 else None
         self.generator.fit(task.train, replayed, self.stream)
         self.health = self._measure(task, replayed)
 
+    def _make_up(self, task: Task) -> Generated:
+        """Images of all classes before the task."""
+        past = self.learner.classes_before(task.index)
+        return self.generator.sample(self.config.regularization.fixed_replay, past, self.stream)
+
     @torch.no_grad()
     def _measure(self, task: Task, replayed: Split | None) -> dict[str, float]:
+        """Health of the generator, after a task; the likelihood is that of what it was fitted on, task by task."""
         health = {}
         if self.distance_count:
             health["embedding_distance"] = float(self.distance_sum / self.distance_count)
-        for c in (*self._past(task), *task.classes):
+        for c in self.learner.classes_before(task.index + 1):
             made = self.generator.sample(200, [c], self.stream).split
-            predicted = self.learner.predict(self._embed(made), int(self.learner.task_of[c]))
+            predicted = self.learner.predict(self.learner.embeddings(made), int(self.learner.task_of[c]))
             health[f"agreement/class {c}"] = float((predicted == c).float().mean())
-        fitted = {task.index: task.train}
-        for index in range(task.index):
-            fitted[index] = replayed.take(
-                torch.isin(replayed.y, torch.tensor(self.learner.groups[index], device=replayed.y.device))
-            )
-        for index, split in sorted(fitted.items()):
-            x, y = split.batch(slice(0, CHUNK))
+        for index in range(task.index + 1):
+            fitted = task.train if index == task.index else replayed.take(self.learner.task_of[replayed.y] == index)
+            x, y = fitted.batch(slice(0, CHUNK))
             nll = -self.generator.log_prob(x, y).mean() / self.generator.dimension
             health[f"flow_nll/task {index}"] = float(nll)
         return health
@@ -191,9 +191,9 @@ class PRER(Method):
         return self.health
 
     def pictures(self, task: Task) -> dict[str, ImageGrid]:
-        seen = (*self._past(task), *task.classes)
-        made = self.generator.sample(DRAWN * len(seen), sorted(seen), self.stream).split
-        samples = [(f"class {c}", as_floats(made.x[made.y == c])) for c in sorted(seen)]
+        seen = sorted(self.learner.classes_before(task.index + 1))
+        made = self.generator.sample(DRAWN * len(seen), seen, self.stream).split
+        samples = [(f"class {c}", as_floats(made.x[made.y == c])) for c in seen]
         pairs = []
         for c in task.classes:
             x, y = task.train.take((task.train.y == c).nonzero()[:DRAWN, 0]).batch(slice(None))
@@ -202,15 +202,6 @@ class PRER(Method):
             "samples": ImageGrid(f"Images made up after task {task.index}", samples),
             "reconstructions": ImageGrid(f"Images of task {task.index} and their reconstructions", pairs),
         }
-
-    @torch.no_grad()
-    def _embed(self, split: Split) -> Tensor:
-        """Embeddings (N, d) of all its images."""
-        batches = torch.arange(len(split), device=split.y.device).split(CHUNK)
-        return torch.cat([self.learner.embed(split.batch(index)[0]) for index in batches])
-
-    def _past(self, task: Task) -> tuple[int, ...]:
-        return tuple(c for group in self.learner.groups[: task.index] for c in group)
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from datasets.data import Split
 from models.encoders import Encoder
 
 Scenario = Literal["task", "class", "domain"]
 """task: a head for each task, task known at test. class: one head over all classes, task unknown.
 domain: one head over the position of a class inside its task (van de Ven et al., Nature Machine Intelligence 2022)."""
 
+CHUNK = 1024
+"""Images that go through the encoder at once where no gradient is needed."""
 NO_LOGIT = -1e4
 """Stands for minus infinity where a head has no column: its softmax is 0, and differences of two are 0, not nan."""
 
@@ -55,6 +58,16 @@ class Learner(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> embeddings (B, d)."""
         return self.encoder(x)
+
+    @torch.no_grad()
+    def embeddings(self, split: Split) -> Tensor:
+        """Embeddings (N, d) of all images of a split, without gradients."""
+        chunks = torch.arange(len(split), device=split.y.device).split(CHUNK)
+        return torch.cat([self.embed(split.batch(index)[0]) for index in chunks])
+
+    def classes_before(self, task: int) -> tuple[int, ...]:
+        """The global class ids of all tasks before the task of index `task`, in their order."""
+        return tuple(c for group in self.groups[:task] for c in group)
 
     def logits(self, z: Tensor, task: int) -> Tensor:
         """Embeddings (B, d) -> logits (B, k) of the head that serves the task of index `task`."""

@@ -49,6 +49,6 @@ def past_divergence(
     else:
         both = [(learner.logits(z, 0), teacher.logits(z_teacher, 0))]
     if learner.scenario == "class":
-        seen = torch.tensor([c for group in learner.groups[:tasks_seen] for c in group], device=z.device)
+        seen = torch.tensor(learner.classes_before(tasks_seen), device=z.device)
         both = [(student[:, seen], old[:, seen]) for student, old in both]
     return torch.stack([divergence(student, old, temperature) for student, old in both]).mean()
