@@ -42,7 +42,7 @@ class DER(Method):
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.memory = Buffer(config.memory_size, learner.encoder.image_shape, stream, logits=learner.width)
+        self.memory = Buffer(config.memory_size, learner.encoder.image_shape, stream, logits=max(learner.widths))
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
         z = self.learner.embed(x)
@@ -64,7 +64,7 @@ class DER(Method):
         return loss
 
     def _keep(self, x: Tensor, y: Tensor, logits: Tensor) -> None:
-        padded = F.pad(logits, (0, self.learner.width - logits.shape[1]), value=NO_LOGIT)
+        padded = F.pad(logits, (0, max(self.learner.widths) - logits.shape[1]), value=NO_LOGIT)
         self.memory.add_reservoir(x=as_bytes(x), y=y, logits=padded)
 
     @property

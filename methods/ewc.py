@@ -22,7 +22,7 @@ class Config(MethodConfig):
     importance: float = Field(1000.0, ge=0)
     """lambda: loss + lambda / 2 * the sum over tasks of their penalties"""
     fisher: Annotated[Labels, AnyCase] = "exact"
-    """exact: labels drawn from the classifier's predictions; empirical: the true labels"""
+    """exact: over all labels, as likely as the classifier takes them to be; empirical: of the true labels"""
     fisher_samples: int | None = Field(1000, ge=1)
     """images of a task that its Fisher information is measured on; null: all"""
 

@@ -24,7 +24,7 @@ class Config(MethodConfig):
     gamma: float = Field(1.0, ge=0, le=1)
     """decay of the information of the tasks before, at the end of each task"""
     fisher: Annotated[Labels, AnyCase] = "exact"
-    """exact: labels drawn from the classifier's predictions; empirical: the true labels"""
+    """exact: over all labels, as likely as the classifier takes them to be; empirical: of the true labels"""
     fisher_samples: int | None = Field(1000, ge=1)
     """images of a task that its Fisher information is measured on; null: all"""
 

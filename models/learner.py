@@ -41,13 +41,12 @@ class Learner(nn.Module):
         self.encoder, self.scenario = encoder, scenario
         self.groups = tuple(tuple(group) for group in groups)
         classes = sum(len(group) for group in self.groups)
-        widths = {
+        self.widths = {
             "task": [len(group) for group in self.groups],
             "class": [classes],
             "domain": [max(len(group) for group in self.groups)],
-        }[scenario]
-        self.width = max(widths)  # columns of the widest head
-        self.heads = nn.ModuleList(head(encoder.embedding_dim, width) for width in widths)
+        }[scenario]  # columns of each head
+        self.heads = nn.ModuleList(head(encoder.embedding_dim, width) for width in self.widths)
         task_of, position_of = torch.zeros(classes, dtype=torch.long), torch.zeros(classes, dtype=torch.long)
         for index, group in enumerate(self.groups):
             for position, c in enumerate(group):
@@ -86,7 +85,7 @@ class Learner(nn.Module):
         if self.scenario != "task":
             return self.logits(z, 0)
         every = [head(z) for head in self.heads]
-        every = [F.pad(logits, (0, self.width - logits.shape[1]), value=NO_LOGIT) for logits in every]
+        every = [F.pad(logits, (0, max(self.widths) - logits.shape[1]), value=NO_LOGIT) for logits in every]
         return torch.stack(every, dim=1)[torch.arange(len(y), device=y.device), self.task_of[y]]
 
     def cross_entropy(self, z: Tensor, y: Tensor) -> Tensor:

@@ -116,6 +116,8 @@ def test_the_log_says_what_matters(results):
         "task 3: classes 6, 7;",
         "task 4 learnt: test accuracy",
         "agreement/class 9",
+        "task 4 test scores: FinalAccuracy 0.",
+        "task 2 train scores: FinalAccuracy",
     ):
         assert text in log
 
@@ -179,6 +181,7 @@ def test_check_explains_and_runs_nothing(small, run, capsys, tmp_path):
     assert "lr: 0.01" in out and "labels_per_task: 2" in out
     assert "0: 0, 1 (48 train, 0 dev, 20 test images, 9 steps on its own data)" in out
     assert "steps: 27 a seed, seeds: 0, device: cpu" in out
+    assert "method: 0 parameters of its own, 0 numbers held" in out
     assert not (tmp_path / "results").exists()
 
 
@@ -210,3 +213,21 @@ def test_ctrl_c_ends_with_one_line_and_is_resumable(small, run, capsys, monkeypa
     monkeypatch.undo()
     assert run(small) == 0
     assert "going on after task 0" in (tmp_path / "results" / "exp_0" / "experiment.log").read_text()
+
+
+@pytest.mark.parametrize("way", ["option", "environment", "config"])
+def test_the_data_root_is_found_in_the_order_documented(small, run, capsys, tmp_path, monkeypatch, way):
+    """The data set is not there: the message says where it was looked for."""
+    import urllib.error
+    import urllib.request
+
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    small["scenario"] = {"dataset": "mnist", "data_root": str(tmp_path / "config")}
+    if way != "config":
+        monkeypatch.setenv("DATA_ROOT", str(tmp_path / "environment"))
+    assert run(small, *(["--data-root", str(tmp_path / "option")] if way == "option" else [])) == 2
+    assert f"mnist is not (whole) under {tmp_path / way}" in capsys.readouterr().err

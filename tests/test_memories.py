@@ -377,7 +377,7 @@ def test_logits_of_uneven_heads_are_padded_alike():
     mixed = learner.mixed_logits(z, torch.tensor([1, 4]))
     torch.testing.assert_close(mixed[0], learner.logits(z, 0)[0])
     torch.testing.assert_close(mixed[1, :2], learner.logits(z, 1)[1])
-    assert mixed[1, 2] == NO_LOGIT and learner.width == 3
+    assert mixed[1, 2] == NO_LOGIT and learner.widths == [3, 2]
 
 
 def test_er_holds_embeddings_to_what_was_stored_with_them(tasks):

@@ -48,3 +48,8 @@ def accuracy(learner: Learner, split: Split, task: int) -> float:
 def scored_part(train: Split) -> Split:
     """The part of a task's training data that train scores are measured on."""
     return train.take(slice(0, SCORED_TRAINING_IMAGES))
+
+
+def numbers_held(method: nn.Module) -> int:
+    """How many numbers a method keeps between tasks: parameters, buffers, stored images' pixels."""
+    return sum(value.numel() for value in method.state_dict().values() if isinstance(value, torch.Tensor))

@@ -19,6 +19,7 @@ from models.learner import Learner
 from utils import results
 from utils.build import build_learner, build_method, build_tasks
 from utils.config import Config, load
+from utils.evaluation import numbers_held
 from utils.progress import bar, log, logging_to
 from utils.runner import Run
 from utils.seeding import generator
@@ -113,7 +114,8 @@ def _explain(experiment: Experiment) -> str:
     lines += [
         f"images: {channels} x {height} x {width}, classes: {len(experiment.data.classes)}",
         f"classifier: {sum(p.numel() for p in learner.parameters()):,} parameters",
-        f"method: {sum(p.numel() for p in method.parameters()):,} parameters of its own",
+        f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own, "
+        f"{numbers_held(method):,} numbers held between tasks, as far as known before the first",
         f"steps: {sum(per_task):,} a seed, seeds: {', '.join(map(str, experiment.seeds))}, device: {experiment.device}",
         f"results: {config.save_path}",
     ]

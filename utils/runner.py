@@ -15,10 +15,10 @@ from torch import Tensor
 
 from datasets.data import Data, Split, Task
 from methods import Method
-from utils import plots
+from utils import metrics, plots
 from utils.build import SCHEDULES, build_learner, build_method, build_optimizer, build_tasks
 from utils.config import Config, flatten
-from utils.evaluation import accuracy, confusion, evaluating, scored_part
+from utils.evaluation import accuracy, confusion, evaluating, numbers_held, scored_part
 from utils.progress import EPOCH, bar, log
 from utils.results import RunFolder, write_bytes, write_pickle
 from utils.seeding import Streams, isolated, preserved
@@ -160,6 +160,7 @@ class Run:
                 counts = [confusion(self.learner, self._split(other, part), other.index) for other in self.tasks]
                 self.results[part]["accuracy_matrix"].append([float(c.trace() / c.sum()) for c in counts])
                 self.results[part]["confusion"] = sum(counts).tolist()
+                self._log_scores(task, part, sum(counts[: task.index + 1]))
         with self._timed("method_s"), preserved(self.streams["method"]), evaluating(self.learner):
             self.results["diagnostics"].append(self.method.diagnostics())
         self.results["memory_by_task"].append(self._memory())
@@ -169,6 +170,15 @@ class Run:
         log.info("task %d learnt: test accuracy %.4f, by task %s", task.index, sum(seen) / len(seen), values)
         for name, value in self.results["diagnostics"][-1].items():
             log.debug("task %d %s: %.4f", task.index, name, value)
+
+    def _log_scores(self, task: Task, part: str, seen: np.ndarray) -> None:
+        """Every score as it stands after a task: those of the tasks seen, as if there were no others."""
+        count = task.index + 1
+        r = np.array(self.results[part]["accuracy_matrix"])[:, :count]
+        initial = np.array(self.results[part]["initial_accuracy"])[:count]
+        known = {name: value for name, value in metrics.scores(r, initial, seen).items() if value is not None}
+        values = ", ".join(f"{name} {value:.4f}" for name, value in known.items())
+        log.debug("task %d %s scores: %s", task.index, part, values)
 
     @property
     def parts(self) -> list[str]:
@@ -181,10 +191,9 @@ class Run:
 
     def _memory(self) -> dict[str, int]:
         """Numbers held between tasks: the classifier's, the method's, and real samples kept by the method."""
-        held = [value for value in self.method.state_dict().values() if isinstance(value, Tensor)]
         return {
             "learner_parameters": sum(p.numel() for p in self.learner.parameters()),
-            "method_floats": sum(value.numel() for value in held),
+            "method_floats": numbers_held(self.method),
             "stored_real_samples": self.method.stored_real_samples,
         }
 

@@ -4,7 +4,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from datasets.data import Split
 from methods.mechanisms.buffer import random_choice
@@ -12,7 +11,7 @@ from methods.mechanisms.gradients import image_chunks, mean_over_samples
 from models.learner import Learner
 
 Labels = Literal["empirical", "exact"]
-"""empirical: gradients for the true labels; exact: for labels drawn from the classifier's own predictions."""
+"""empirical: gradients for the true labels; exact: for the classifier's own predictions, as the definition has it."""
 
 
 def fisher(
@@ -22,22 +21,35 @@ def fisher(
 
     Not the square of a batch's gradient: that vanishes where the gradients cancel, and depends on the batch's size.
 
+    Exact is the expectation over labels k of (d log p_k)^2 under the classifier's p. A label drawn from p estimates it
+    badly: a trained classifier is sure, and all of it is in labels that are hardly ever drawn. With random signs s_k,
+    (d sum_k s_k sqrt(p_k) log p_k)^2, the root held constant, has the same expectation, since the mixed terms cancel,
+    and hears of every label each time.
+
     Args:
         learner: in evaluation mode.
         split: images of the task `task`.
         labels: whose gradients; Kunstner, Hennig and Balles, NeurIPS 2019 (arXiv 1905.12558), on the difference.
         samples: a random choice of so many; None for all.
-        stream: draws the samples and the labels.
+        stream: draws the samples and the signs.
     """
     if samples is not None:
         split = random_choice(split, samples, stream)
-    columns = learner.columns(split.y, task)
-    if labels == "exact":
-        with torch.no_grad():
-            logits = torch.cat([learner.logits(learner.embed(x), task) for (x,) in image_chunks(split)])
-        columns = torch.multinomial(logits.softmax(dim=1), 1, generator=stream).squeeze(1)
-    return mean_over_samples(learner, task, image_chunks(split, columns), _log_loss, torch.square)
+    if labels == "empirical":
+        columns = learner.columns(split.y, task)
+        return mean_over_samples(learner, task, image_chunks(split, columns), _of_column, torch.square)
+    columns = learner.widths[task if learner.scenario == "task" else 0]
+    coins = torch.randint(2, (len(split), columns), device=split.y.device, generator=stream)
+    signs = 2.0 * coins - 1
+    return mean_over_samples(learner, task, image_chunks(split, signs), _of_all_columns, torch.square)
 
 
-def _log_loss(logits: Tensor, column: Tensor) -> Tensor:
-    return F.cross_entropy(logits[None], column[None])
+def _of_column(logits: Tensor, column: Tensor) -> Tensor:
+    """The log-likelihood () of one column of logits (k,)."""
+    return logits.log_softmax(dim=0).gather(0, column[None])[0]
+
+
+def _of_all_columns(logits: Tensor, signs: Tensor) -> Tensor:
+    """sum_k s_k sqrt(p_k) log p_k () of logits (k,), for signs s (k,)."""
+    log_p = logits.log_softmax(dim=0)
+    return (signs * (log_p.detach() / 2).exp() * log_p).sum()
