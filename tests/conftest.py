@@ -58,6 +58,24 @@ def method_settings(name: str, **options) -> dict:
     return settings
 
 
+def tensors_of(thing, seen=None):
+    """Every tensor that can be reached from an object through attributes, containers and state."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, torch.Tensor):
+        yield thing
+    elif isinstance(thing, dict):
+        for value in thing.values():
+            yield from tensors_of(value, seen)
+    elif isinstance(thing, (list, tuple, set)):
+        for value in thing:
+            yield from tensors_of(value, seen)
+    elif hasattr(thing, "__dict__"):
+        yield from tensors_of(vars(thing), seen)
+
+
 @pytest.fixture
 def npz(tmp_path: Path, data: Data) -> Path:
     """The small data as a user's .npz file."""

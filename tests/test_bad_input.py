@@ -188,6 +188,11 @@ def test_two_files_with_one_folder(small, run, capsys, tmp_path):
     assert "is used by two of these files" in capsys.readouterr().err
 
 
+def test_a_missing_section_says_what_goes_there(run, capsys, tmp_path):
+    assert run("train: {epochs: 2}") == 2
+    check(capsys, tmp_path, r"method: missing; add it: .*\n.*scenario: missing; add it: the data set")
+
+
 def test_all_mistakes_are_told_at_once(small, run, capsys):
     small["train"] |= {"epochs": -1, "lrr": 1}
     assert run(small) == 2

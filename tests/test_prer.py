@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import CPU, SMALL_PRER
+from conftest import CPU, SMALL_PRER, tensors_of
 
 from datasets.tasks import split_by_class
 from methods.prer import DISTANCES, PRER, Config
@@ -162,24 +162,6 @@ def test_l1_is_the_norm_of_the_encoder(tasks):
     norm = sum(p.abs().sum() for p in method.learner.encoder.parameters())
     method.config = Config.model_validate(SMALL_PRER)
     torch.testing.assert_close(with_l1, method.loss(x, y, task) + 0.5 * norm)
-
-
-def tensors_of(thing, seen=None):
-    """Every tensor that can be reached from an object through attributes, containers and state."""
-    seen = set() if seen is None else seen
-    if id(thing) in seen:
-        return
-    seen.add(id(thing))
-    if isinstance(thing, torch.Tensor):
-        yield thing
-    elif isinstance(thing, dict):
-        for value in thing.values():
-            yield from tensors_of(value, seen)
-    elif isinstance(thing, (list, tuple, set)):
-        for value in thing:
-            yield from tensors_of(value, seen)
-    elif hasattr(thing, "__dict__"):
-        yield from tensors_of(vars(thing), seen)
 
 
 def test_no_real_image_of_the_past_can_be_reached(tasks):

@@ -88,9 +88,13 @@ class Config(Settings):
     """A whole experiment."""
 
     method: SerializeAsAny[methods.MethodConfig]
+    """the method's name and its own options, e.g. {name: naive}"""
     scenario: ScenarioConfig
+    """the data set and how it is cut into tasks, e.g. {dataset: digits}"""
     model: ModelConfig = ModelConfig()
+    """the classifier"""
     train: TrainConfig = TrainConfig()
+    """how it is trained, and where the results go"""
 
     @property
     def save_path(self) -> Path:

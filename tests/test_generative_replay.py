@@ -1,0 +1,365 @@
+"""DGR and GFR, and their generators: what they make up, what they learn from it, and that nothing real is kept."""
+
+import copy
+
+import pytest
+import torch
+from conftest import CPU, make_data, tensors_of
+from torch.nn import functional as F
+
+from datasets.data import as_floats
+from datasets.tasks import split_by_class
+from methods import find
+from methods.mechanisms.distillation import divergence, frozen_copy
+from models import ENCODERS
+from models.gan import FeatureGAN, FeatureGANSettings, Features
+from models.learner import HEADS, NO_LOGIT, Learner
+from models.vae import VAE, VAESettings
+
+GROUPS = [(0, 1), (2, 3), (4, 5)]
+SCENARIOS = ["task", "class", "domain"]
+SMALL = {
+    "dgr": {"fixed_replay": 40, "vae": {"epochs": 2, "batch_size": 16, "latent": 8}},
+    "gfr": {"fixed_replay": 40, "gan": {"epochs": 2, "batch_size": 16, "hidden_size": 16, "latent": 8}},
+}
+
+
+def make(name, scenario="class", shape=(1, 28, 28), encoder="mlp", embedding=20, **options):
+    make_method, config = find(name)
+    torch.manual_seed(0)
+    learner = Learner(ENCODERS[encoder](shape, embedding), HEADS["linear"](0.0), scenario, GROUPS)
+    settings = config.model_validate({"name": name, **SMALL[name], **options})
+    return make_method(settings, learner, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def tasks(data):
+    return split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
+
+
+def learn(method, task, steps=4, lr=1e-3):
+    optimizer = torch.optim.Adam(method.learner.parameters(), lr=lr)
+    generator = torch.Generator().manual_seed(task.index)
+    task = method.begin_task(task)
+    for _ in range(steps):
+        x, y = task.train.batch(torch.randint(len(task.train), (16,), generator=generator))
+        optimizer.zero_grad()
+        method.loss(x, y, task).backward()
+        optimizer.step()
+    method.end_task(task)
+
+
+def begun(name, scenario, tasks, index=1, **options):
+    """A method that has learnt the tasks before `index` and begun this one, whose learner has moved since."""
+    method = make(name, scenario, **options)
+    for task in tasks[:index]:
+        learn(method, task)
+    method.begin_task(tasks[index])
+    teacher = frozen_copy(method.learner)
+    with torch.no_grad():
+        for p in method.learner.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+    return method, teacher
+
+
+# --- the variational autoencoder ---------------------------------------------------------------------------------
+
+
+def fitted_vae(tasks, encoder="mlp", **options):
+    torch.manual_seed(0)
+    shape = tuple(tasks[0].train.x.shape[1:])
+    settings = VAESettings.model_validate({"epochs": 60, "batch_size": 16, "latent": 8, "lr": 3e-3, **options})
+    vae, stream = VAE(ENCODERS[encoder](shape, None), settings), torch.Generator().manual_seed(0)
+    vae.fit(tasks[0].train.x, None, stream)
+    return vae, stream
+
+
+def nearest_class(images, tasks):
+    """The class (N,) of whose images each image (N, C, H, W) is nearest to the mean."""
+    means = torch.stack([t.train.x[t.train.y == c].float().mean(0) for t in tasks for c in t.classes])
+    return torch.cdist(images.float().flatten(1), means.flatten(1)).argmin(dim=1)
+
+
+@pytest.mark.parametrize(("encoder", "channels"), [("mlp", 1), ("mlp", 3), ("paper", 1)])
+def test_the_vae_learns_and_its_samples_are_of_the_classes_it_saw(encoder, channels):
+    data = make_data(shape=(channels, 28, 28))
+    tasks = split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
+    x = tasks[0].test.batch(slice(None))[0]
+    losses = []
+    for epochs in (0, 60):
+        vae, stream = fitted_vae(tasks, encoder, epochs=epochs)
+        with torch.no_grad():
+            losses.append(float(sum(vae.negative_elbo(x, stream)).mean()))
+    assert losses[1] < 0.95 * losses[0]  # most of it is the entropy of grey pixels, which nothing can lower
+    made = vae.sample(100, stream)
+    assert made.dtype == torch.uint8 and made.shape == (100, channels, 28, 28)
+    counts = nearest_class(made, tasks).bincount(minlength=6)
+    assert counts[:2].sum() >= 95 and counts[:2].min() >= 20
+    reconstructed = nearest_class(vae.reconstruct(x) * 255, tasks)
+    assert (reconstructed == tasks[0].test.y).float().mean() > 0.9
+
+
+def test_the_elbo_is_that_of_the_paper(tasks):
+    """The divergence against torch.distributions; the reconstruction is a log-likelihood for black and white pixels."""
+    vae, stream = fitted_vae(tasks, epochs=1)
+    x = as_floats(tasks[0].train.x[:5]).round()
+    state = stream.get_state()
+    reconstruction, kl = vae.negative_elbo(x, stream)
+    features = vae.features(x)
+    code = torch.distributions.Normal(vae.mean(features), (0.5 * vae.log_variance(features)).exp())
+    standard = torch.distributions.Normal(torch.zeros(()), torch.ones(()))
+    torch.testing.assert_close(kl, torch.distributions.kl_divergence(code, standard).sum(1))
+    stream.set_state(state)
+    z = code.mean + code.stddev * torch.randn(code.mean.shape, generator=stream)
+    pixels = torch.distributions.Bernoulli(logits=vae.decoder(z))
+    torch.testing.assert_close(reconstruction, -pixels.log_prob(x).flatten(1).sum(1))
+
+
+def test_the_vae_keeps_the_tasks_before(tasks):
+    kept, stream = fitted_vae(tasks)
+    lost = copy.deepcopy(kept)
+    kept.fit(tasks[1].train.x, kept.sample(100, stream), stream)
+    lost.fit(tasks[1].train.x, None, stream)
+    old = [(nearest_class(vae.sample(200, stream), tasks) < 2).float().mean() for vae in (kept, lost)]
+    assert 0.3 < old[0] < 0.7 and old[1] < 0.1
+
+
+def test_every_task_weighs_the_same_in_the_vae(tasks):
+    vae, stream = fitted_vae(tasks, epochs=0)
+    vae.fit(tasks[1].train.x, vae.sample(10, stream), stream)
+    assert int(vae.fits) == 2
+    share = []
+    vae.settings = VAESettings(epochs=200, batch_size=16)
+    vae.negative_elbo = lambda x, stream: (share.append(x.mean()), 2 * (vae.mean.bias.sum(),))[1]
+    white, black = torch.full((40, 1, 28, 28), 255, dtype=torch.uint8), torch.zeros(90, 1, 28, 28, dtype=torch.uint8)
+    vae.fit(white, black, stream)
+    assert float(torch.stack(share).mean()) == pytest.approx(1 / 3, abs=0.02)  # 9600 draws: deviation 0.005
+
+
+def test_the_vae_s_weights_are_its_own(tasks):
+    encoder = ENCODERS["mlp"]((1, 28, 28), None)
+    before = [p.detach().clone() for p in encoder.parameters()]
+    vae = VAE(encoder, VAESettings(epochs=1))
+    assert not any(torch.equal(a, b) for a, b in zip(vae.features.parameters(), encoder.parameters(), strict=True))
+    vae.fit(tasks[0].train.x, None, torch.Generator())
+    assert all(torch.equal(a, b) for a, b in zip(before, encoder.parameters(), strict=True))
+
+
+# --- DGR ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_made_up_images_are_labelled_by_the_teacher(tasks, scenario):
+    method, teacher = begun("dgr", scenario, tasks, index=2)
+    z = teacher.embed(as_floats(method.rehearsal.x))
+    expected = [teacher.logits(z, head) for head in range(2 if scenario == "task" else 1)]
+    if scenario == "class":
+        expected[0] = F.pad(expected[0][:, :4], (0, 2), value=NO_LOGIT)
+        assert int(method.rehearsal.answers[0].argmax(dim=1).max()) < 4, "a class that is yet to come"
+    assert len(expected) == len(method.rehearsal.answers)
+    for one, other in zip(expected, method.rehearsal.answers, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("distillation", [False, True])
+@pytest.mark.parametrize("share", [None, 0.25])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_dgr_s_loss(tasks, scenario, distillation, share):
+    method, teacher = begun("dgr", scenario, tasks, 2, distillation=distillation, share=share, replay=3.0)
+    learner, (x, y) = method.learner, tasks[2].train.batch(slice(0, 16))
+    state = method.stream.get_state()
+    loss = method.loss(x, y, tasks[2])
+    method.stream.set_state(state)
+    x_old, _ = method.rehearsal.draw(16, method.stream)
+    z, z_old, z_teacher = learner.embed(x), learner.embed(x_old), teacher.embed(x_old)
+    current = F.cross_entropy(learner.logits(z, 2), learner.columns(y, 2))
+    past = []
+    for head in range(2 if scenario == "task" else 1):
+        said, asked = learner.logits(z_old, head), teacher.logits(z_teacher, head)
+        if scenario == "class":
+            asked = F.pad(asked[:, :4], (0, 2), value=NO_LOGIT)
+        past.append(divergence(said, asked, 2.0) if distillation else F.cross_entropy(said, asked.argmax(dim=1)))
+    share = share or 1 / 3
+    torch.testing.assert_close(loss, share * current + 3.0 * (1 - share) * torch.stack(past).mean())
+
+
+@pytest.mark.parametrize("distillation", [False, True])
+def test_new_classes_are_told_from_made_up_images(tasks, distillation):
+    """In the class scenario the columns of classes to come fall on images of the past, with soft targets too."""
+    method, _ = begun("dgr", "class", tasks, distillation=distillation, share=0.0)
+    method.loss(*tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
+    assert (method.learner.heads[0].bias.grad[2:] > 0).all()
+
+
+@pytest.mark.parametrize("distillation", [False, True])
+def test_dgr_forgets_less_than_naive(tasks, distillation):
+    accuracy = {}
+    for replay in (0.0, 1.0):
+        vae = {"epochs": round(40 * replay), "batch_size": 16, "latent": 8}
+        method = make("dgr", embedding=None, replay=replay, vae=vae, distillation=distillation, fixed_replay=100)
+        for task in tasks[:2]:
+            learn(method, task, steps=60)
+        x, y = tasks[0].test.batch(slice(None))
+        accuracy[replay] = float((method.learner.predict(method.learner.embed(x), 0) == y).float().mean())
+    assert accuracy[0.0] < 0.1 and accuracy[1.0] > 0.8
+    assert method.diagnostics()["agreement"] > 0.8
+
+
+# --- the GAN of embeddings ---------------------------------------------------------------------------------------
+
+
+def clusters(classes, n=150, seed=0):
+    """Embeddings (N, 8) around one point for each class; one dimension is constant."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = 3 * torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    y = torch.tensor(classes).repeat_interleave(n)
+    z = centres[y] + 0.3 * torch.randn(len(y), 8, generator=generator)
+    z[:, 5] = 2.0
+    centres[:, 5] = 2.0
+    return Features(z, y), centres
+
+
+def fitted_gan(**options):
+    torch.manual_seed(0)
+    sizes = {"epochs": 40, "batch_size": 32, "hidden_size": 64, "latent": 8, "lr": 1e-2, **options}
+    gan, stream = FeatureGAN(8, 4, FeatureGANSettings.model_validate(sizes)), torch.Generator().manual_seed(0)
+    gan.fit(clusters([0, 1])[0], None, stream)
+    return gan, stream
+
+
+def distance_to_centres(gan, classes, stream):
+    """Of the mean of what is made up for each class from the centre of that class (k,)."""
+    made, centres = gan.sample(100 * len(classes), classes, stream), clusters([0])[1]
+    return torch.stack([(made.z[made.y == c].mean(dim=0) - centres[c]).norm() for c in classes])
+
+
+def test_made_up_embeddings_move_to_the_class_asked_for():
+    before, stream = fitted_gan(epochs=0)
+    after, _ = fitted_gan()
+    far, near = (distance_to_centres(gan, [0, 1], stream) for gan in (before, after))
+    assert (near < 0.4 * far).all()
+    made = after.sample(200, [1, 0], stream)
+    assert made.y.tolist() == [1, 0] * 100
+    assert 0.1 < float(made.z[made.y == 1].std(dim=0)[0]) < 0.6  # 0.3: as far as it goes a distribution, not a point
+    torch.testing.assert_close(made.z[:, 5], torch.full((200,), 2.0), atol=0.1, rtol=0)
+
+
+def test_the_gan_keeps_the_classes_before():
+    kept, stream = fitted_gan()
+    lost = copy.deepcopy(kept)
+    kept.fit(clusters([2, 3])[0], kept.sample(300, [0, 1], stream), stream)
+    lost.fit(clusters([2, 3])[0], None, stream)
+    assert (distance_to_centres(kept, [0, 1, 2, 3], stream) < 3.5).all()
+    assert (distance_to_centres(lost, [0, 1], stream) > 4).all()
+
+
+# --- GFR ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(("replay", "distillation"), [(2.0, 3.0), (2.0, 0.0), (0.0, 3.0)])
+def test_gfr_s_loss(tasks, scenario, replay, distillation):
+    method, teacher = begun("gfr", scenario, tasks, 2, replay=replay, feature_distillation=distillation)
+    learner, (x, y) = method.learner, tasks[2].train.batch(slice(0, 16))
+    state = method.stream.get_state()
+    loss = method.loss(x, y, tasks[2])
+    method.stream.set_state(state)
+    index = torch.randint(40, (16,), generator=method.stream)
+    z, z_old = learner.embed(x), method.rehearsal.z[index]
+    expected = F.cross_entropy(learner.logits(z, 2), learner.columns(y, 2))
+    assert set(method.rehearsal.y.tolist()) == {0, 1, 2, 3}
+    if replay:
+        past = learner.cross_entropy(z_old, method.rehearsal.y[index]).mean()
+        expected = expected / 3 + replay * 2 / 3 * past
+    expected = expected + distillation * (z - teacher.embed(x)).norm(dim=1).mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_made_up_embeddings_train_the_heads_alone(tasks):
+    """The encoder learns from the current images; made-up embeddings reach the heads of their classes."""
+    gradients = []
+    for replay in (1e-9, 1.0):
+        method, _ = begun("gfr", "task", tasks, replay=replay, feature_distillation=0.0)
+        method.loss(*tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
+        gradients.append([p.grad for p in method.learner.encoder.parameters()])
+        assert method.learner.heads[0].weight.grad.abs().sum() > 0
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_the_first_step_of_a_task_is_finite(tasks):
+    """There the distance to the old encoder is 0, where a norm has no slope."""
+    method = make("gfr")
+    learn(method, tasks[0])
+    method.begin_task(tasks[1])
+    method.loss(*tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
+    assert all(torch.isfinite(p.grad).all() for p in method.learner.parameters())
+
+
+def test_gfr_forgets_less_than_naive(tasks):
+    accuracy = {}
+    for strength in (0.0, 1.0):
+        gan = {"epochs": round(60 * strength), "batch_size": 16, "hidden_size": 64, "latent": 8, "lr": 2e-3}
+        method = make("gfr", replay=strength, feature_distillation=strength, gan=gan, fixed_replay=100)
+        for task in tasks[:2]:
+            learn(method, task, steps=60)
+        x, y = tasks[0].test.batch(slice(None))
+        accuracy[strength] = float((method.learner.predict(method.learner.embed(x), 0) == y).float().mean())
+    assert accuracy[0.0] < 0.1 and accuracy[1.0] > 0.8
+
+
+# --- both --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("encoder", ["paper", "slim_resnet18"])
+def test_colour_images(name, encoder):
+    tasks = split_by_class(make_data(train=8, shape=(3, 32, 32)), GROUPS, 0.0, torch.Generator(), CPU)
+    method = make(name, "task", (3, 32, 32), encoder)
+    for task in tasks[:2]:
+        learn(method, task, steps=1)
+    assert all(torch.isfinite(p).all() for p in method.learner.parameters())
+    assert method.pictures(tasks[1]).keys() == ({"samples", "reconstructions"} if name == "dgr" else set())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_memory_is_constant_and_nothing_made_up_outlives_its_task(tasks, name):
+    method, sizes = make(name), []
+    for task in tasks:
+        learn(method, task)
+        sizes.append(sum(value.numel() for value in method.state_dict().values()))
+        assert method.rehearsal is None
+    assert sizes[0] == sizes[1] == sizes[2]
+    assert method.stored_real_samples == 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_no_real_image_can_be_reached(tasks, name):
+    method = make(name)
+    real = {image.numpy().tobytes() for task in tasks for image in task.train.x}
+    for task in tasks:
+        learn(method, task)
+        method.diagnostics()
+        for tensor in tensors_of(method):
+            if tensor.ndim == 4 and tensor.shape[1:] == (1, 28, 28):
+                bytes_ = tensor if tensor.dtype == torch.uint8 else (tensor * 255).round().to(torch.uint8)
+                assert not any(image.numpy().tobytes() in real for image in bytes_.detach())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_loss_draws_from_the_method_s_own_stream(tasks, name):
+    method, _ = begun(name, "class", tasks)
+    before, own = torch.get_rng_state(), method.stream.get_state()
+    method.loss(*tasks[1].train.batch(slice(0, 16)), tasks[1])
+    assert torch.equal(before, torch.get_rng_state()) and not torch.equal(own, method.stream.get_state())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_option_is_documented(name):
+    def undocumented(settings):
+        for key, field in settings.model_fields.items():
+            if hasattr(field.annotation, "model_fields"):
+                yield from undocumented(field.annotation)
+            if not field.description:
+                yield f"{settings.__name__}.{key}"
+
+    assert list(undocumented(find(name)[1])) == []
