@@ -1,6 +1,7 @@
 """Continual learning with invertible generative models: `python main.py files/prer_digits.yaml`."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,9 @@ def seeds(text: str) -> tuple[int, ...]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = parse(arguments)
+    # Threads that wait must sleep: spinning, as they do by default, they take the cores from every other process, and
+    # two runs side by side took several times as long as one after the other. Read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from utils.settings import BadInput  # only now: --help answers at once
 
     try:
