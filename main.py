@@ -47,9 +47,9 @@ def seeds(text: str) -> tuple[int, ...]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = parse(arguments)
-    # Threads that wait must sleep: spinning, as they do by default, they take the cores from every other process, and
-    # two runs side by side took several times as long as one after the other. Read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # The networks are small: one thread is as fast as two, and two runs side by side, whose waiting threads spin, took
+    # several times as long as with one thread each. Whoever sets the variable decides. Read when torch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from utils.settings import BadInput  # only now: --help answers at once
 
     try:
