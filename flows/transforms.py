@@ -13,6 +13,8 @@ from torch.nn import functional as F
 SMALLEST_DEVIATION = 1e-2
 """Floor under a standard deviation, relative to the mean deviation of all dimensions: a dimension that is all but
 constant is left small instead of being blown up to unit variance."""
+LARGEST_LOG_ODDS = 3.0
+"""Bound on a coupling's s: its scale sigmoid(s + 1.5) stays above 0.18, so that no inverse blows a sample up."""
 
 
 class Transform(nn.Module):
@@ -151,6 +153,9 @@ class AffineCoupling(Transform):
     scale of Glow's published code. The network's last layer starts at zero, so that the transform starts as a constant
     scaling whatever a and c are.
 
+    *Deviation* from the original: s is softly bounded (`LARGEST_LOG_ODDS`). Unbounded, the inverse of a flow fitted to
+    its own samples grew from task to task until it overflowed.
+
     Args:
         width: d, at least 2 (ValueError otherwise).
         context: size of the condition c, 0 for none.
@@ -175,7 +180,7 @@ class AffineCoupling(Transform):
 
     def _log_scale_and_shift(self, a: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
         s, shift = self.net(_join(a, c)).chunk(2, dim=1)  # each (B, d - kept)
-        return F.logsigmoid(s + 1.5), shift
+        return F.logsigmoid(s / (1 + s.abs() / LARGEST_LOG_ODDS) + 1.5), shift
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         a, b = x[:, : self.kept], x[:, self.kept :]

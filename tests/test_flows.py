@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from flows import Flow, realnvp
+from flows import FLOWS, Flow, realnvp
+from flows.named import Triangular
 from flows.transforms import ActNorm, AffineCoupling, Compose, Gaussianize, Leading, Permutation, Standardize
 
 D, C, B = 6, 3, 5
@@ -21,19 +22,21 @@ TRANSFORMS = {
     "Gaussianize half": lambda c: Gaussianize(D, c, given=3),
     "Leading": lambda c: Leading(AffineCoupling(4, c, 8, 1), 4),
     "Compose": lambda c: Compose([ActNorm(D), Permutation(D), AffineCoupling(D, c, 8, 1)]),
+    "Triangular": lambda c: Triangular(D, c),
     "Flow": lambda c: realnvp(D, c, levels=2, blocks=2, hidden_size=8),
     "Flow of one level": lambda c: realnvp(D, c, levels=1, blocks=3, hidden_size=1.5, hidden_layers=0),
+    **{f"Flow {name}": lambda c, make=make: make(D, c, 1, 3, 16, 1) for name, make in FLOWS.items()},
 }
 
 
-def randomised(make, context):
+def randomised(make, context, spread=0.3):
     """A transform with random parameters, far from the identity, in float64."""
     torch.manual_seed(0)
     transform = make(context).double()
     transform.initialize(2 * torch.randn(50, width(transform)).double() + 1, conditions(50, context))
     with torch.no_grad():
         for p in transform.parameters():
-            p.add_(0.3 * torch.randn_like(p))
+            p.add_(spread * torch.randn_like(p))
     return transform
 
 
@@ -75,10 +78,11 @@ def test_the_condition_matters(name):
 
 
 @pytest.mark.parametrize("context", [0, C])
-def test_density_of_a_two_dimensional_flow_integrates_to_one(context):
-    flow = randomised(lambda c: realnvp(2, c, levels=1, blocks=3, hidden_size=16), context)
+@pytest.mark.parametrize("name", FLOWS)
+def test_density_of_a_two_dimensional_flow_integrates_to_one(name, context):
+    flow = randomised(lambda c: FLOWS[name](2, c, 1, 3, 16, 1), context, spread=0.1)
     flow.transform.transforms[0].deviation.fill_(1.0)  # keep the mass inside the grid
-    grid = torch.linspace(-25, 25, 501, dtype=torch.double)
+    grid = torch.linspace(-25, 25, 701, dtype=torch.double)
     points = torch.cartesian_prod(grid, grid)
     c = None if not context else torch.randn(1, context).double().expand(len(points), -1)
     with torch.no_grad():
@@ -95,15 +99,17 @@ def test_log_prob_is_the_change_of_variables():
 
 
 @pytest.mark.parametrize("context", [0, C])
-def test_every_parameter_gets_a_gradient(context):
-    flow = randomised(lambda c: realnvp(D, c, levels=2, blocks=2, hidden_size=8), context)
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_parameter_gets_a_gradient(name, context):
+    flow = randomised(lambda c: FLOWS[name](D, c, 2 if name == "realnvp" else 1, 2, 8, 1), context)
     flow.log_prob(torch.randn(64, D).double(), conditions(64, context)).mean().backward()
     for name, p in flow.named_parameters():
         assert p.numel() == 0 or (p.grad is not None and p.grad.abs().sum() > 0), name
 
 
-def test_samples_follow_the_condition_the_temperature_and_the_generator():
-    flow = randomised(lambda c: realnvp(D, c, levels=2, blocks=2, hidden_size=8), C)
+@pytest.mark.parametrize("name", FLOWS)
+def test_samples_follow_the_condition_the_temperature_and_the_generator(name):
+    flow = randomised(lambda c: FLOWS[name](D, c, 1, 2, 8, 1), C)
     c = torch.eye(C).double()
 
     def draw(c, **options):
@@ -124,14 +130,15 @@ def test_an_unconditional_flow_needs_the_number_of_samples():
         flow.sample()
 
 
-def test_a_fitted_flow_finds_a_known_density():
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_fitted_flow_finds_a_known_density(name):
     """On a correlated Gaussian the mean log-likelihood approaches minus its entropy."""
     torch.manual_seed(0)
     factor = torch.tensor([[1.0, 0.0], [0.9, 0.4]])
     x = torch.randn(2000, 2) @ factor.T
-    flow = realnvp(2, levels=1, blocks=4, hidden_size=32)
+    flow = FLOWS[name](2, 0, 1, 4, 32, 1)
     flow.initialize(x)
-    optimizer = torch.optim.Adam(flow.parameters(), lr=5e-3)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
     for _ in range(300):
         optimizer.zero_grad()
         loss = -flow.log_prob(x).mean()
