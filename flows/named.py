@@ -60,7 +60,7 @@ class FromZuko(Transform):
 
 
 def _from_zuko(kind: str, **fixed: Any) -> Callable[..., Flow]:
-    """A builder of zuko's flow `kind`: standardisation, `blocks` of its transforms, a learned scale of each dimension."""
+    """A builder of zuko's flow `kind`: standardisation, `blocks` of its transforms, and a learned scale."""
 
     def build(width: int, context: int, levels: int, blocks: int, hidden_size: int | float, hidden_layers: int) -> Flow:
         import zuko

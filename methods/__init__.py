@@ -5,6 +5,7 @@ A method file defines one subclass of `Method`, and beside it a `Config(MethodCo
 
 import difflib
 import pkgutil
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.data import Task
+from datasets.data import Split, Task
 from models.learner import Learner
 from utils.settings import BadInput, Settings
 
@@ -50,7 +51,9 @@ class Method(nn.Module):
     off: ClassVar[dict[str, Any] | None] = {}
     """Options that switch the method off: with them it is fine-tuning, bit for bit. None where nothing can."""
     meaning: ClassVar[dict[str, str]] = {}
-    """What the groups of `diagnostics` are, with their unit: the labels of their plots."""
+    """What the groups of `diagnostics` and `examine` are, with their unit: the labels of their plots."""
+    healthy: ClassVar[dict[str, tuple[float, float]]] = {}
+    """Group -> least and largest value that nobody need worry about; others get a line in the log."""
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__()
@@ -75,6 +78,17 @@ class Method(nn.Module):
     def diagnostics(self) -> dict[str, float]:
         """Numbers to log after each task, named `group` or `group/series`; a group is drawn as one plot over tasks."""
         return {}
+
+    def examine(self, dev: Sequence[Split]) -> dict[str, float]:
+        """More such numbers, measured on the held-out splits of the tasks so far, from which nothing may be learnt."""
+        return {}
+
+    def predict(self, x: Tensor, task: int) -> Tensor:
+        """The global class ids (B,) of images x (B, C, H, W) in [0, 1], by the heads as they stand.
+
+        In the class scenario the task plays no part.
+        """
+        return self.learner.predict(self.learner.embed(x), task)
 
     def pictures(self, task: Task) -> dict[str, ImageGrid]:
         """Image grids to draw after each task, by file name."""

@@ -8,8 +8,8 @@ task's images and relearns its own. While the next task is learnt, the encoder i
 that the generator makes up for the old classes.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -18,13 +18,19 @@ from torch.nn import functional as F
 
 from datasets.data import Split, Task, as_floats
 from methods import ImageGrid, Method, MethodConfig
-from methods.mechanisms.distance import DISTANCES
-from models.generator import CHUNK, AutoencoderSettings, FlowSettings, Generated, Generator
+from methods.mechanisms.distance import DISTANCES, frechet
+from methods.mechanisms.distillation import divergences
+from models.feature_generator import FeatureGenerator
+from models.generator import CHUNK, AutoencoderSettings, FlowSettings, Generator
 from models.learner import Learner
 from utils.settings import AnyCase, BadInput, Settings
 
 DRAWN = 10
 """Images a row in the figures."""
+JUDGED = 200
+"""Made-up samples of a class, for its agreement."""
+REJECTIONS = 10
+"""How often, at most, refused samples are made up again."""
 
 
 class Regularization(Settings):
@@ -39,19 +45,35 @@ class Regularization(Settings):
     """images made up for each task, drawn afresh when it begins and dropped when it ends"""
     to_sample: int | None = Field(None, ge=1)
     """made-up images a step; by default as many as real ones"""
+    rejection: bool = False
+    """make up again what the classifier does not take for the class asked for"""
+
+
+class Replay(Settings):
+    """What is replayed to the heads, if `weights.replay` is not 0."""
+
+    space: Annotated[Literal["image", "embedding"], AnyCase] = "image"
+    """image: decoded images go through the whole network. embedding: no image is made up; the encoder's features are
+    frozen after the first task and the flow's samples of them go to what is learnt above; then autoencoder and target
+    have no part"""
+    targets: Annotated[Literal["labels", "logits", "both"], AnyCase] = "labels"
+    """labels: the classes asked for; logits: what the heads said when the last task ended; both: the sum"""
+    temperature: float = Field(2.0, gt=0)
+    """of the distillation (targets: logits, both)"""
 
 
 class Weights(Settings):
-    """Weights of the loss: cross-entropy + er * distance + replay * made-up images' cross-entropy + l1 * |encoder|."""
+    """Weights of the loss: cross-entropy + er * distance + replay * replay's loss + l1 * |encoder|."""
 
     er: float = Field(1.0, ge=0)
     """of the distance between embeddings and what they were"""
     replay: float = Field(0.0, ge=0)
-    """of the cross-entropy of the made-up images under their own class"""
+    """of the loss of made-up samples under the heads. If it is not 0, the current batch's cross-entropy weighs as much
+    as its classes are of all seen so far, and replay's the rest"""
     l1: float = Field(0.0, ge=0)
     """of the L1 norm of the encoder's parameters (in force from the first task on)"""
     old_tasks: float | None = Field(None, ge=0, le=1)
-    """w: weigh the current batch by 1 - w and the made-up images by w; by default both count fully"""
+    """w: weigh the current batch by 1 - w and all that is made up by w, whatever the numbers of classes"""
 
 
 class Config(MethodConfig):
@@ -66,65 +88,91 @@ class Config(MethodConfig):
     """the normalizing flow"""
     regularization: Regularization = Regularization()
     """how the made-up images enter the loss"""
+    replay: Replay = Replay()
+    """what is replayed to the heads"""
     weights: Weights = Weights()
     """weights of the loss"""
+    predict: Annotated[Literal["head", "flow"], AnyCase] = "head"
+    """who classifies: the heads; or the flow, by Bayes' rule from its density of each class"""
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """The made-up images of a task, and the embeddings (N, d) they are held to. Dropped when the task ends."""
+class Samples(NamedTuple):
+    """What is made up for a task, dropped when it ends. B of them are a batch."""
 
-    split: Split
+    x: Tensor
+    """images, uint8 (N, C, H, W); in embedding space codes (N, dimension)"""
+    y: Tensor
+    """global class ids (N,)"""
     targets: Tensor
-
-    def draw(self, n: int, stream: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """n of them at random: images (n, C, H, W) in [0, 1], class ids (n,), targets (n, d)."""
-        index = torch.randint(len(self.split), (n,), device=self.targets.device, generator=stream)
-        return *self.split.batch(index), self.targets[index]
+    """the embeddings (N, d) they are held to"""
+    answers: Tensor
+    """logits (N, k) of the heads of their classes when the last task ended"""
 
 
 class PRER(Method):
     """Pseudo-rehearsal with a normalizing flow.
 
     *Deviation* from the original: the cosine distance is 1 - cos (the original added the similarity, which pushes
-    embeddings apart); the decoder relearns old classes with the new ones; no generated image outlives its task.
+    embeddings apart); the decoder relearns old classes with the new ones; no generated image outlives its task; replay
+    to the heads, in either space, is ours.
     """
 
     off: ClassVar = {"weights": {"er": 0.0, "replay": 0.0}}
     meaning: ClassVar[dict[str, str]] = {
-        "agreement": "made-up images classified as asked (share)",
-        "flow_nll": "negative log-likelihood of codes (nats per dimension)",
-        "embedding_distance": "mean distance of made-up images' embeddings to their targets",
+        "agreement": "made-up samples classified as asked (share)",
+        "flow_nll": "negative log-likelihood of what was fitted (nats per dimension)",
+        "embedding_distance": "mean distance of made-up samples' embeddings to their targets",
+        "redrawn": "samples drawn again, out of reach or not finite (number)",
+        "dev_nll": "negative log-likelihood of dev codes (nats per dimension)",
+        "round_trip": "error of dev codes through the flow and back (share of their norm)",
+        "frechet": "Fréchet distance of made-up to dev embeddings (share of the latter's variance)",
+    }
+    healthy: ClassVar[dict[str, tuple[float, float]]] = {
+        "agreement": (0.8, 1.0),
+        "round_trip": (0.0, 1e-2),
+        "frechet": (0.0, 1.0),
     }
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        if config.flow.conditioning.type == "none" and config.weights.replay > 0:
+        if config.flow.conditioning.type == "none" and (config.weights.replay > 0 or config.predict == "flow"):
             raise BadInput(
-                "method.flow.conditioning.type: none cannot say which class a sample is; set weights.replay: 0"
+                "method.flow.conditioning.type: none cannot say which class a sample is; set weights.replay: 0 and "
+                "predict: head"
             )
-        code = "projection" if config.target == "past_encoder" else "embedding"
+        self.of_images = config.replay.space == "image"
         classes = len(learner.task_of)
         try:
-            self.generator = Generator(learner.encoder, classes, code, config.autoencoder, config.flow)
+            if self.of_images:
+                code = "projection" if config.target == "past_encoder" else "embedding"
+                self.generator = Generator(learner.encoder, classes, code, config.autoencoder, config.flow)
+            else:
+                self.generator = FeatureGenerator(learner.encoder, classes, config.flow)
         except ValueError as error:
             raise BadInput(f"method.flow: {error}") from error
         self.generator.to(stream.device)
-        self.rehearsal: Rehearsal | None = None
+        self.rehearsal: Samples | None = None
         self.health: dict[str, float] = {}
 
     @property
     def rehearses(self) -> bool:
-        """Whether made-up images enter the loss at all."""
+        """Whether anything made up enters the loss at all."""
         return self.config.weights.er > 0 or self.config.weights.replay > 0
 
     def begin_task(self, task: Task) -> Task:
         self.distance_sum, self.distance_count = torch.zeros((), device=self.stream.device), 0
         if task.index > 0 and self.rehearses:
-            made = self._make_up(task)
-            targets = made.codes if self.config.target == "flow" else self.learner.embeddings(made.split)
-            self.rehearsal = Rehearsal(made.split, targets)
+            if not self.of_images:
+                self.generator.freeze()
+            self.rehearsal = self._remembered(*self._make_up(task.index))
         return task
+
+    @torch.no_grad()
+    def _remembered(self, x: Tensor, y: Tensor, codes: Tensor) -> Samples:
+        """Made-up samples with what the classifier says of them before the task."""
+        z = torch.cat([self._embed(self._floats(part)) for part in x.split(CHUNK)])
+        targets = codes if self.of_images and self.config.target == "flow" else z
+        return Samples(x, y, targets, self.learner.mixed_logits(z, y))
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
         loss = super().loss(x, y, task) if self.rehearsal is None else self._rehearsed(x, y, task)
@@ -135,65 +183,152 @@ class PRER(Method):
     def _rehearsed(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
         weights, kind = self.config.weights, self.config.regularization.type
         count = len(y) if kind == "overwrite" else self.config.regularization.to_sample or len(y)
-        x_old, y_old, targets = self.rehearsal.draw(count, self.stream)
-        new, old = torch.ones_like(y, dtype=x.dtype), torch.ones_like(y_old, dtype=x.dtype)  # weight of each sample
+        index = torch.randint(len(self.rehearsal.y), (count,), device=y.device, generator=self.stream)
+        old = Samples(*(part[index] for part in self.rehearsal))
+        x_old, share = self._floats(old.x), len(task.classes) / len(self.learner.classes_before(task.index + 1))
+        if not self.of_images:
+            self.learner.encoder.features.eval()  # frozen, its running statistics too
+            x = self.generator.blurred(self.generator.codes(x), self.stream)
+        of_new, of_old = torch.ones_like(y, dtype=x.dtype), torch.ones_like(old.y, dtype=x.dtype)  # sample weights
         if kind == "alternation":
-            z, z_old = self.learner.embed(x), self.learner.embed(x_old)
+            z, z_old = self._embed(x), self._embed(x_old)
         elif kind == "concatenation":
-            z, z_old = self.learner.embed(torch.cat((x, x_old))).split((len(x), count))
+            z, z_old = self._embed(torch.cat((x, x_old))).split((len(x), count))
         else:
-            share_new = len(task.classes) / len(self.learner.classes_before(task.index + 1))
-            stays = torch.rand(len(y), device=y.device, generator=self.stream) < share_new
-            z = z_old = self.learner.embed(torch.where(stays[:, None, None, None], x, x_old))
-            new, old = stays.to(x.dtype), (~stays).to(x.dtype)
+            stays = torch.rand(len(y), device=y.device, generator=self.stream) < share
+            z = z_old = self._embed(torch.where(stays.view(-1, *[1] * (x.ndim - 1)), x, x_old))
+            of_new, of_old = stays.to(x.dtype), (~stays).to(x.dtype)
 
         logits, columns = self.learner.logits(z, task.index), self.learner.columns(y, task.index)
-        current = _mean(F.cross_entropy(logits, columns, reduction="none"), new)
-        distance = _mean(DISTANCES[self.config.regularization.distance](z_old, targets), old)
+        current = _mean(F.cross_entropy(logits, columns, reduction="none"), of_new)
+        distance = _mean(DISTANCES[self.config.regularization.distance](z_old, old.targets), of_old)
         self.distance_sum += distance.detach()
         self.distance_count += 1
-        past = weights.er * distance
+        held = weights.er * distance
+        replayed = weights.replay * _mean(self._replayed(z_old, old, task.index), of_old) if weights.replay else 0.0
+        if weights.old_tasks is not None:
+            return (1 - weights.old_tasks) * current + weights.old_tasks * (held + replayed)
         if weights.replay:
-            past = past + weights.replay * _mean(self.learner.cross_entropy(z_old, y_old), old)
-        if weights.old_tasks is None:
-            return current + past
-        return (1 - weights.old_tasks) * current + weights.old_tasks * past
+            return share * current + (1 - share) * replayed + held
+        return current + held
+
+    def _replayed(self, z: Tensor, old: Samples, tasks: int) -> Tensor:
+        """Loss (B,) of made-up samples' embeddings z (B, d) under the heads of their classes."""
+        replay, loss = self.config.replay, torch.zeros_like(z[:, 0])
+        if replay.targets != "logits":
+            loss = loss + self.learner.cross_entropy(z, old.y)
+        if replay.targets != "labels":
+            known = slice(None) if self.learner.scenario != "class" else list(self.learner.classes_before(tasks))
+            logits = self.learner.mixed_logits(z, old.y)
+            loss = loss + divergences(logits[:, known], old.answers[:, known], replay.temperature)
+        return loss
+
+    def _embed(self, x: Tensor) -> Tensor:
+        """Embeddings (B, d) of images (B, C, H, W) in [0, 1], or of codes (B, dimension)."""
+        return self.learner.embed(x) if self.of_images else self.generator.embed(x)
+
+    def _floats(self, x: Tensor) -> Tensor:
+        return as_floats(x) if self.of_images else x
 
     def end_task(self, task: Task) -> None:
         self.rehearsal = None
-        replayed = self._make_up(task).split if task.index > 0 else None
+        x, y, codes = self._make_up(task.index) if task.index > 0 else (None, None, None)
+        replayed = None if x is None else Split(x, y) if self.of_images else (codes, y)
         self.generator.fit(task.train, replayed, self.stream)
-        self.health = self._measure(task, replayed)
-
-    def _make_up(self, task: Task) -> Generated:
-        """Images of all classes before the task."""
-        past = self.learner.classes_before(task.index)
-        return self.generator.sample(self.config.regularization.fixed_replay, past, self.stream)
+        self.health = self._measure(task, codes, y)
 
     @torch.no_grad()
-    def _measure(self, task: Task, replayed: Split | None) -> dict[str, float]:
-        """Health of the generator, after a task; the likelihood is that of what it was fitted on, task by task."""
-        health = {}
+    def _make_up(self, task: int, classes: Sequence[int] = (), n: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """n samples of these classes, by default of all before the task, in turns.
+
+        Returns:
+            Images, uint8 (n, C, H, W), or in embedding space codes; classes (n,); codes (n, dimension).
+        """
+        n, device = n or self.config.regularization.fixed_replay, self.stream.device
+        classes = torch.tensor(classes or self.learner.classes_before(task), device=device)
+        y = classes[torch.arange(n, device=device) % len(classes)]
+        x, codes = self._sample(y)
+        if self.config.regularization.rejection:
+            for _ in range(REJECTIONS):
+                refused = (self._judged(x, y) != y).nonzero()[:, 0]
+                if not len(refused):
+                    break
+                x[refused], codes[refused] = self._sample(y[refused])
+        return x, y, codes
+
+    def _sample(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        if self.of_images:
+            made = self.generator.sample(y, self.stream)
+            return made.split.x, made.codes
+        codes = self.generator.flow.sample(y, self.stream)
+        return codes, codes.clone()
+
+    def _judged(self, x: Tensor, y: Tensor) -> Tensor:
+        """The class (B,) that the heads take made-up samples of classes y (B,) for."""
+        z = torch.cat([self._embed(self._floats(part)) for part in x.split(CHUNK)])
+        predicted = torch.empty_like(y)
+        for task in self.learner.task_of[y].unique().tolist():
+            of_task = self.learner.task_of[y] == task
+            predicted[of_task] = self.learner.predict(z[of_task], task)
+        return predicted
+
+    def predict(self, x: Tensor, task: int) -> Tensor:
+        known = self.generator.flow.known
+        group = torch.tensor(self.learner.groups[task], device=x.device)
+        untaught = not known[group].all() if self.learner.scenario == "task" else not known.any()
+        if self.config.predict == "head" or untaught:
+            return super().predict(x, task)
+        probabilities = self.generator.flow.posterior(self.generator.codes(x)).exp()
+        if self.learner.scenario == "class":
+            return probabilities.argmax(dim=1)
+        if self.learner.scenario == "domain":  # whichever task it is of
+            by_position = probabilities.new_zeros(len(x), self.learner.widths[0])
+            by_position.index_add_(1, self.learner.position_of, probabilities)
+            return group[by_position[:, : len(group)].argmax(dim=1)]
+        return group[probabilities[:, group].argmax(dim=1)]
+
+    @torch.no_grad()
+    def _measure(self, task: Task, codes: Tensor | None, y: Tensor | None) -> dict[str, float]:
+        """The generator after a task: agreement class by class, likelihood of what was fitted task by task."""
+        flow = self.generator.flow
+        health = {"redrawn": float(flow.redrawn)}
         if self.distance_count:
             health["embedding_distance"] = float(self.distance_sum / self.distance_count)
         for c in self.learner.classes_before(task.index + 1):
-            made = self.generator.sample(200, [c], self.stream).split
-            predicted = self.learner.predict(self.learner.embeddings(made), int(self.learner.task_of[c]))
-            health[f"agreement/class {c}"] = float((predicted == c).float().mean())
-        for index in range(task.index + 1):
-            fitted = task.train if index == task.index else replayed.take(self.learner.task_of[replayed.y] == index)
-            x, y = fitted.batch(slice(0, CHUNK))
-            nll = -self.generator.log_prob(x, y).mean() / self.generator.dimension
-            health[f"flow_nll/task {index}"] = float(nll)
+            x, asked, _ = self._make_up(task.index, [c], JUDGED)
+            health[f"agreement/class {c}"] = float((self._judged(x, asked) == asked).float().mean())
+        real = task.train.take(slice(0, CHUNK))
+        fitted = [(codes[y == c][:CHUNK], y[y == c][:CHUNK]) for c in self.learner.classes_before(task.index)]
+        for t in range(task.index + 1):
+            past = [
+                fitted[i] for i, c in enumerate(self.learner.classes_before(task.index)) if self.learner.task_of[c] == t
+            ]
+            z, labels = map(torch.cat, zip(*past, strict=True)) if past else (self.generator.codes_of(real), real.y)
+            health[f"flow_nll/task {t}"] = float(-flow.log_prob(z, labels).mean() / flow.dimension)
         return health
 
     def diagnostics(self) -> dict[str, float]:
         return self.health
 
+    @torch.no_grad()
+    def examine(self, dev: Sequence[Split]) -> dict[str, float]:
+        flow, health = self.generator.flow, {}
+        for t, split in enumerate(dev):
+            z = self.generator.codes_of(split)
+            health[f"dev_nll/task {t}"] = float(-flow.log_prob(z, split.y).mean() / flow.dimension)
+            health[f"round_trip/task {t}"] = float(flow.round_trip(z, split.y).max())
+            x, _, _ = self._make_up(t, self.learner.groups[t], max(len(split), 2 * flow.dimension))
+            made = torch.cat([self._embed(self._floats(part)) for part in x.split(CHUNK)])
+            real = self.learner.embeddings(split)
+            health[f"frechet/task {t}"] = frechet(made, real) / max(float(real.var(dim=0).sum()), 1e-12)
+        return health
+
     def pictures(self, task: Task) -> dict[str, ImageGrid]:
+        if not self.of_images:
+            return {}
         seen = sorted(self.learner.classes_before(task.index + 1))
-        made = self.generator.sample(DRAWN * len(seen), seen, self.stream).split
-        samples = [(f"class {c}", as_floats(made.x[made.y == c])) for c in seen]
+        x, y, _ = self._make_up(task.index, seen, DRAWN * len(seen))
+        samples = [(f"class {c}", as_floats(x[y == c])) for c in seen]
         pairs = []
         for c in task.classes:
             x, y = task.train.take((task.train.y == c).nonzero()[:DRAWN, 0]).batch(slice(None))

@@ -93,7 +93,7 @@ def test_checkpoints_are_plain_weights_that_give_the_recorded_accuracy(results, 
     run = Run(config, data, 2, torch.device("cpu"))
     run.learner.load_state_dict(torch.load(results / "exp_2" / "models" / "task_3.pt", weights_only=True))
     recorded = read_pickle(results / "exp_2" / "results" / "task_3.pkl")["test"]["accuracy_matrix"][3]
-    assert [accuracy(run.learner, task.test, task.index) for task in run.tasks] == recorded
+    assert [accuracy(run.method, task.test, task.index) for task in run.tasks] == recorded
 
 
 def test_pickles_hold_builtins_only_and_others_are_refused(results, tmp_path):

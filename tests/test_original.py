@@ -81,6 +81,7 @@ MEANINGS = {
         {
             "train.save_path": "results/mnist/PRER",
             "method.plot": True,
+            "method.flow.tolerance": 10,
             "method.autoencoder.epochs": 10,
             "method.autoencoder.lr": 0.001,
             "method.autoencoder.batch_size": 64,
@@ -108,10 +109,6 @@ MEANINGS = {
         },
         (
             "cl_technique_config.plot_step",
-            "cl_technique_config.reset_nf",
-            "cl_technique_config.reset_decoder",
-            "cl_technique_config.nf.tolerance_training",
-            "cl_technique_config.nf.tolerance",
             "cl_technique_config.nf.tolerance_cap",
             "cl_technique_config.weights.ce",
             "cl_technique_config.weights.rec",
@@ -181,6 +178,8 @@ MEANINGS = {
     "prer_cifar10_flat": Meaning(
         {
             "method.plot": True,
+            "method.flow.early_stopping": True,
+            "method.flow.tolerance": 10,
             "method.autoencoder.epochs": 1,
             "method.autoencoder.rec_loss": "mse",
             "method.autoencoder.conditioning.type": "one_hot",
@@ -203,8 +202,6 @@ MEANINGS = {
         (
             "cl_technique_config.softclip",
             "cl_technique_config.plot_step",
-            "cl_technique_config.tolerance_training",
-            "cl_technique_config.tolerance",
             "cl_technique_config.tolerance_cap",
             "cl_technique_config.conditioning_config.conditioner_fine_tuning",
             "cl_technique_config.ce",
@@ -400,9 +397,9 @@ def test_overrides_replace_by_any_name(tmp_path, capsys):
     assert (loaded.train.device, loaded.train.epochs) == ("auto", 2)
     assert (loaded.scenario.type, loaded.scenario.dataset.name) == ("class", "cifar10")
     assert capsys.readouterr().err == ""
-    config.load(path, ["cl_technique_config.tolerance=3", "cl_technique_config.tolerance=4"])
-    reason = WITHOUT_EFFECT["prer.flow.tolerance"]
-    assert capsys.readouterr().err == f"{path}: cl_technique_config.tolerance: has no effect ({reason})\n"
+    config.load(path, ["cl_technique_config.tolerance_cap=3", "cl_technique_config.tolerance_cap=4"])
+    reason = WITHOUT_EFFECT["prer.flow.tolerance_cap"]
+    assert capsys.readouterr().err == f"{path}: cl_technique_config.tolerance_cap: has no effect ({reason})\n"
 
 
 def test_an_override_of_the_method_changes_what_names_mean(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import CPU, SMALL_PRER, tensors_of
 
+from datasets.data import as_floats
 from datasets.tasks import split_by_class
 from methods.prer import DISTANCES, PRER, Config
 from models import ENCODERS
@@ -53,7 +54,7 @@ def test_a_step_of_the_regulariser_lowers_the_distance(tasks, distance, target):
     method = make(target=target, regularization={"distance": distance})
     train(method, tasks[0])
     method.begin_task(tasks[1])
-    x, targets = method.rehearsal.split.batch(slice(None))[0], method.rehearsal.targets
+    x, targets = as_floats(method.rehearsal.x), method.rehearsal.targets
     with torch.no_grad():  # as if training had moved the encoder
         for p in method.learner.encoder.parameters():
             p.add_(0.02 * torch.randn_like(p))
@@ -76,20 +77,20 @@ def test_the_past_encoder_s_word_is_what_it_said_when_the_task_began(tasks):
     train(method, tasks[0])
     frozen = copy.deepcopy(method.learner.encoder)
     method.begin_task(tasks[1])
-    torch.testing.assert_close(method.rehearsal.targets, frozen(method.rehearsal.split.batch(slice(None))[0]))
+    torch.testing.assert_close(method.rehearsal.targets, frozen(as_floats(method.rehearsal.x)))
 
 
 def test_with_target_flow_the_made_up_code_is_itself_the_target(tasks):
     method = make(target="flow")
     train(method, tasks[0])
-    assert method.generator.dimension == method.learner.encoder.embedding_dim == 20
+    assert method.generator.flow.dimension == method.learner.encoder.embedding_dim == 20
     x = tasks[0].train.batch(slice(0, 4))[0]
     torch.testing.assert_close(method.generator.codes(x), method.learner.embed(x).detach())
     method.begin_task(tasks[1])
     assert method.rehearsal.targets.shape == (40, 20)
-    y = method.rehearsal.split.y
+    y = method.rehearsal.y
     decoded = method.generator.decode(method.rehearsal.targets, y).sigmoid()
-    torch.testing.assert_close(decoded, method.rehearsal.split.batch(slice(None))[0], atol=1 / 255, rtol=0)
+    torch.testing.assert_close(decoded, as_floats(method.rehearsal.x), atol=1 / 255, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["alternation", "overwrite", "concatenation"])
@@ -175,7 +176,7 @@ def test_no_real_image_of_the_past_can_be_reached(tasks):
                 assert not any(image.numpy().tobytes() in real for image in bytes_.detach())
             assert tensor.numel() < 100 * 784, "room for a hundred images"
     method.begin_task(tasks[2])
-    assert len(method.rehearsal.split.x) == 40
+    assert len(method.rehearsal.x) == 40
     assert sum(t.numel() for t in tensors_of(method) if t.dtype == torch.uint8 and t.ndim == 4) == 40 * 784
     assert method.stored_real_samples == 0
 
@@ -195,7 +196,7 @@ def test_the_decoder_keeps_old_classes(tasks):
     method = make(autoencoder={"epochs": 20, "batch_size": 16}, flow={"epochs": 10})
     train(method, tasks[0])
     forgetful, stream = copy.deepcopy(method.generator), torch.Generator().manual_seed(1)
-    replayed = method.generator.sample(60, [0, 1], stream).split
+    replayed = method.generator.sample(torch.arange(60) % 2, stream).split
     method.generator.fit(tasks[1].train, replayed, stream)
     forgetful.fit(tasks[1].train, None, stream)
     x, y = tasks[0].test.batch(slice(None))
@@ -210,8 +211,7 @@ def test_made_up_images_bear_global_labels_and_depend_on_them(tasks):
     )
     train(method, tasks[0], steps=20)
     train(method, tasks[1], steps=20)
-    made = method.generator.sample(60, [1, 2], torch.Generator().manual_seed(0)).split
-    assert made.y.tolist() == [1, 2] * 30
+    made = method.generator.sample(torch.tensor([1, 2] * 30), torch.Generator().manual_seed(0)).split
     for c in (1, 2):
         mean = made.x[made.y == c].float().mean(0)
         nearest = min(range(4), key=lambda k: float((mean - mean_of(tasks, k)).square().sum()))
@@ -236,7 +236,7 @@ def test_every_loss_and_conditioning_runs_and_every_part_learns(tasks, rec_loss,
     after = method.state_dict()
     for part in ("projection", "decoder.", "flow."):
         assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith(f"generator.{part}"))
-    for name in ("decoder_condition", "flow_condition"):
+    for name in ("condition", "flow.condition"):
         vectors = f"generator.{name}.vectors.weight"
         assert (vectors in after) == (conditioning == "class_embedding")
         assert vectors not in after or not torch.equal(before[vectors], after[vectors])
@@ -274,13 +274,16 @@ def test_health_names_every_class_and_task_seen(tasks):
     train(method, tasks[1])
     assert set(method.diagnostics()) == {
         "embedding_distance",
+        "redrawn",
         *(f"agreement/class {c}" for c in range(4)),
         *(f"flow_nll/task {t}" for t in range(2)),
     }
     pictures = method.pictures(tasks[1])
     assert [label for label, _ in pictures["samples"].rows] == [f"class {c}" for c in range(4)]
     assert [len(images) for _, images in pictures["reconstructions"].rows] == [10] * 4
-    assert {name.split("/")[0] for name in method.diagnostics()} == set(method.meaning)
+    named = method.diagnostics() | method.examine([task.test for task in tasks[:2]])
+    assert {name.split("/")[0] for name in named} == set(method.meaning)
+    assert set(method.healthy) <= set(method.meaning)
 
 
 def test_settings_that_contradict_each_other_are_refused():

@@ -81,9 +81,9 @@ def test_evaluation_leaves_modes_buffers_and_random_state_untouched(config, data
     modes = {name: module.training for name, module in run.learner.named_modules()}
     state = copy.deepcopy(run.learner.state_dict())
     before, streams = torch.get_rng_state(), run.streams.state_dict()
-    counts = confusion(run.learner, run.tasks[1].test, 1)
+    counts = confusion(run.method, run.tasks[1].test, 1)
     assert counts.sum() == len(run.tasks[1].test)
-    assert accuracy(run.learner, run.tasks[1].test, 1) == counts.trace() / counts.sum()
+    assert accuracy(run.method, run.tasks[1].test, 1) == counts.trace() / counts.sum()
     assert modes == {name: module.training for name, module in run.learner.named_modules()}
     assert all(torch.equal(value, state[key]) for key, value in run.learner.state_dict().items())
     assert torch.equal(before, torch.get_rng_state())
@@ -154,9 +154,9 @@ def test_selection_on_dev_keeps_the_best_epoch_s_weights(config, data, monkeypat
     run = Run(config(train__selection="dev", train__epochs=4, scenario__dev_split=0.25), data, 0, CPU)
     snapshots, given = [], iter([0.3, 0.9, 0.9, 0.1])
 
-    def watched(learner, split, task):
+    def watched(method, split, task):
         assert split is run.tasks[0].dev
-        snapshots.append(copy.deepcopy(learner.state_dict()))
+        snapshots.append(copy.deepcopy(method.learner.state_dict()))
         return next(given)
 
     monkeypatch.setattr(runner, "accuracy", watched)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from datasets.data import Split
-from models.learner import Learner
+from methods import Method
 
 EVALUATION_BATCH = 1000
 """Images a batch where no gradient is needed."""
@@ -28,20 +28,20 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def confusion(learner: Learner, split: Split, task: int) -> np.ndarray:
+def confusion(method: Method, split: Split, task: int) -> np.ndarray:
     """Counts (K, K) of true class x predicted class on a split of the task `task`."""
-    classes = len(learner.task_of)
+    classes = len(method.learner.task_of)
     counts = torch.zeros(classes * classes, dtype=torch.long, device=split.y.device)
-    with evaluating(learner), torch.inference_mode():
+    with evaluating(method.learner), torch.inference_mode():
         for index in torch.arange(len(split), device=split.y.device).split(EVALUATION_BATCH):
             x, y = split.batch(index)
-            counts += (y * classes + learner.predict(learner.embed(x), task)).bincount(minlength=len(counts))
+            counts += (y * classes + method.predict(x, task)).bincount(minlength=len(counts))
     return counts.view(classes, classes).cpu().numpy()
 
 
-def accuracy(learner: Learner, split: Split, task: int) -> float:
+def accuracy(method: Method, split: Split, task: int) -> float:
     """Share of a split of the task `task` that is classified right."""
-    counts = confusion(learner, split, task)
+    counts = confusion(method, split, task)
     return float(counts.trace() / counts.sum())
 
 

@@ -128,7 +128,7 @@ class Run:
                 raise TrainingFailed(
                     f"task {task.index}, epoch {epoch}: the loss is {loss}; lower train.lr or the method's weights"
                 )
-            history.append({"loss": loss, "accuracy": accuracy(self.learner, watched, task.index)})
+            history.append({"loss": loss, "accuracy": accuracy(self.method, watched, task.index)})
             progress.set_postfix_str(f"loss {loss:.4f}, accuracy {history[-1]['accuracy']:.4f}")
             progress.update()
             log.log(
@@ -145,9 +145,7 @@ class Run:
         """Accuracy of the untrained classifier on every task, and room for what follows."""
         return {
             part: {
-                "initial_accuracy": [
-                    accuracy(self.learner, self._split(task, part), task.index) for task in self.tasks
-                ],
+                "initial_accuracy": [accuracy(self.method, self._split(task, part), task.index) for task in self.tasks],
                 "accuracy_matrix": [],
             }
             for part in self.parts
@@ -157,12 +155,13 @@ class Run:
         """Evaluate on every task, those to come too."""
         with self._timed("eval_s"):
             for part in self.parts:
-                counts = [confusion(self.learner, self._split(other, part), other.index) for other in self.tasks]
+                counts = [confusion(self.method, self._split(other, part), other.index) for other in self.tasks]
                 self.results[part]["accuracy_matrix"].append([float(c.trace() / c.sum()) for c in counts])
                 self.results[part]["confusion"] = sum(counts).tolist()
                 self._log_scores(task, part, sum(counts[: task.index + 1]))
         with self._timed("method_s"), preserved(self.streams["method"]), evaluating(self.learner):
-            self.results["diagnostics"].append(self.method.diagnostics())
+            dev = [other.dev for other in self.tasks[: task.index + 1] if other.dev is not None]
+            self.results["diagnostics"].append(self.method.diagnostics() | self.method.examine(dev))
         self.results["memory_by_task"].append(self._memory())
         row = self.results["test"]["accuracy_matrix"][-1]
         seen = row[: task.index + 1]
@@ -170,6 +169,9 @@ class Run:
         log.info("task %d learnt: test accuracy %.4f, by task %s", task.index, sum(seen) / len(seen), values)
         for name, value in self.results["diagnostics"][-1].items():
             log.debug("task %d %s: %.4f", task.index, name, value)
+            least, largest = self.method.healthy.get(name.partition("/")[0], (-np.inf, np.inf))
+            if not least <= value <= largest:
+                log.info("task %d: %s is %.4g, not between %g and %g", task.index, name, value, least, largest)
 
     def _log_scores(self, task: Task, part: str, seen: np.ndarray) -> None:
         """Every score as it stands after a task: those of the tasks seen, as if there were no others."""

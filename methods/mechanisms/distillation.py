@@ -19,8 +19,8 @@ def update(teacher: Learner, learner: Learner) -> None:
     teacher.load_state_dict(learner.state_dict())
 
 
-def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Mean over the batch of T^2 KL(softmax(teacher / T) || softmax(student / T)); 0 when both say the same.
+def divergences(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)) of each sample (B,); 0 when both say the same.
 
     Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015 (arXiv 1503.02531), section 2: the
     factor T^2 keeps the gradient's size. Written as a divergence it has the gradient of their cross-entropy.
@@ -30,7 +30,12 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         temperature: T > 0.
     """
     student, teacher = F.log_softmax(student / temperature, dim=1), F.log_softmax(teacher / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Mean of `divergences` over the batch."""
+    return divergences(student, teacher, temperature).mean()
 
 
 def past_divergence(

@@ -1,0 +1,116 @@
+"""PRER's generator of features: a conditional flow on the principal directions of a frozen encoder's features."""
+
+import torch
+from torch import Tensor, nn
+
+from datasets.data import Split
+from models.code_flow import CodeFlow, FlowSettings
+from models.encoders import Encoder
+
+CHUNK = 1024
+"""Images that go through the encoder at once where no gradient is needed."""
+MOST_FEATURES = 4000
+"""Feature vectors that the principal directions are found from."""
+
+
+class Subspace(nn.Module):
+    """Features (B, F) -> their part in an affine subspace (B, F); until it is activated they pass unchanged."""
+
+    def __init__(self, features: int, dimension: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("directions", torch.zeros(dimension, features))  # orthonormal rows
+        self.register_buffer("active", torch.zeros((), dtype=torch.bool))
+
+    def find(self, features: Tensor) -> None:
+        """Take the leading principal directions of features (N, F); in force from `activate` on."""
+        self.mean.copy_(features.mean(dim=0))
+        _, _, directions = torch.linalg.svd(features - self.mean, full_matrices=False)
+        self.directions[: len(directions)] = directions[: len(self.directions)]
+
+    def activate(self) -> None:
+        """From now on features are projected."""
+        self.active.fill_(True)
+
+    def codes(self, features: Tensor) -> Tensor:
+        """Features (B, F) -> coordinates (B, dimension)."""
+        return (features - self.mean) @ self.directions.T
+
+    def features(self, codes: Tensor) -> Tensor:
+        """Coordinates (B, dimension) -> features (B, F)."""
+        return codes @ self.directions + self.mean
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.where(self.active, self.features(self.codes(features)), features)
+
+
+class FeatureGenerator(nn.Module):
+    """Learns the features of the classes seen so far, and makes new ones; the same size however many tasks there were.
+
+    The encoder's features are its own up to the first task's end; then they are frozen, and only their part in the
+    leading principal directions is passed on, to what is learnt above them. A code is that part's coordinates.
+
+    Args:
+        encoder: whose features are modelled; gets the subspace.
+        classes: K, the number of all classes there will be.
+        flow: the flow's settings; `dimension` is that of the subspace.
+
+    Raises:
+        ValueError: the subspace would have more dimensions than the features, or too few for the flow's levels.
+    """
+
+    def __init__(self, encoder: Encoder, classes: int, flow: FlowSettings) -> None:
+        super().__init__()
+        self.__dict__["encoder"] = encoder
+        if flow.dimension > encoder.feature_dim:
+            raise ValueError(f"dimension {flow.dimension} is more than the encoder's {encoder.feature_dim} features")
+        self.subspace = encoder.subspace = Subspace(encoder.feature_dim, flow.dimension)
+        self.flow = CodeFlow(flow.dimension, classes, flow)
+
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> codes (B, dimension)."""
+        return self.subspace.codes(self.encoder.features(x))
+
+    @torch.no_grad()
+    def codes_of(self, split: Split) -> Tensor:
+        """Codes (N, dimension) of all images of a split."""
+        chunks = torch.arange(len(split), device=split.y.device).split(CHUNK)
+        return torch.cat([self.codes(split.batch(index)[0]) for index in chunks])
+
+    def blurred(self, codes: Tensor, stream: torch.Generator) -> Tensor:
+        """Codes (B, dimension) with the noise that the flow's samples bear, so that real and made-up look alike."""
+        noise = torch.randn(codes.shape, device=codes.device, generator=stream)
+        return codes + self.flow.settings.noise * self.flow.deviation * noise
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """Codes (B, dimension) -> embeddings (B, d), by the part of the encoder that is still learnt."""
+        return self.encoder.projection(self.subspace.features(codes))
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """The first task is over: from now on features are projected."""
+        self.subspace.activate()
+
+    def fit(self, real: Split, replayed: tuple[Tensor, Tensor] | None, stream: torch.Generator) -> None:
+        """Learn the features of the images `real`, and keep what was made up before, every class with the same weight.
+
+        Args:
+            real: the task's images.
+            replayed: codes (M, dimension) and classes (M,) made up; None on the first task.
+            stream: draws batches and noise.
+
+        Raises:
+            FloatingPointError: the likelihood is not finite.
+        """
+        if self.flow.fits == 0:
+            some = torch.randperm(len(real), device=real.y.device, generator=stream)[:MOST_FEATURES]
+            chunks = some.split(CHUNK)
+            with torch.no_grad():
+                self.subspace.find(torch.cat([self.encoder.features(real.batch(index)[0]) for index in chunks]))
+        z, y = self.codes_of(real), real.y
+        noisy = torch.ones(len(z), device=z.device)
+        if replayed is not None:
+            z, y = torch.cat((z, replayed[0])), torch.cat((y, replayed[1]))
+            noisy = torch.cat((noisy, torch.zeros(len(replayed[1]), device=z.device)))
+        self.flow.fit(z, y, noisy, stream)
