@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datasets.data import Split
 from models.code_flow import CodeFlow, FlowSettings
@@ -85,7 +86,11 @@ class FeatureGenerator(nn.Module):
 
     def embed(self, codes: Tensor) -> Tensor:
         """Codes (B, dimension) -> embeddings (B, d), by the part of the encoder that is still learnt."""
-        return self.encoder.projection(self.subspace.features(codes))
+        layer, subspace = self.encoder.projection, self.subspace
+        if isinstance(layer, nn.Linear):  # the two linear maps as one: there are many more features than codes
+            bias = layer.bias + layer.weight @ subspace.mean
+            return F.linear(codes, layer.weight @ subspace.directions.T, bias)
+        return layer(subspace.features(codes))
 
     @torch.no_grad()
     def freeze(self) -> None:

@@ -7,8 +7,11 @@ import pytest
 import torch
 import yaml
 
-from datasets.data import Data, Split
+from datasets.data import Data, Split, Task
 from main import main
+from methods import Method
+from utils.evaluation import evaluating
+from utils.runner import train_step
 
 CPU = torch.device("cpu")
 
@@ -56,6 +59,25 @@ def method_settings(name: str, **options) -> dict:
     for key, value in options.items():
         settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
     return settings
+
+
+def step(method: Method, optimizer: torch.optim.Optimizer, task: Task, generator: torch.Generator) -> torch.Tensor:
+    """One step on 16 images of a task; returns the loss."""
+    x, y = task.train.batch(torch.randint(len(task.train), (16,), generator=generator))
+    return train_step(method, optimizer, x, y, task)
+
+
+def train(method: Method, task: Task, steps: int = 3, end: bool = True, lr: float = 1e-3) -> None:
+    """As the runner does it, in short: between the hooks the global generator is nobody's but dropout's."""
+    with torch.random.fork_rng(), evaluating(method.learner):
+        training = method.begin_task(task)
+    optimizer = torch.optim.Adam(method.learner.parameters(), lr=lr)
+    generator = torch.Generator().manual_seed(task.index)
+    for _ in range(steps):
+        step(method, optimizer, training, generator)
+    if end:
+        with torch.random.fork_rng(), evaluating(method.learner):
+            method.end_task(training)
 
 
 def tensors_of(thing, seen=None):

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import CPU, make_data, tensors_of
+from conftest import CPU, make_data, tensors_of, train
 from torch.nn import functional as F
 
 from datasets.data import as_floats
@@ -37,23 +37,11 @@ def tasks(data):
     return split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
 
 
-def learn(method, task, steps=4, lr=1e-3):
-    optimizer = torch.optim.Adam(method.learner.parameters(), lr=lr)
-    generator = torch.Generator().manual_seed(task.index)
-    task = method.begin_task(task)
-    for _ in range(steps):
-        x, y = task.train.batch(torch.randint(len(task.train), (16,), generator=generator))
-        optimizer.zero_grad()
-        method.loss(x, y, task).backward()
-        optimizer.step()
-    method.end_task(task)
-
-
 def begun(name, scenario, tasks, index=1, **options):
     """A method that has learnt the tasks before `index` and begun this one, whose learner has moved since."""
     method = make(name, scenario, **options)
     for task in tasks[:index]:
-        learn(method, task)
+        train(method, task)
     method.begin_task(tasks[index])
     teacher = frozen_copy(method.learner)
     with torch.no_grad():
@@ -198,7 +186,7 @@ def test_dgr_forgets_less_than_naive(tasks, distillation):
         vae = {"epochs": round(40 * replay), "batch_size": 16, "latent": 8}
         method = make("dgr", embedding=None, replay=replay, vae=vae, distillation=distillation, fixed_replay=100)
         for task in tasks[:2]:
-            learn(method, task, steps=60)
+            train(method, task, steps=60)
         x, y = tasks[0].test.batch(slice(None))
         accuracy[replay] = float((method.learner.predict(method.learner.embed(x), 0) == y).float().mean())
     assert accuracy[0.0] < 0.1 and accuracy[1.0] > 0.8
@@ -289,7 +277,7 @@ def test_made_up_embeddings_train_the_heads_alone(tasks):
 def test_the_first_step_of_a_task_is_finite(tasks):
     """There the distance to the old encoder is 0, where a norm has no slope."""
     method = make("gfr")
-    learn(method, tasks[0])
+    train(method, tasks[0])
     method.begin_task(tasks[1])
     method.loss(*tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
     assert all(torch.isfinite(p.grad).all() for p in method.learner.parameters())
@@ -301,7 +289,7 @@ def test_gfr_forgets_less_than_naive(tasks):
         gan = {"epochs": round(60 * strength), "batch_size": 16, "hidden_size": 64, "latent": 8, "lr": 2e-3}
         method = make("gfr", replay=strength, feature_distillation=strength, gan=gan, fixed_replay=100)
         for task in tasks[:2]:
-            learn(method, task, steps=60)
+            train(method, task, steps=60)
         x, y = tasks[0].test.batch(slice(None))
         accuracy[strength] = float((method.learner.predict(method.learner.embed(x), 0) == y).float().mean())
     assert accuracy[0.0] < 0.1 and accuracy[1.0] > 0.8
@@ -316,7 +304,7 @@ def test_colour_images(name, encoder):
     tasks = split_by_class(make_data(train=8, shape=(3, 32, 32)), GROUPS, 0.0, torch.Generator(), CPU)
     method = make(name, "task", (3, 32, 32), encoder)
     for task in tasks[:2]:
-        learn(method, task, steps=1)
+        train(method, task, steps=1)
     assert all(torch.isfinite(p).all() for p in method.learner.parameters())
     assert method.pictures(tasks[1]).keys() == ({"samples", "reconstructions"} if name == "dgr" else set())
 
@@ -325,7 +313,7 @@ def test_colour_images(name, encoder):
 def test_memory_is_constant_and_nothing_made_up_outlives_its_task(tasks, name):
     method, sizes = make(name), []
     for task in tasks:
-        learn(method, task)
+        train(method, task)
         sizes.append(sum(value.numel() for value in method.state_dict().values()))
         assert method.rehearsal is None
     assert sizes[0] == sizes[1] == sizes[2]
@@ -337,7 +325,7 @@ def test_no_real_image_can_be_reached(tasks, name):
     method = make(name)
     real = {image.numpy().tobytes() for task in tasks for image in task.train.x}
     for task in tasks:
-        learn(method, task)
+        train(method, task)
         method.diagnostics()
         for tensor in tensors_of(method):
             if tensor.ndim == 4 and tensor.shape[1:] == (1, 28, 28):

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import CPU, method_settings
+from conftest import CPU, method_settings, train
 
 from datasets.tasks import split_by_class
 from methods import find, known
@@ -28,29 +28,6 @@ def make(name: str, scenario: str = "task", dropout: float = 0.0, **options):
 @pytest.fixture(scope="module")
 def tasks(data):
     return split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
-
-
-def step(method, optimizer, task, generator) -> torch.Tensor:
-    x, y = task.train.batch(torch.randint(len(task.train), (16,), generator=generator))
-    optimizer.zero_grad()
-    loss = method.loss(x, y, task)
-    loss.backward()
-    method.after_backward()
-    optimizer.step()
-    return loss.detach()
-
-
-def train(method, task, steps: int = 3, end: bool = True) -> None:
-    """As the runner does it, in short: between the hooks the global generator is nobody's but dropout's."""
-    with torch.random.fork_rng(), evaluating(method.learner):
-        training = method.begin_task(task)
-    optimizer = torch.optim.Adam(method.learner.parameters(), lr=1e-3)
-    generator = torch.Generator().manual_seed(task.index)
-    for _ in range(steps):
-        step(method, optimizer, training, generator)
-    if end:
-        with torch.random.fork_rng(), evaluating(method.learner):
-            method.end_task(training)
 
 
 def weights(method) -> torch.Tensor:
@@ -122,7 +99,7 @@ def test_it_describes_itself(tasks, name):
     method = make(name)
     train(method, tasks[0])
     train(method, tasks[1])
-    numbers = method.diagnostics()
+    numbers = method.diagnostics() | method.examine([task.test for task in tasks[:2]])
     assert all(isinstance(value, float) for value in numbers.values())
     assert set(method.meaning) <= {key.split("/")[0] for key in numbers}
     for grid in method.pictures(tasks[1]).values():

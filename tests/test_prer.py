@@ -4,15 +4,19 @@ import copy
 
 import pytest
 import torch
-from conftest import CPU, SMALL_PRER, tensors_of
+from conftest import CPU, SMALL_PRER, tensors_of, train
 
 from datasets.data import as_floats
 from datasets.tasks import split_by_class
+from flows import FLOWS
+from methods.mechanisms.distance import frechet
 from methods.prer import DISTANCES, PRER, Config
 from models import ENCODERS
+from models.code_flow import CodeFlow, FlowSettings, minimise
 from models.generator import RECONSTRUCTION_LOSSES
 from models.learner import HEADS, Learner
 from utils.config import flatten
+from utils.evaluation import evaluating
 from utils.settings import BadInput
 
 GROUPS = [(0, 1), (2, 3), (4, 5)]
@@ -32,19 +36,6 @@ def make(scenario="task", **changes) -> PRER:
 @pytest.fixture
 def tasks(data):
     return split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
-
-
-def train(method: PRER, task, steps: int = 4, lr: float = 1e-3) -> None:
-    optimizer = torch.optim.Adam(method.learner.parameters(), lr=lr)
-    generator = torch.Generator().manual_seed(task.index)
-    task = method.begin_task(task)
-    for _ in range(steps):
-        x, y = task.train.batch(torch.randint(len(task.train), (16,), generator=generator))
-        optimizer.zero_grad()
-        method.loss(x, y, task).backward()
-        method.after_backward()
-        optimizer.step()
-    method.end_task(task)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -291,6 +282,182 @@ def test_settings_that_contradict_each_other_are_refused():
         make(flow={"conditioning": {"type": "none"}}, weights={"replay": 1.0})
     with pytest.raises(BadInput, match=r"method.flow: 5 levels need more than 8 dimensions"):
         make(flow={"levels": 5})
+
+
+EMBEDDING = {"replay": {"space": "embedding"}, "weights": {"er": 0.0, "replay": 1.0}, "flow": {"temperature": 1.0}}
+
+
+@pytest.mark.parametrize("targets", ["labels", "logits", "both"])
+@pytest.mark.parametrize("scenario", ["task", "class", "domain"])
+@pytest.mark.parametrize("space", ["image", "embedding"])
+def test_replay_in_either_space_trains_the_heads(tasks, space, scenario, targets):
+    options = {"replay": {"space": space, "targets": targets}, "weights": {"er": 0.5, "replay": 1.0}}
+    method = make(scenario, **options)
+    train(method, tasks[0])
+    task = method.begin_task(tasks[1])
+    for kind in ("alternation", "overwrite", "concatenation"):
+        method.config = Config.model_validate(merged(SMALL_PRER, {**options, "regularization": {"type": kind}}))
+        method.learner.zero_grad()
+        loss = method.loss(*task.train.batch(slice(20, 36)), task)
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert method.learner.heads[0][0].weight.grad.abs().sum() > 0
+        assert method.learner.encoder.projection.weight.grad.abs().sum() > 0
+        frozen = [p.grad is None or not p.grad.any() for p in method.learner.encoder.features.parameters()]
+        assert all(frozen) if space == "embedding" else not any(frozen)
+
+
+def test_in_embedding_space_the_features_are_frozen_after_the_first_task(tasks):
+    method = make("class", **EMBEDDING)
+    train(method, tasks[0])
+    x = tasks[0].test.batch(slice(None))[0]
+    first = method.learner.encoder.features(x)
+    torch.testing.assert_close(method.learner.encoder.subspace(first), first)  # not projected yet
+    for task in tasks[1:]:
+        train(method, task)
+    assert torch.equal(method.learner.encoder.features(x), first)
+    codes = method.generator.codes(x)
+    projected = method.learner.encoder.subspace(first)
+    torch.testing.assert_close(projected, method.generator.subspace.features(codes))
+    torch.testing.assert_close(method.generator.codes(x), method.generator.subspace.codes(projected))
+    torch.testing.assert_close(method.generator.embed(codes), method.learner.embed(x), atol=1e-5, rtol=1e-4)
+    assert not any(tensor.dtype == torch.uint8 and tensor.ndim == 4 for tensor in tensors_of(method)), "images"
+
+
+def test_the_subspace_is_that_of_the_principal_components():
+    from models.feature_generator import Subspace
+
+    torch.manual_seed(0)
+    x = torch.randn(200, 3) @ torch.randn(3, 7) + 5
+    subspace = Subspace(7, 3)
+    subspace.find(x)
+    subspace.activate()
+    torch.testing.assert_close(subspace(x), x, atol=1e-4, rtol=1e-4)  # they have three dimensions
+    torch.testing.assert_close(subspace.directions @ subspace.directions.T, torch.eye(3), atol=1e-5, rtol=0)
+    assert (subspace.codes(x).var(0).diff() <= 0).all()
+
+
+def test_embedding_replay_keeps_the_first_task_in_the_class_scenario(tasks):
+    """With replay of embeddings old classes are still told apart; without, they are all taken for new ones."""
+    kept = {}
+    for replay in (0.0, 1.0):
+        options = merged(EMBEDDING, {"weights": {"replay": replay}, "flow": {"epochs": 200, "noise": 0.2}})
+        method = make("class", **merged(options, {"regularization": {"fixed_replay": 400}}))
+        for task in tasks[:2]:
+            train(method, task, steps=60, lr=3e-3)
+        x, y = tasks[0].test.batch(slice(None))
+        kept[replay] = float((method.predict(x, 0) == y).float().mean())
+    assert kept[0.0] < 0.2 < 0.8 < kept[1.0]
+
+
+@pytest.mark.parametrize("space", ["image", "embedding"])
+@pytest.mark.parametrize("scenario", ["task", "class", "domain"])
+def test_the_flow_classifies_by_bayes_rule(tasks, scenario, space):
+    options = {"flow": {"epochs": 200, "noise": 0.2}, "replay": {"space": space}, "predict": "flow"}
+    method = make(scenario, **options, autoencoder={"epochs": 20}, regularization={"fixed_replay": 200})
+    x, y = tasks[1].test.batch(slice(None))
+    untaught = method.predict(x, 1)  # by the heads
+    assert set(untaught.tolist()) <= set(range(6))
+    for task in tasks[:2]:
+        train(method, task, steps=40, lr=3e-3)
+    assert float((method.predict(x, 1) == y).float().mean()) > 0.8
+    posterior = method.generator.flow.posterior(method.generator.codes(x))
+    torch.testing.assert_close(posterior.exp().sum(1), torch.ones(len(x)))
+    assert (posterior[:, 4:] == -torch.inf).all(), "classes never seen"
+
+
+def test_samples_that_are_not_finite_or_far_out_are_drawn_again_and_counted(tasks):
+    method = make()
+    train(method, tasks[0])
+    flow, y = method.generator.flow, torch.tensor([0, 1] * 50)
+    inner, calls = flow.flow.sample, []
+
+    def broken(condition, n, temperature, stream):
+        z = inner(condition, n, temperature, stream)
+        calls.append((n, temperature))
+        if len(calls) == 1:
+            z[3], z[7, 0], z[11] = torch.nan, torch.inf, 1e6
+        return z
+
+    before = int(flow.redrawn)
+    flow.flow.sample = broken
+    z = flow.sample(y, method.stream)
+    assert torch.isfinite(z).all() and z.abs().max() < 1e5
+    assert int(flow.redrawn) == before + 3 and calls[1][0] == 3 and calls[1][1] < calls[0][1]
+    flow.flow.sample = lambda condition, n, temperature, stream: torch.full((n, flow.dimension), torch.nan)
+    with pytest.raises(FloatingPointError, match="no sample near its data"):
+        flow.sample(y, method.stream)
+
+
+def test_rejection_leaves_what_the_classifier_takes_for_the_class_asked_for(tasks):
+    shares = {}
+    for rejection in (False, True):
+        options = merged(EMBEDDING, {"flow": {"epochs": 150, "noise": 0.5}})
+        method = make(regularization={"rejection": rejection}, **options)
+        train(method, tasks[0], steps=100, lr=3e-3)
+        with evaluating(method.learner):
+            x, y, _ = method._make_up(1)
+            shares[rejection] = float((method._judged(x, y) == y).float().mean())
+    assert shares[False] < shares[True] == 1.0
+
+
+def test_noise_goes_to_real_codes_only_and_does_not_pile_up():
+    """A flow fitted to its own noisy samples, again with noise, would widen from task to task."""
+    torch.manual_seed(0)
+    stream = torch.Generator().manual_seed(0)
+    settings = FlowSettings(
+        type="gaussian", epochs=60, noise=0.5, temperature=1.0, lr=1e-2, batch_size=250, dimension=2
+    )
+    flow, y = CodeFlow(2, 3, settings), torch.zeros(1000, dtype=torch.long)
+    z = torch.randn(1000, 2)
+    flow.fit(z, y, torch.ones(1000), stream)
+    for _ in range(3):
+        flow.fit(flow.sample(y, stream), y, torch.zeros(1000), stream)
+    deviation = float(flow.sample(y, stream).std())
+    assert abs(deviation - 1.25**0.5) < 0.1  # once 0.5^2 of variance, not four times
+
+
+def test_early_stopping_keeps_the_best_weights_and_stops():
+    stream, losses = torch.Generator().manual_seed(0), []
+    settings = FlowSettings(epochs=50, tolerance=3, lr=0.5, batch_size=8, annealing=False)
+    module = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(module.weight, 1.0)
+
+    def loss(index):
+        value = (module.weight.sum() - (0.5 if index[0] == 0 else -100)).square()  # held out: best at the beginning
+        losses.append((int(index[0]), float(module.weight.detach())))
+        return value
+
+    minimise(loss, [module], torch.zeros(40, dtype=torch.long), settings, stream, torch.tensor([0, 1, 2, 3]))
+    judged = [weight for first, weight in losses if first == 0]
+    assert len(judged) == 4  # the first is the best, three are not better
+    assert float(module.weight.detach()) == judged[0]
+    assert all(first > 3 for first, _ in losses if first != 0), "held-out samples are not fitted"
+
+
+def test_reset_begins_each_fit_with_new_weights(tasks):
+    method = make(flow={"reset": True, "epochs": 0}, autoencoder={"reset": True, "epochs": 0})
+    train(method, tasks[0])
+    before = copy.deepcopy(method.generator.state_dict())
+    train(method, tasks[1])
+    after = method.generator.state_dict()
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert {"decoder", "flow"} <= changed and "projection" not in changed
+
+
+def test_frechet_distance_of_known_gaussians():
+    torch.manual_seed(0)
+    a, b = torch.randn(4000, 2), 2 * torch.randn(4000, 2) + torch.tensor([3.0, 0.0])
+    assert frechet(a, b) == pytest.approx(9 + 2 * (1 - 2) ** 2, rel=0.05)
+    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_flow_by_name_runs(tasks, name):
+    method = make(flow={"type": name, "levels": 1})
+    for task in tasks[:2]:
+        train(method, task)
+    assert all(torch.isfinite(torch.tensor(value)) for value in method.diagnostics().values())
 
 
 def test_options_are_documented_where_they_are_declared():
