@@ -30,8 +30,8 @@ class Config(MethodConfig):
     """factor on the weight of the made-up embeddings' cross-entropy, which is 1 - 1 / tasks seen; the current batch's
     is 1 / tasks seen. 0: no made-up embeddings, and weight 1 for the current batch"""
     feature_distillation: float = Field(10.0, ge=0)
-    """weight of the mean distance |E(x) - E_old(x)| on current images; 0 here and for replay is naive. The authors' norm
-    over a whole batch weighs about as much"""
+    """weight of the mean distance |E(x) - E_old(x)| on current images; 0 here and for replay is naive. The authors'
+    norm over a whole batch weighs about as much"""
     fixed_replay: int | None = Field(None, ge=1)
     """embeddings made up for each task, drawn afresh when it begins and dropped when it ends; by default as many as the
     task has images"""
