@@ -91,12 +91,29 @@ def test_there_is_a_file_for_every_method_and_data_set():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_files_open_with_command_cost_and_score_and_are_valid(path):
     loaded = config.load(path)
-    method, _, dataset = path.stem.partition("_")
-    assert loaded.method.name == method and loaded.scenario.dataset.name == dataset
-    assert str(loaded.save_path) == f"results/{dataset}/{method}"
+    *method, dataset = path.stem.split("_")  # prer_paper_mnist: a variant of prer
+    assert loaded.method.name == method[0] and loaded.scenario.dataset.name == dataset
+    assert str(loaded.save_path) == f"results/{dataset}/{'_'.join(method)}"
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert header[0].startswith(f"# python main.py files/{path.name}")
     assert "about" in header[0] and ("expect" in header[0] or "not measured" in header[0])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "files").glob("*/*.yaml")), ids=lambda path: path.stem)
+def test_files_of_a_study_are_valid_and_say_their_command(path):
+    loaded = config.load(path)
+    assert path.read_text().startswith(f"# python main.py {path.relative_to(ROOT)}")
+    assert str(loaded.save_path).startswith(f"results/{path.parent.name}/") and loaded.method.name in methods.known()
+
+
+BASES = {"class": "prer_class_mnist", "task": "prer_mnist"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "files" / "ablation").glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_ablation_differs_in_one_thing(path):
+    base = config.load(ROOT / "files" / f"{BASES[path.stem.split('_')[0]]}.yaml").identity
+    own = config.load(path).identity
+    assert sum(base[key] != own[key] for key in base) == 1
 
 
 def test_the_readme_s_method_example_works_as_it_stands(tmp_path, monkeypatch, small, run):
