@@ -40,15 +40,15 @@ def accuracy_over_tasks(r: np.ndarray, title: str) -> bytes:
     return over_tasks({**lines, "mean of tasks seen": mean}, title, "test accuracy", emphasised="mean of tasks seen")
 
 
-def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "") -> bytes:
-    """Lines over the number of tasks learnt."""
+def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "", scale: str = "linear") -> bytes:
+    """Lines over the number of tasks learnt; the values' scale is linear or log."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for name, points in series.items():
         x, y = zip(*points, strict=True)
         style = {"color": "black", "linewidth": 2.2, "linestyle": "--"} if name == emphasised else {"linewidth": 1.2}
         axes.plot(x, y, marker="o", markersize=3.5, label=name, **style)
-    axes.set(xlabel="after task", ylabel=fill(meaning, 36), title=title)
+    axes.set(xlabel="after task", ylabel=fill(meaning, 36), title=title, yscale=scale)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if len(series) > 1:
