@@ -41,6 +41,8 @@ class FlowSettings(Settings):
     """realnvp is the paper's; nice, maf (slow to sample), nsf; gaussian: one Gaussian a class, the baseline"""
     epochs: int = Field(20, ge=0)
     """passes over the task's data and the generated data, after each task"""
+    steps: int | None = Field(None, ge=1)
+    """batches after each task, instead of epochs"""
     dimension: int = Field(32, ge=2)
     """size of the codes, where they are a projection (all but target: flow)"""
     levels: int = Field(2, ge=1)
@@ -209,6 +211,7 @@ class FitSettings(Protocol):
     """What `minimise` reads of the settings."""
 
     epochs: int
+    steps: int | None
     lr: float
     weight_decay: float
     batch_size: int
@@ -237,14 +240,14 @@ def minimise(
     judged = held_out is not None and len(held_out) > 0
     if judged:
         weights[held_out] = 0
-    steps = ceil(int((weights > 0).sum()) / settings.batch_size)
+    per_epoch = ceil(int((weights > 0).sum()) / settings.batch_size)
+    steps = settings.epochs * per_epoch if settings.steps is None else settings.steps
     optimizer = torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-    horizon = max(1, settings.epochs * steps)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, horizon) if settings.annealing else None
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps)) if settings.annealing else None
     least, best, since = torch.inf, None, 0
-    for epoch in range(settings.epochs):
-        total = torch.zeros((), device=labels.device)
-        order = torch.multinomial(weights, steps * settings.batch_size, replacement=True, generator=stream)
+    for epoch in range(ceil(steps / per_epoch)):
+        total, count = torch.zeros((), device=labels.device), min(per_epoch, steps - epoch * per_epoch)
+        order = torch.multinomial(weights, count * settings.batch_size, replacement=True, generator=stream)
         for index in order.split(settings.batch_size):
             optimizer.zero_grad()
             value = loss(index)
@@ -259,9 +262,10 @@ def minimise(
         if judged:
             with torch.no_grad():
                 now = float(loss(held_out))
-            least, best, since = (
-                (now, copy.deepcopy(modules.state_dict()), 0) if now < least else (least, best, since + 1)
-            )
+            if now < least:
+                least, best, since = now, copy.deepcopy(modules.state_dict()), 0
+            else:
+                since += 1
             if since == settings.tolerance:
                 break
     if best is not None:

@@ -10,24 +10,34 @@ from models.encoders import Encoder
 
 CHUNK = 1024
 """Images that go through the encoder at once where no gradient is needed."""
+SMALLEST_SHARE = 1e-2
+"""Floor under a direction's deviation, relative to the largest, where directions are balanced."""
 MOST_FEATURES = 4000
 """Feature vectors that the principal directions are found from."""
 
 
 class Subspace(nn.Module):
-    """Features (B, F) -> their part in an affine subspace (B, F); until it is activated they pass unchanged."""
+    """Features (B, F) -> their part in an affine subspace (B, F); until it is activated they pass unchanged.
+
+    Inside the subspace the principal directions may be balanced: each coordinate divided by the root of its deviation,
+    so that what is learnt above hears of the small ones too.
+    """
 
     def __init__(self, features: int, dimension: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("directions", torch.zeros(dimension, features))  # orthonormal rows
+        self.register_buffer("scale", torch.ones(dimension))
         self.register_buffer("active", torch.zeros((), dtype=torch.bool))
 
-    def find(self, features: Tensor) -> None:
+    def find(self, features: Tensor, balanced: bool) -> None:
         """Take the leading principal directions of features (N, F); in force from `activate` on."""
         self.mean.copy_(features.mean(dim=0))
-        _, _, directions = torch.linalg.svd(features - self.mean, full_matrices=False)
-        self.directions[: len(directions)] = directions[: len(self.directions)]
+        _, singular, directions = torch.linalg.svd(features - self.mean, full_matrices=False)
+        kept = min(len(self.directions), len(directions))
+        self.directions[:kept] = directions[:kept]
+        if balanced:
+            self.scale[:kept] = (singular[:kept] / singular[0]).clamp(min=SMALLEST_SHARE).sqrt()
 
     def activate(self) -> None:
         """From now on features are projected."""
@@ -35,10 +45,10 @@ class Subspace(nn.Module):
 
     def codes(self, features: Tensor) -> Tensor:
         """Features (B, F) -> coordinates (B, dimension)."""
-        return (features - self.mean) @ self.directions.T
+        return (features - self.mean) @ self.directions.T / self.scale
 
     def features(self, codes: Tensor) -> Tensor:
-        """Coordinates (B, dimension) -> features (B, F)."""
+        """Coordinates (B, dimension) -> features (B, F), balanced."""
         return codes @ self.directions + self.mean
 
     def forward(self, features: Tensor) -> Tensor:
@@ -94,8 +104,16 @@ class FeatureGenerator(nn.Module):
 
     @torch.no_grad()
     def freeze(self) -> None:
-        """The first task is over: from now on features are projected."""
-        self.subspace.activate()
+        """The first task is over: from now on features are projected and balanced.
+
+        A linear layer above is rewritten so that it says of balanced features what it said of them before.
+        """
+        layer, subspace = self.encoder.projection, self.subspace
+        if isinstance(layer, nn.Linear) and not subspace.active:
+            was = layer.weight @ subspace.mean
+            layer.weight.copy_(layer.weight @ subspace.directions.T * subspace.scale @ subspace.directions)
+            layer.bias += was - layer.weight @ subspace.mean
+        subspace.activate()
 
     def fit(self, real: Split, replayed: tuple[Tensor, Tensor] | None, stream: torch.Generator) -> None:
         """Learn the features of the images `real`, and keep what was made up before, every class with the same weight.
@@ -112,7 +130,8 @@ class FeatureGenerator(nn.Module):
             some = torch.randperm(len(real), device=real.y.device, generator=stream)[:MOST_FEATURES]
             chunks = some.split(CHUNK)
             with torch.no_grad():
-                self.subspace.find(torch.cat([self.encoder.features(real.batch(index)[0]) for index in chunks]))
+                features = torch.cat([self.encoder.features(real.batch(index)[0]) for index in chunks])
+                self.subspace.find(features, balanced=isinstance(self.encoder.projection, nn.Linear))
         z, y = self.codes_of(real), real.y
         noisy = torch.ones(len(z), device=z.device)
         if replayed is not None:

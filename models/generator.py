@@ -23,6 +23,8 @@ class AutoencoderSettings(Settings):
 
     epochs: int = Field(10, ge=0)
     """passes over the task's data and the generated data, after each task"""
+    steps: int | None = Field(None, ge=1)
+    """batches after each task, instead of epochs"""
     lr: float = Field(1e-3, gt=0)
     """Adam's learning rate"""
     batch_size: int = Field(128, ge=1)

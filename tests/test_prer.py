@@ -13,6 +13,7 @@ from methods.mechanisms.distance import frechet
 from methods.prer import DISTANCES, PRER, Config
 from models import ENCODERS
 from models.code_flow import CodeFlow, FlowSettings, minimise
+from models.feature_generator import Subspace
 from models.generator import RECONSTRUCTION_LOSSES
 from models.learner import HEADS, Learner
 from utils.config import flatten
@@ -311,30 +312,42 @@ def test_in_embedding_space_the_features_are_frozen_after_the_first_task(tasks):
     method = make("class", **EMBEDDING)
     train(method, tasks[0])
     x = tasks[0].test.batch(slice(None))[0]
-    first = method.learner.encoder.features(x)
-    torch.testing.assert_close(method.learner.encoder.subspace(first), first)  # not projected yet
+    encoder, subspace = method.learner.encoder, method.generator.subspace
+    first = encoder.features(x)
+    assert torch.equal(encoder.subspace(first), first)  # not projected yet
     for task in tasks[1:]:
         train(method, task)
-    assert torch.equal(method.learner.encoder.features(x), first)
+    assert torch.equal(encoder.features(x), first)
     codes = method.generator.codes(x)
-    projected = method.learner.encoder.subspace(first)
-    torch.testing.assert_close(projected, method.generator.subspace.features(codes))
-    torch.testing.assert_close(method.generator.codes(x), method.generator.subspace.codes(projected))
+    torch.testing.assert_close(encoder.subspace(first), subspace.features(codes))
     torch.testing.assert_close(method.generator.embed(codes), method.learner.embed(x), atol=1e-5, rtol=1e-4)
     assert not any(tensor.dtype == torch.uint8 and tensor.ndim == 4 for tensor in tensors_of(method)), "images"
 
 
-def test_the_subspace_is_that_of_the_principal_components():
-    from models.feature_generator import Subspace
+def test_freezing_changes_nothing_but_what_is_outside_the_subspace(tasks):
+    method = make("class", **EMBEDDING)
+    train(method, tasks[0])
+    encoder, subspace = method.learner.encoder, method.generator.subspace
+    features = encoder.features(tasks[0].test.batch(slice(None))[0])
+    inside = (features - subspace.mean) @ subspace.directions.T @ subspace.directions + subspace.mean
+    before = encoder.projection(inside)
+    for _ in range(2):  # the second time changes nothing more
+        method.generator.freeze()
+        torch.testing.assert_close(encoder.projection(encoder.subspace(features)), before, atol=1e-5, rtol=1e-4)
 
+
+def test_the_subspace_is_that_of_the_principal_components():
     torch.manual_seed(0)
     x = torch.randn(200, 3) @ torch.randn(3, 7) + 5
-    subspace = Subspace(7, 3)
-    subspace.find(x)
-    subspace.activate()
-    torch.testing.assert_close(subspace(x), x, atol=1e-4, rtol=1e-4)  # they have three dimensions
-    torch.testing.assert_close(subspace.directions @ subspace.directions.T, torch.eye(3), atol=1e-5, rtol=0)
-    assert (subspace.codes(x).var(0).diff() <= 0).all()
+    plain, balanced = Subspace(7, 3), Subspace(7, 3)
+    plain.find(x, balanced=False)
+    balanced.find(x, balanced=True)
+    plain.activate()
+    torch.testing.assert_close(plain(x), x, atol=1e-4, rtol=1e-4)  # they have three dimensions
+    torch.testing.assert_close(plain.directions @ plain.directions.T, torch.eye(3), atol=1e-5, rtol=0)
+    deviation, share = plain.codes(x).std(0), plain.codes(x).std(0) / plain.codes(x).std(0)[0]
+    assert (deviation.diff() <= 0).all()
+    torch.testing.assert_close(balanced.codes(x).std(0), deviation / share.sqrt())
 
 
 def test_embedding_replay_keeps_the_first_task_in_the_class_scenario(tasks):
@@ -433,6 +446,20 @@ def test_early_stopping_keeps_the_best_weights_and_stops():
     assert len(judged) == 4  # the first is the best, three are not better
     assert float(module.weight.detach()) == judged[0]
     assert all(first > 3 for first, _ in losses if first != 0), "held-out samples are not fitted"
+
+
+@pytest.mark.parametrize("annealing", [True, False])
+def test_a_fit_may_be_counted_in_steps(annealing):
+    seen = []
+    module = torch.nn.Linear(1, 1)
+    settings = FlowSettings(steps=7, batch_size=8, annealing=annealing)
+
+    def loss(index):
+        seen.append(len(index))
+        return module.weight.square().sum()
+
+    minimise(loss, [module], torch.zeros(20, dtype=torch.long), settings, torch.Generator())
+    assert seen == [8] * 7
 
 
 def test_reset_begins_each_fit_with_new_weights(tasks):
