@@ -177,7 +177,9 @@ class PRER(Method):
     def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
         loss = super().loss(x, y, task) if self.rehearsal is None else self._rehearsed(x, y, task)
         if self.config.weights.l1:
-            loss = loss + self.config.weights.l1 * sum(p.abs().sum() for p in self.learner.encoder.parameters())
+            frozen = self.rehearsal is not None and not self.of_images  # but for what lies above the features
+            learnt = self.learner.encoder.projection if frozen else self.learner.encoder
+            loss = loss + self.config.weights.l1 * sum(p.abs().sum() for p in learnt.parameters())
         return loss
 
     def _rehearsed(self, x: Tensor, y: Tensor, task: Task) -> Tensor:

@@ -309,7 +309,7 @@ def test_replay_in_either_space_trains_the_heads(tasks, space, scenario, targets
 
 
 def test_in_embedding_space_the_features_are_frozen_after_the_first_task(tasks):
-    method = make("class", **EMBEDDING)
+    method = make("class", **merged(EMBEDDING, {"weights": {"l1": 0.1}}))
     train(method, tasks[0])
     x = tasks[0].test.batch(slice(None))[0]
     encoder, subspace = method.learner.encoder, method.generator.subspace
