@@ -152,6 +152,7 @@ class PRER(Method):
             raise BadInput(f"method.flow: {error}") from error
         self.generator.to(stream.device)
         self.rehearsal: Samples | None = None
+        self.columns: Tensor | None = None
         self.health: dict[str, float] = {}
 
     @property
@@ -165,12 +166,14 @@ class PRER(Method):
             if not self.of_images:
                 self.generator.freeze()
             self.rehearsal = self._remembered(*self._make_up(task.index))
+            if self.learner.scenario == "class":  # the columns that the past knew
+                self.columns = torch.tensor(self.learner.classes_before(task.index), device=self.stream.device)
         return task
 
     @torch.no_grad()
     def _remembered(self, x: Tensor, y: Tensor, codes: Tensor) -> Samples:
         """Made-up samples with what the classifier says of them before the task."""
-        z = torch.cat([self._embed(self._floats(part)) for part in x.split(CHUNK)])
+        z = self._embeddings(x)
         targets = codes if self.of_images and self.config.target == "flow" else z
         return Samples(x, y, targets, self.learner.mixed_logits(z, y))
 
@@ -206,49 +209,51 @@ class PRER(Method):
         distance = _mean(DISTANCES[self.config.regularization.distance](z_old, old.targets), of_old)
         self.distance_sum += distance.detach()
         self.distance_count += 1
-        held = weights.er * distance
-        replayed = weights.replay * _mean(self._replayed(z_old, old, task.index), of_old) if weights.replay else 0.0
+        held = weights.er * distance if weights.er else 0.0  # no backward pass for nothing
+        replayed = weights.replay * _mean(self._replayed(z_old, old), of_old) if weights.replay else 0.0
         if weights.old_tasks is not None:
             return (1 - weights.old_tasks) * current + weights.old_tasks * (held + replayed)
         if weights.replay:
             return share * current + (1 - share) * replayed + held
         return current + held
 
-    def _replayed(self, z: Tensor, old: Samples, tasks: int) -> Tensor:
+    def _replayed(self, z: Tensor, old: Samples) -> Tensor:
         """Loss (B,) of made-up samples' embeddings z (B, d) under the heads of their classes."""
         replay, loss = self.config.replay, torch.zeros_like(z[:, 0])
+        logits = self.learner.mixed_logits(z, old.y)
         if replay.targets != "logits":
-            loss = loss + self.learner.cross_entropy(z, old.y)
+            loss = loss + F.cross_entropy(logits, self.learner.columns(old.y, 0), reduction="none")
         if replay.targets != "labels":
-            known = slice(None) if self.learner.scenario != "class" else list(self.learner.classes_before(tasks))
-            logits = self.learner.mixed_logits(z, old.y)
-            loss = loss + divergences(logits[:, known], old.answers[:, known], replay.temperature)
+            of_past = [part if self.columns is None else part[:, self.columns] for part in (logits, old.answers)]
+            loss = loss + divergences(*of_past, replay.temperature)
         return loss
 
     def _embed(self, x: Tensor) -> Tensor:
         """Embeddings (B, d) of images (B, C, H, W) in [0, 1], or of codes (B, dimension)."""
         return self.learner.embed(x) if self.of_images else self.generator.embed(x)
 
+    def _embeddings(self, x: Tensor) -> Tensor:
+        """Embeddings (N, d) of made-up samples, however many."""
+        return torch.cat([self._embed(self._floats(part)) for part in x.split(CHUNK)])
+
     def _floats(self, x: Tensor) -> Tensor:
         return as_floats(x) if self.of_images else x
 
     def end_task(self, task: Task) -> None:
         self.rehearsal = None
-        x, y, codes = self._make_up(task.index) if task.index > 0 else (None, None, None)
-        replayed = None if x is None else Split(x, y) if self.of_images else (codes, y)
+        x, y = self._make_up(task.index)[:2] if task.index > 0 else (None, None)
+        replayed = None if x is None else Split(x, y) if self.of_images else (x, y)
         self.generator.fit(task.train, replayed, self.stream)
-        self.health = self._measure(task, codes, y)
+        self.health = self._measure(task, x, y)
 
     @torch.no_grad()
-    def _make_up(self, task: int, classes: Sequence[int] = (), n: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """n samples of these classes, by default of all before the task, in turns.
+    def _make_up(self, task: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples of all classes before the task, in turns, without those that rejection refuses.
 
         Returns:
-            Images, uint8 (n, C, H, W), or in embedding space codes; classes (n,); codes (n, dimension).
+            Images, uint8 (N, C, H, W), or in embedding space codes; classes (N,); codes (N, dimension).
         """
-        n, device = n or self.config.regularization.fixed_replay, self.stream.device
-        classes = torch.tensor(classes or self.learner.classes_before(task), device=device)
-        y = classes[torch.arange(n, device=device) % len(classes)]
+        y = self._in_turns(self.learner.classes_before(task), self.config.regularization.fixed_replay)
         x, codes = self._sample(y)
         if self.config.regularization.rejection:
             for _ in range(REJECTIONS):
@@ -258,16 +263,21 @@ class PRER(Method):
                 x[refused], codes[refused] = self._sample(y[refused])
         return x, y, codes
 
+    def _in_turns(self, classes: Sequence[int], n: int) -> Tensor:
+        """Labels (n,), the classes taking turns."""
+        device = self.stream.device
+        return torch.tensor(tuple(classes), device=device)[torch.arange(n, device=device) % len(classes)]
+
     def _sample(self, y: Tensor) -> tuple[Tensor, Tensor]:
         if self.of_images:
             made = self.generator.sample(y, self.stream)
             return made.split.x, made.codes
         codes = self.generator.flow.sample(y, self.stream)
-        return codes, codes.clone()
+        return codes, codes
 
     def _judged(self, x: Tensor, y: Tensor) -> Tensor:
         """The class (B,) that the heads take made-up samples of classes y (B,) for."""
-        z = torch.cat([self._embed(self._floats(part)) for part in x.split(CHUNK)])
+        z = self._embeddings(x)
         predicted = torch.empty_like(y)
         for task in self.learner.task_of[y].unique().tolist():
             of_task = self.learner.task_of[y] == task
@@ -290,24 +300,33 @@ class PRER(Method):
         return group[probabilities[:, group].argmax(dim=1)]
 
     @torch.no_grad()
-    def _measure(self, task: Task, codes: Tensor | None, y: Tensor | None) -> dict[str, float]:
-        """The generator after a task: agreement class by class, likelihood of what was fitted task by task."""
+    def _measure(self, task: Task, x: Tensor | None, y: Tensor | None) -> dict[str, float]:
+        """The generator after a task: agreement by class, before any rejection; likelihood of what was fitted by task.
+
+        Args:
+            task: the one that is over.
+            x, y: what was made up of the classes before it, for the fit; None on the first task.
+        """
         flow = self.generator.flow
         health = {"redrawn": float(flow.redrawn)}
         if self.distance_count:
             health["embedding_distance"] = float(self.distance_sum / self.distance_count)
         for c in self.learner.classes_before(task.index + 1):
-            x, asked, _ = self._make_up(task.index, [c], JUDGED)
-            health[f"agreement/class {c}"] = float((self._judged(x, asked) == asked).float().mean())
+            asked = self._in_turns([c], JUDGED)
+            health[f"agreement/class {c}"] = float(
+                (self._judged(self._sample(asked)[0], asked) == asked).float().mean()
+            )
+        for t in range(task.index):
+            some = (self.learner.task_of[y] == t).nonzero()[:CHUNK, 0]
+            codes = self.generator.codes(as_floats(x[some])) if self.of_images else x[some]
+            health[f"flow_nll/task {t}"] = self._nll(codes, y[some])
         real = task.train.take(slice(0, CHUNK))
-        fitted = [(codes[y == c][:CHUNK], y[y == c][:CHUNK]) for c in self.learner.classes_before(task.index)]
-        for t in range(task.index + 1):
-            past = [
-                fitted[i] for i, c in enumerate(self.learner.classes_before(task.index)) if self.learner.task_of[c] == t
-            ]
-            z, labels = map(torch.cat, zip(*past, strict=True)) if past else (self.generator.codes_of(real), real.y)
-            health[f"flow_nll/task {t}"] = float(-flow.log_prob(z, labels).mean() / flow.dimension)
+        health[f"flow_nll/task {task.index}"] = self._nll(self.generator.codes_of(real), real.y)
         return health
+
+    def _nll(self, codes: Tensor, y: Tensor) -> float:
+        flow = self.generator.flow
+        return float(-flow.log_prob(codes, y).mean() / flow.dimension)
 
     def diagnostics(self) -> dict[str, float]:
         return self.health
@@ -317,10 +336,10 @@ class PRER(Method):
         flow, health = self.generator.flow, {}
         for t, split in enumerate(dev):
             z = self.generator.codes_of(split)
-            health[f"dev_nll/task {t}"] = float(-flow.log_prob(z, split.y).mean() / flow.dimension)
+            health[f"dev_nll/task {t}"] = self._nll(z, split.y)
             health[f"round_trip/task {t}"] = float(flow.round_trip(z, split.y).max())
-            x, _, _ = self._make_up(t, self.learner.groups[t], max(len(split), 2 * flow.dimension))
-            made = torch.cat([self._embed(self._floats(part)) for part in x.split(CHUNK)])
+            count = max(len(split), 2 * flow.dimension)
+            made = self._embeddings(self._sample(self._in_turns(self.learner.groups[t], count))[0])
             real = self.learner.embeddings(split)
             health[f"frechet/task {t}"] = frechet(made, real) / max(float(real.var(dim=0).sum()), 1e-12)
         return health
@@ -329,7 +348,8 @@ class PRER(Method):
         if not self.of_images:
             return {}
         seen = sorted(self.learner.classes_before(task.index + 1))
-        x, y, _ = self._make_up(task.index, seen, DRAWN * len(seen))
+        y = self._in_turns(seen, DRAWN * len(seen))
+        x, _ = self._sample(y)
         samples = [(f"class {c}", as_floats(x[y == c])) for c in seen]
         pairs = []
         for c in task.classes:

@@ -47,9 +47,14 @@ class Subspace(nn.Module):
         """Features (B, F) -> coordinates (B, dimension)."""
         return (features - self.mean) @ self.directions.T / self.scale
 
+    @property
+    def basis(self) -> Tensor:
+        """What the coordinates multiply (dimension, F): features as they are, or balanced ones once it is active."""
+        return torch.where(self.active, 1.0, self.scale)[:, None] * self.directions
+
     def features(self, codes: Tensor) -> Tensor:
-        """Coordinates (B, dimension) -> features (B, F), balanced."""
-        return codes @ self.directions + self.mean
+        """Coordinates (B, dimension) -> features (B, F), as the layer above knows them."""
+        return codes @ self.basis + self.mean
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.where(self.active, self.features(self.codes(features)), features)
@@ -99,7 +104,7 @@ class FeatureGenerator(nn.Module):
         layer, subspace = self.encoder.projection, self.subspace
         if isinstance(layer, nn.Linear):  # the two linear maps as one: there are many more features than codes
             bias = layer.bias + layer.weight @ subspace.mean
-            return F.linear(codes, layer.weight @ subspace.directions.T, bias)
+            return F.linear(codes, layer.weight @ subspace.basis.T, bias)
         return layer(subspace.features(codes))
 
     @torch.no_grad()

@@ -331,9 +331,12 @@ def test_freezing_changes_nothing_but_what_is_outside_the_subspace(tasks):
     features = encoder.features(tasks[0].test.batch(slice(None))[0])
     inside = (features - subspace.mean) @ subspace.directions.T @ subspace.directions + subspace.mean
     before = encoder.projection(inside)
+    codes = subspace.codes(features)
+    torch.testing.assert_close(method.generator.embed(codes), before, atol=1e-5, rtol=1e-4)  # not frozen yet
     for _ in range(2):  # the second time changes nothing more
         method.generator.freeze()
         torch.testing.assert_close(encoder.projection(encoder.subspace(features)), before, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(method.generator.embed(codes), before, atol=1e-5, rtol=1e-4)
 
 
 def test_the_subspace_is_that_of_the_principal_components():
@@ -411,7 +414,22 @@ def test_rejection_leaves_what_the_classifier_takes_for_the_class_asked_for(task
         with evaluating(method.learner):
             x, y, _ = method._make_up(1)
             shares[rejection] = float((method._judged(x, y) == y).float().mean())
+        assert min(v for k, v in method.diagnostics().items() if k.startswith("agreement")) < 1, "health hides refusals"
     assert shares[False] < shares[True] == 1.0
+
+
+def test_the_likelihood_reported_is_that_of_the_codes_that_were_fitted(tasks):
+    """Made-up images are encoded anew before the fit: their old codes mean nothing to the new projection."""
+    method, fitted = make(), []
+    train(method, tasks[0])
+    inner = method.generator.flow.fit
+    method.generator.flow.fit = lambda z, y, *rest: (fitted.append((z, y)), inner(z, y, *rest))[1]
+    train(method, tasks[1])
+    ((z, y),) = fitted
+    for t in range(2):
+        own = method.learner.task_of[y] == t
+        nll = -method.generator.flow.log_prob(z[own], y[own]).mean() / method.generator.flow.dimension
+        assert method.diagnostics()[f"flow_nll/task {t}"] == pytest.approx(float(nll.detach()), rel=1e-4)
 
 
 def test_noise_goes_to_real_codes_only_and_does_not_pile_up():
