@@ -1,9 +1,13 @@
 """Images and labels as tensors, and the tasks made of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+CHUNK = 1024
+"""Images that go through a network at once where no gradient is needed."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,12 @@ class Split:
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
         """The images at `index` as floats in [0, 1] (B, C, H, W), and their labels (B,)."""
         return as_floats(self.x[index]), self.y[index]
+
+    @torch.no_grad()
+    def mapped(self, network: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a network makes of all images, as floats in [0, 1], without gradients: (N, ...)."""
+        chunks = torch.arange(len(self), device=self.y.device).split(CHUNK)
+        return torch.cat([network(self.batch(index)[0]) for index in chunks])
 
     def to(self, device: torch.device) -> "Split":
         """The same split on `device`."""

@@ -17,10 +17,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.data import Task, as_floats
+from datasets.data import CHUNK, Task, as_floats
 from methods import ImageGrid, Method, MethodConfig
 from methods.mechanisms.distillation import divergence
-from models.learner import CHUNK, NO_LOGIT, Learner
+from models.learner import NO_LOGIT, Learner
 from models.vae import VAE, VAESettings
 
 DRAWN = 10

@@ -16,12 +16,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.data import Split, Task, as_floats
+from datasets.data import CHUNK, Split, Task, as_floats
 from methods import ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import DISTANCES, frechet
 from methods.mechanisms.distillation import divergences
 from models.feature_generator import FeatureGenerator
-from models.generator import CHUNK, AutoencoderSettings, FlowSettings, Generator
+from models.generator import AutoencoderSettings, FlowSettings, Generator
 from models.learner import Learner
 from utils.settings import AnyCase, BadInput, Settings
 
@@ -321,7 +321,7 @@ class PRER(Method):
             codes = self.generator.codes(as_floats(x[some])) if self.of_images else x[some]
             health[f"flow_nll/task {t}"] = self._nll(codes, y[some])
         real = task.train.take(slice(0, CHUNK))
-        health[f"flow_nll/task {task.index}"] = self._nll(self.generator.codes_of(real), real.y)
+        health[f"flow_nll/task {task.index}"] = self._nll(real.mapped(self.generator.codes), real.y)
         return health
 
     def _nll(self, codes: Tensor, y: Tensor) -> float:
@@ -335,7 +335,7 @@ class PRER(Method):
     def examine(self, dev: Sequence[Split]) -> dict[str, float]:
         flow, health = self.generator.flow, {}
         for t, split in enumerate(dev):
-            z = self.generator.codes_of(split)
+            z = split.mapped(self.generator.codes)
             health[f"dev_nll/task {t}"] = self._nll(z, split.y)
             health[f"round_trip/task {t}"] = float(flow.round_trip(z, split.y).max())
             count = max(len(split), 2 * flow.dimension)

@@ -8,8 +8,6 @@ from datasets.data import Split
 from models.code_flow import CodeFlow, FlowSettings
 from models.encoders import Encoder
 
-CHUNK = 1024
-"""Images that go through the encoder at once where no gradient is needed."""
 SMALLEST_SHARE = 1e-2
 """Floor under a direction's deviation, relative to the largest, where directions are balanced."""
 MOST_FEATURES = 4000
@@ -88,12 +86,6 @@ class FeatureGenerator(nn.Module):
         """Images (B, C, H, W) in [0, 1] -> codes (B, dimension)."""
         return self.subspace.codes(self.encoder.features(x))
 
-    @torch.no_grad()
-    def codes_of(self, split: Split) -> Tensor:
-        """Codes (N, dimension) of all images of a split."""
-        chunks = torch.arange(len(split), device=split.y.device).split(CHUNK)
-        return torch.cat([self.codes(split.batch(index)[0]) for index in chunks])
-
     def blurred(self, codes: Tensor, stream: torch.Generator) -> Tensor:
         """Codes (B, dimension) with the noise that the flow's samples bear, so that real and made-up look alike."""
         noise = torch.randn(codes.shape, device=codes.device, generator=stream)
@@ -133,11 +125,9 @@ class FeatureGenerator(nn.Module):
         """
         if self.flow.fits == 0:
             some = torch.randperm(len(real), device=real.y.device, generator=stream)[:MOST_FEATURES]
-            chunks = some.split(CHUNK)
-            with torch.no_grad():
-                features = torch.cat([self.encoder.features(real.batch(index)[0]) for index in chunks])
-                self.subspace.find(features, balanced=isinstance(self.encoder.projection, nn.Linear))
-        z, y = self.codes_of(real), real.y
+            features = real.take(some).mapped(self.encoder.features)
+            self.subspace.find(features, balanced=isinstance(self.encoder.projection, nn.Linear))
+        z, y = real.mapped(self.codes), real.y
         noisy = torch.ones(len(z), device=z.device)
         if replayed is not None:
             z, y = torch.cat((z, replayed[0])), torch.cat((y, replayed[1]))

@@ -9,13 +9,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.data import Split, as_bytes, concatenate
-from models.code_flow import CodeFlow, Condition, ConditioningSettings, FlowSettings, minimise
+from datasets.data import CHUNK, Split, as_bytes, concatenate
+from models.code_flow import CodeFlow, Condition, ConditioningSettings, FlowSettings
 from models.encoders import Encoder
+from models.fitting import minimise
 from utils.settings import AnyCase, Settings
-
-CHUNK = 1024
-"""Images that go through a network at once where no gradient is needed."""
 
 
 class AutoencoderSettings(Settings):
@@ -85,12 +83,6 @@ class Generator(nn.Module):
                 return self.encoder.projection(features)
         return self.projection(features)
 
-    @torch.no_grad()
-    def codes_of(self, split: Split) -> Tensor:
-        """Codes (N, dimension) of all images of a split."""
-        chunks = torch.arange(len(split), device=split.y.device).split(CHUNK)
-        return torch.cat([self.codes(split.batch(index)[0]) for index in chunks])
-
     def decode(self, codes: Tensor, y: Tensor) -> Tensor:
         """Codes (B, dimension) and class ids (B,) -> logits of pixels (B, C, H, W)."""
         condition = self.condition(y)
@@ -121,7 +113,7 @@ class Generator(nn.Module):
             self.decoder = self._new_decoder(self.flow.dimension).to(pool.y.device)
         self._fit_autoencoder(pool, stream)
         noisy = torch.ones(len(pool), device=pool.y.device)  # decoding and encoding took the noise out again
-        self.flow.fit(self.codes_of(pool), pool.y, noisy, stream)
+        self.flow.fit(pool.mapped(self.codes), pool.y, noisy, stream)
 
     def _fit_autoencoder(self, pool: Split, stream: torch.Generator) -> None:
         reconstruction = RECONSTRUCTION_LOSSES[self.settings.rec_loss]

@@ -14,8 +14,6 @@ Scenario = Literal["task", "class", "domain"]
 """task: a head for each task, task known at test. class: one head over all classes, task unknown.
 domain: one head over the position of a class inside its task (van de Ven et al., Nature Machine Intelligence 2022)."""
 
-CHUNK = 1024
-"""Images that go through the encoder at once where no gradient is needed."""
 NO_LOGIT = -1e4
 """Stands for minus infinity where a head has no column: its softmax is 0, and differences of two are 0, not nan."""
 
@@ -58,11 +56,9 @@ class Learner(nn.Module):
         """Images (B, C, H, W) in [0, 1] -> embeddings (B, d)."""
         return self.encoder(x)
 
-    @torch.no_grad()
     def embeddings(self, split: Split) -> Tensor:
         """Embeddings (N, d) of all images of a split, without gradients."""
-        chunks = torch.arange(len(split), device=split.y.device).split(CHUNK)
-        return torch.cat([self.embed(split.batch(index)[0]) for index in chunks])
+        return split.mapped(self.embed)
 
     def classes_before(self, task: int) -> tuple[int, ...]:
         """The global class ids of all tasks before the task of index `task`, in their order."""

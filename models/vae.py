@@ -8,12 +8,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.data import as_bytes, as_floats
+from datasets.data import CHUNK, as_bytes, as_floats
 from models.encoders import Encoder
 from utils.settings import Settings
-
-CHUNK = 1024
-"""Images that go through a network at once where no gradient is needed."""
 
 
 class VAESettings(Settings):

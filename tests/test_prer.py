@@ -12,8 +12,9 @@ from flows import FLOWS
 from methods.mechanisms.distance import frechet
 from methods.prer import DISTANCES, PRER, Config
 from models import ENCODERS
-from models.code_flow import CodeFlow, FlowSettings, minimise
+from models.code_flow import CodeFlow, FlowSettings
 from models.feature_generator import Subspace
+from models.fitting import minimise
 from models.generator import RECONSTRUCTION_LOSSES
 from models.learner import HEADS, Learner
 from utils.config import flatten
