@@ -24,12 +24,6 @@ class Split:
         """The images at `index` as floats in [0, 1] (B, C, H, W), and their labels (B,)."""
         return as_floats(self.x[index]), self.y[index]
 
-    @torch.no_grad()
-    def mapped(self, network: Callable[[Tensor], Tensor]) -> Tensor:
-        """What a network makes of all images, as floats in [0, 1], without gradients: (N, ...)."""
-        chunks = torch.arange(len(self), device=self.y.device).split(CHUNK)
-        return torch.cat([network(self.batch(index)[0]) for index in chunks])
-
     def to(self, device: torch.device) -> "Split":
         """The same split on `device`."""
         return Split(self.x.to(device), self.y.to(device))
@@ -68,6 +62,12 @@ class Task:
 def as_floats(x: Tensor) -> Tensor:
     """uint8 images (B, C, H, W) as float32 in [0, 1]."""
     return x.float().div_(255)
+
+
+@torch.no_grad()
+def mapped(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What a network makes of images x, uint8 (N, C, H, W), given as floats in [0, 1], without gradients: (N, ...)."""
+    return torch.cat([network(as_floats(part)) for part in x.split(CHUNK)])
 
 
 def as_bytes(x: Tensor) -> Tensor:

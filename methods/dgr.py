@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.data import CHUNK, Task, as_floats
+from datasets.data import CHUNK, Task, as_floats, mapped
 from methods import ImageGrid, Method, MethodConfig
 from methods.mechanisms.distillation import divergence
 from models.learner import NO_LOGIT, Learner
@@ -130,7 +130,7 @@ class DGR(Method):
         Returns:
             Logits (N, k) of each of their heads, or of the one head; other tasks' columns of it are `NO_LOGIT`.
         """
-        z = torch.cat([self.learner.embed(as_floats(chunk)) for chunk in x.split(CHUNK)])
+        z = mapped(self.learner.embed, x)
         if self.learner.scenario == "task":
             return tuple(self.learner.logits(z, head) for head in range(tasks))
         logits = self.learner.logits(z, 0)

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.data import Task
+from datasets.data import Task, mapped
 from methods import Method, MethodConfig
 from methods.mechanisms.distance import euclidean
 from methods.mechanisms.distillation import frozen_copy
@@ -90,7 +90,7 @@ class GFR(Method):
     def end_task(self, task: Task) -> None:
         rehearsal, self.rehearsal = self.rehearsal, None
         self.teacher.load_state_dict(self.learner.encoder.state_dict())
-        self.gan.fit(Features(self.learner.embeddings(task.train), task.train.y), rehearsal, self.stream)
+        self.gan.fit(Features(mapped(self.learner.embed, task.train.x), task.train.y), rehearsal, self.stream)
         self.health = self._measure(task)
 
     @torch.no_grad()

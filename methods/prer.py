@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.data import CHUNK, Split, Task, as_floats
+from datasets.data import CHUNK, Split, Task, as_floats, mapped
 from methods import ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import DISTANCES, frechet
 from methods.mechanisms.distillation import divergences
@@ -321,7 +321,7 @@ class PRER(Method):
             codes = self.generator.codes(as_floats(x[some])) if self.of_images else x[some]
             health[f"flow_nll/task {t}"] = self._nll(codes, y[some])
         real = task.train.take(slice(0, CHUNK))
-        health[f"flow_nll/task {task.index}"] = self._nll(real.mapped(self.generator.codes), real.y)
+        health[f"flow_nll/task {task.index}"] = self._nll(mapped(self.generator.codes, real.x), real.y)
         return health
 
     def _nll(self, codes: Tensor, y: Tensor) -> float:
@@ -335,12 +335,12 @@ class PRER(Method):
     def examine(self, dev: Sequence[Split]) -> dict[str, float]:
         flow, health = self.generator.flow, {}
         for t, split in enumerate(dev):
-            z = split.mapped(self.generator.codes)
+            z = mapped(self.generator.codes, split.x)
             health[f"dev_nll/task {t}"] = self._nll(z, split.y)
             health[f"round_trip/task {t}"] = float(flow.round_trip(z, split.y).max())
             count = max(len(split), 2 * flow.dimension)
             made = self._embeddings(self._sample(self._in_turns(self.learner.groups[t], count))[0])
-            real = self.learner.embeddings(split)
+            real = mapped(self.learner.embed, split.x)
             health[f"frechet/task {t}"] = frechet(made, real) / max(float(real.var(dim=0).sum()), 1e-12)
         return health
 

@@ -192,7 +192,7 @@ class CodeFlow(nn.Module):
             standardize.initialize(z)
         scale = self.settings.noise * self.deviation * noisy[:, None]
         order = torch.randperm(len(z), device=z.device, generator=stream)
-        held_out = order[: ceil(HELD_OUT * len(z)) if self.settings.early_stopping else 0]
+        held_out = order[: ceil(HELD_OUT * len(z))] if self.settings.early_stopping else None
 
         def loss(index: Tensor) -> Tensor:
             codes = z[index] + scale[index] * torch.randn(len(index), self.dimension, device=z.device, generator=stream)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.data import Split
+from datasets.data import Split, mapped
 from models.code_flow import CodeFlow, FlowSettings
 from models.encoders import Encoder
 
@@ -125,9 +125,9 @@ class FeatureGenerator(nn.Module):
         """
         if self.flow.fits == 0:
             some = torch.randperm(len(real), device=real.y.device, generator=stream)[:MOST_FEATURES]
-            features = real.take(some).mapped(self.encoder.features)
+            features = mapped(self.encoder.features, real.x[some])
             self.subspace.find(features, balanced=isinstance(self.encoder.projection, nn.Linear))
-        z, y = real.mapped(self.codes), real.y
+        z, y = mapped(self.codes, real.x), real.y
         noisy = torch.ones(len(z), device=z.device)
         if replayed is not None:
             z, y = torch.cat((z, replayed[0])), torch.cat((y, replayed[1]))

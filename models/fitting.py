@@ -42,8 +42,7 @@ def minimise(
     modules = nn.ModuleList(modules)
     parameters = list(modules.parameters())
     weights = 1.0 / labels.bincount().clamp(min=1)[labels]
-    judged = held_out is not None and len(held_out) > 0
-    if judged:
+    if held_out is not None:
         weights[held_out] = 0
     per_epoch = ceil(int((weights > 0).sum()) / settings.batch_size)
     steps = settings.epochs * per_epoch if settings.steps is None else settings.steps
@@ -64,7 +63,7 @@ def minimise(
                 schedule.step()
         if not total.isfinite():
             raise FloatingPointError(f"the generator's loss is {float(total)} in epoch {epoch}; lower its lr")
-        if judged:
+        if held_out is not None:
             with torch.no_grad():
                 now = float(loss(held_out))
             if now < least:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.data import CHUNK, Split, as_bytes, concatenate
+from datasets.data import CHUNK, Split, as_bytes, concatenate, mapped
 from models.code_flow import CodeFlow, Condition, ConditioningSettings, FlowSettings
 from models.encoders import Encoder
 from models.fitting import minimise
@@ -113,7 +113,7 @@ class Generator(nn.Module):
             self.decoder = self._new_decoder(self.flow.dimension).to(pool.y.device)
         self._fit_autoencoder(pool, stream)
         noisy = torch.ones(len(pool), device=pool.y.device)  # decoding and encoding took the noise out again
-        self.flow.fit(pool.mapped(self.codes), pool.y, noisy, stream)
+        self.flow.fit(mapped(self.codes, pool.x), pool.y, noisy, stream)
 
     def _fit_autoencoder(self, pool: Split, stream: torch.Generator) -> None:
         reconstruction = RECONSTRUCTION_LOSSES[self.settings.rec_loss]

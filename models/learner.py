@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.data import Split
 from models.encoders import Encoder
 
 Scenario = Literal["task", "class", "domain"]
@@ -55,10 +54,6 @@ class Learner(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> embeddings (B, d)."""
         return self.encoder(x)
-
-    def embeddings(self, split: Split) -> Tensor:
-        """Embeddings (N, d) of all images of a split, without gradients."""
-        return split.mapped(self.embed)
 
     def classes_before(self, task: int) -> tuple[int, ...]:
         """The global class ids of all tasks before the task of index `task`, in their order."""
