@@ -8,8 +8,12 @@ import torch
 import yaml
 
 from datasets.data import Data, Split, Task
+from datasets.tasks import split_by_class
 from main import main
 from methods import Method
+from methods.prer import PRER, Config
+from models import ENCODERS
+from models.learner import HEADS, Learner
 from utils.evaluation import evaluating
 from utils.runner import train_step
 
@@ -50,6 +54,29 @@ SMALL_PRER = {
     "weights": {"er": 1.0},
 }
 """PRER's `method` section, as small as it gets."""
+EMBEDDING = {"replay": {"space": "embedding"}, "weights": {"er": 0.0, "replay": 1.0}, "flow": {"temperature": 1.0}}
+"""Options of PRER's replay of embeddings."""
+GROUPS = [(0, 1), (2, 3), (4, 5)]
+"""Three tasks of the small data."""
+
+
+def merged(tree: dict, changes: dict) -> dict:
+    """The tree with the changes made in it, at any depth."""
+    return {**tree, **{k: merged(tree.get(k, {}), v) if isinstance(v, dict) else v for k, v in changes.items()}}
+
+
+def make_prer(scenario: str = "task", **changes) -> PRER:
+    """A small PRER with changes in its settings."""
+    torch.manual_seed(0)
+    learner = Learner(ENCODERS["paper"]((1, 28, 28), 20), HEADS["paper"](0.0), scenario, GROUPS)
+    stream = torch.Generator().manual_seed(0)
+    return PRER(Config.model_validate(merged(SMALL_PRER, changes)), learner, stream)
+
+
+@pytest.fixture(scope="session")
+def tasks(data: Data) -> list[Task]:
+    """The small data's tasks, in order."""
+    return split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
 
 
 def method_settings(name: str, **options) -> dict:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import CPU, make_data, tensors_of, train
+from conftest import CPU, GROUPS, make_data, tensors_of, train
 from torch.nn import functional as F
 
 from datasets.data import as_floats
@@ -16,7 +16,6 @@ from models.gan import FeatureGAN, FeatureGANSettings, Features
 from models.learner import HEADS, NO_LOGIT, Learner
 from models.vae import VAE, VAESettings
 
-GROUPS = [(0, 1), (2, 3), (4, 5)]
 SCENARIOS = ["task", "class", "domain"]
 SMALL = {
     "dgr": {"fixed_replay": 40, "vae": {"epochs": 2, "batch_size": 16, "latent": 8}},
@@ -30,11 +29,6 @@ def make(name, scenario="class", shape=(1, 28, 28), encoder="mlp", embedding=20,
     learner = Learner(ENCODERS[encoder](shape, embedding), HEADS["linear"](0.0), scenario, GROUPS)
     settings = config.model_validate({"name": name, **SMALL[name], **options})
     return make_method(settings, learner, torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(scope="module")
-def tasks(data):
-    return split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
 
 
 def begun(name, scenario, tasks, index=1, **options):
