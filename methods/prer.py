@@ -240,9 +240,11 @@ class PRER(Method):
         return as_floats(x) if self.of_images else x
 
     def end_task(self, task: Task) -> None:
+        x, y, replayed = None, None, None
+        if task.index > 0:
+            x, y = (self.rehearsal or self._make_up(task.index))[:2]
+            replayed = Split(x, y) if self.of_images else (x, y)
         self.rehearsal = None
-        x, y = self._make_up(task.index)[:2] if task.index > 0 else (None, None)
-        replayed = None if x is None else Split(x, y) if self.of_images else (x, y)
         self.generator.fit(task.train, replayed, self.stream)
         self.health = self._measure(task, x, y)
 
