@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -59,8 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on after the last finished task", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        command = shlex.join(["python", "main.py", *(sys.argv[1:] if arguments is None else arguments)])
+        print(f"\ninterrupted{interruption}; to go on: {command}", file=sys.stderr)
         return 130
 
 

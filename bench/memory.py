@@ -9,16 +9,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from utils.files import write_bytes
 from utils.plots import over_tasks
-from utils.results import finished_seeds, read_pickle, write_bytes
+from utils.results import finished_runs
 
 
 def held(folder: Path) -> tuple[str, list[tuple[int, float]]] | None:
     """The method's name, and (task, millions of numbers held after it) of its first finished seed."""
-    seeds = finished_seeds(folder)
-    if not seeds:
+    runs = finished_runs(folder)
+    if not runs:
         return None
-    results = read_pickle(folder / f"exp_{seeds[0]}" / "final_results.pkl")
+    results = next(iter(runs.values()))
     sums = [memory["learner_parameters"] + memory["method_floats"] for memory in results["memory_by_task"]]
     return results["config"]["method"]["name"], [(task, value / 1e6) for task, value in enumerate(sums)]
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.data import Split, Task
+from models.fitting import Journal
 from models.learner import Learner
 from utils.settings import BadInput, Settings
 
@@ -37,8 +38,10 @@ class ImageGrid(NamedTuple):
 class Method(nn.Module):
     """A continual-learning method: four hooks that the runner calls, each optional. As it stands, it is fine-tuning.
 
-    All its memory is in parameters, buffers or extra state, so that `state_dict()` is the whole truth about it. On the
-    first task nothing of it may change what is learnt: there is no past yet.
+    All its memory is in parameters, buffers or extra state, so that `state_dict()` is the whole truth about it; only
+    what `begin_task` makes and nothing changes before `end_task` may be a plain attribute, since a run that goes on in
+    the middle of a task calls `begin_task` again. On the first task nothing of it may change what is learnt: there is
+    no past yet.
 
     Args:
         config: the validated `method` section.
@@ -46,6 +49,10 @@ class Method(nn.Module):
         stream: random numbers of its own. In `__init__`, `begin_task` and `end_task` torch's global generators are
             isolated as well, and the learner is in evaluation mode; in `loss` and `after_backward` draw from the stream
             only.
+
+    Attributes:
+        journal: for the fits of generators in `end_task`, so that an interrupted one goes on where it was.
+        parts: terms of the last loss, without gradients, for the message when a loss is not finite.
     """
 
     off: ClassVar[dict[str, Any] | None] = {}
@@ -57,7 +64,8 @@ class Method(nn.Module):
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__()
-        self.config, self.stream = config, stream
+        self.config, self.stream, self.journal = config, stream, Journal()
+        self.parts: dict[str, Tensor] = {}
         self.__dict__["learner"] = learner  # past nn.Module's registration: its weights are not ours to save
 
     def begin_task(self, task: Task) -> Task:
@@ -66,8 +74,13 @@ class Method(nn.Module):
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
         """The scalar to minimise for images x (B, C, H, W) in [0, 1] with global class ids y (B,)."""
-        z = self.learner.embed(x)
-        return F.cross_entropy(self.learner.logits(z, task.index), self.learner.columns(y, task.index))
+        return self.current_loss(self.learner.embed(x), y, task)
+
+    def current_loss(self, z: Tensor, y: Tensor, task: Task) -> Tensor:
+        """Cross-entropy of the current batch's embeddings z (B, d)."""
+        loss = F.cross_entropy(self.learner.logits(z, task.index), self.learner.columns(y, task.index))
+        self.parts = {"cross-entropy": loss.detach()}
+        return loss
 
     def after_backward(self) -> None:
         """Called between the backward pass and the optimizer's step: may edit or read gradients."""

@@ -94,10 +94,11 @@ class DGR(Method):
             return super().loss(x, y, task)
         x_old, answers = self.rehearsal.draw(len(y), self.stream)
         z, z_old = self.learner.embed(torch.cat((x, x_old))).split((len(x), len(x_old)))
-        current = F.cross_entropy(self.learner.logits(z, task.index), self.learner.columns(y, task.index))
+        current = self.current_loss(z, y, task)
         past = torch.stack(
             [self._disagreement(self.learner.logits(z_old, head), answer) for head, answer in enumerate(answers)]
         ).mean()
+        self.parts["replay"] = past.detach()
         share = 1 / (task.index + 1) if self.config.share is None else self.config.share
         return share * current + self.config.replay * (1 - share) * past
 
@@ -109,7 +110,7 @@ class DGR(Method):
 
     def end_task(self, task: Task) -> None:
         rehearsal, self.rehearsal = self.rehearsal, None
-        self.vae.fit(task.train.x, None if rehearsal is None else rehearsal.x, self.stream)
+        self.vae.fit(task.train.x, None if rehearsal is None else rehearsal.x, self.stream, self.journal)
         self.health = self._measure(task, rehearsal)
 
     @torch.no_grad()

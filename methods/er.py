@@ -52,7 +52,9 @@ class ER(Method):
         pair = self.learner.embed(stored["x"]), stored["embedding"]
         if self.config.normalize:
             pair = F.normalize(pair[0]), F.normalize(pair[1])
-        return loss + self.config.importance * DISTANCES[self.config.distance](*pair).mean()
+        distance = DISTANCES[self.config.distance](*pair).mean()
+        self.parts["distance"] = distance.detach()
+        return loss + self.config.importance * distance
 
     @torch.no_grad()
     def end_task(self, task: Task) -> None:

@@ -13,7 +13,6 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from datasets.data import Task, mapped
 from methods import Method, MethodConfig
@@ -59,10 +58,11 @@ class GFR(Method):
         self.gan = FeatureGAN(encoder.embedding_dim, len(learner.task_of), config.gan).to(stream.device)
         self.teacher = frozen_copy(learner).encoder
         self.rehearsal: Features | None = None
+        self.register_buffer("distances", torch.zeros(2, device=stream.device))  # of this task: their sum, how many
         self.health: dict[str, float] = {}
 
     def begin_task(self, task: Task) -> Task:
-        self.distance_sum, self.distance_count = torch.zeros((), device=self.stream.device), 0
+        self.distances.zero_()
         if task.index > 0:
             count = self.config.fixed_replay or len(task.train)
             self.rehearsal = self.gan.sample(count, self.learner.classes_before(task.index), self.stream)
@@ -72,32 +72,34 @@ class GFR(Method):
         if self.rehearsal is None:
             return super().loss(x, y, task)
         z = self.learner.embed(x)
-        loss = F.cross_entropy(self.learner.logits(z, task.index), self.learner.columns(y, task.index))
+        loss = self.current_loss(z, y, task)
         if self.config.replay:
             index = torch.randint(len(self.rehearsal.y), (len(y),), device=y.device, generator=self.stream)
             past = self.learner.cross_entropy(self.rehearsal.z[index], self.rehearsal.y[index]).mean()
             share = 1 / (task.index + 1)
+            self.parts["replay"] = past.detach()
             loss = share * loss + self.config.replay * (1 - share) * past
         if self.config.feature_distillation:
             with torch.no_grad():
                 target = self.teacher(x)
             distance = euclidean(z, target).mean()
-            self.distance_sum += distance.detach()
-            self.distance_count += 1
+            self.parts["distance"] = distance.detach()
+            self.distances += torch.stack((self.parts["distance"], torch.ones_like(distance)))
             loss = loss + self.config.feature_distillation * distance
         return loss
 
     def end_task(self, task: Task) -> None:
         rehearsal, self.rehearsal = self.rehearsal, None
         self.teacher.load_state_dict(self.learner.encoder.state_dict())
-        self.gan.fit(Features(mapped(self.learner.embed, task.train.x), task.train.y), rehearsal, self.stream)
+        real = Features(mapped(self.learner.embed, task.train.x), task.train.y)
+        self.gan.fit(real, rehearsal, self.stream, self.journal)
         self.health = self._measure(task)
 
     @torch.no_grad()
     def _measure(self, task: Task) -> dict[str, float]:
         health = {}
-        if self.distance_count:
-            health["feature_distance"] = float(self.distance_sum / self.distance_count)
+        if self.distances[1]:
+            health["feature_distance"] = float(self.distances[0] / self.distances[1])
         for c in self.learner.classes_before(task.index + 1):
             made = self.gan.sample(200, [c], self.stream)
             predicted = self.learner.predict(made.z, int(self.learner.task_of[c]))

@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from datasets.data import Task
 from methods import Method, MethodConfig
@@ -41,10 +40,11 @@ class LwF(Method):
         if task.index == 0 or self.config.alpha == 0:
             return super().loss(x, y, task)
         z = self.learner.embed(x)
-        current = F.cross_entropy(self.learner.logits(z, task.index), self.learner.columns(y, task.index))
+        current = self.current_loss(z, y, task)
         with torch.no_grad():
             z_teacher = self.teacher.embed(x)
         past = past_divergence(self.learner, z, self.teacher, z_teacher, task.index, self.config.temperature)
+        self.parts["distillation"] = past.detach()
         return current + self.config.alpha * past
 
     def end_task(self, task: Task) -> None:

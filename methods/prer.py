@@ -152,6 +152,7 @@ class PRER(Method):
             raise BadInput(f"method.flow: {error}") from error
         self.generator.to(stream.device)
         self.rehearsal: Samples | None = None
+        self.register_buffer("distances", torch.zeros(2, device=stream.device))  # of this task: their sum, how many
         self.columns: Tensor | None = None
         self.health: dict[str, float] = {}
 
@@ -161,7 +162,7 @@ class PRER(Method):
         return self.config.weights.er > 0 or self.config.weights.replay > 0
 
     def begin_task(self, task: Task) -> Task:
-        self.distance_sum, self.distance_count = torch.zeros((), device=self.stream.device), 0
+        self.distances.zero_()
         if task.index > 0 and self.rehearses:
             if not self.of_images:
                 self.generator.freeze()
@@ -206,11 +207,14 @@ class PRER(Method):
 
         logits, columns = self.learner.logits(z, task.index), self.learner.columns(y, task.index)
         current = _mean(F.cross_entropy(logits, columns, reduction="none"), of_new)
+        self.parts = {"cross-entropy": current.detach()}
         distance = _mean(DISTANCES[self.config.regularization.distance](z_old, old.targets), of_old)
-        self.distance_sum += distance.detach()
-        self.distance_count += 1
+        self.parts["distance"] = distance.detach()
+        self.distances += torch.stack((self.parts["distance"], torch.ones_like(distance)))
         held = weights.er * distance if weights.er else 0.0  # no backward pass for nothing
         replayed = weights.replay * _mean(self._replayed(z_old, old), of_old) if weights.replay else 0.0
+        if weights.replay:
+            self.parts["replay"] = replayed.detach()
         if weights.old_tasks is not None:
             return (1 - weights.old_tasks) * current + weights.old_tasks * (held + replayed)
         if weights.replay:
@@ -245,7 +249,7 @@ class PRER(Method):
             x, y = (self.rehearsal or self._make_up(task.index))[:2]
             replayed = Split(x, y) if self.of_images else (x, y)
         self.rehearsal = None
-        self.generator.fit(task.train, replayed, self.stream)
+        self.generator.fit(task.train, replayed, self.stream, self.journal)
         self.health = self._measure(task, x, y)
 
     @torch.no_grad()
@@ -311,8 +315,8 @@ class PRER(Method):
         """
         flow = self.generator.flow
         health = {"redrawn": float(flow.redrawn)}
-        if self.distance_count:
-            health["embedding_distance"] = float(self.distance_sum / self.distance_count)
+        if self.distances[1]:
+            health["embedding_distance"] = float(self.distances[0] / self.distances[1])
         for c in self.learner.classes_before(task.index + 1):
             asked = self._in_turns([c], JUDGED)
             health[f"agreement/class {c}"] = float(

@@ -46,6 +46,7 @@ class Replay(Method):
             return loss
         stored = self.memory.draw(self.config.sample_size or len(y))
         past = self.learner.cross_entropy(self.learner.embed(stored["x"]), stored["y"]).mean()
+        self.parts["replay"] = past.detach()
         return (1 - share) * loss + share * past
 
     def end_task(self, task: Task) -> None:

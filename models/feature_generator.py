@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from datasets.data import Split, mapped
 from models.code_flow import CodeFlow, FlowSettings
 from models.encoders import Encoder
+from models.fitting import Journal
 
 SMALLEST_SHARE = 1e-2
 """Floor under a direction's deviation, relative to the largest, where directions are balanced."""
@@ -112,13 +113,20 @@ class FeatureGenerator(nn.Module):
             layer.bias += was - layer.weight @ subspace.mean
         subspace.activate()
 
-    def fit(self, real: Split, replayed: tuple[Tensor, Tensor] | None, stream: torch.Generator) -> None:
+    def fit(
+        self,
+        real: Split,
+        replayed: tuple[Tensor, Tensor] | None,
+        stream: torch.Generator,
+        journal: Journal | None = None,
+    ) -> None:
         """Learn the features of the images `real`, and keep what was made up before, every class with the same weight.
 
         Args:
             real: the task's images.
             replayed: codes (M, dimension) and classes (M,) made up; None on the first task.
             stream: draws batches and noise.
+            journal: lets an interrupted fit go on.
 
         Raises:
             FloatingPointError: the likelihood is not finite.
@@ -132,4 +140,4 @@ class FeatureGenerator(nn.Module):
         if replayed is not None:
             z, y = torch.cat((z, replayed[0])), torch.cat((y, replayed[1]))
             noisy = torch.cat((noisy, torch.zeros(len(replayed[1]), device=z.device)))
-        self.flow.fit(z, y, noisy, stream)
+        self.flow.fit(z, y, noisy, stream, journal)

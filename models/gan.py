@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flows.transforms import Standardize
+from models.fitting import Journal
 from utils.settings import Settings
 
 
@@ -65,13 +66,16 @@ class FeatureGAN(nn.Module):
         y = torch.tensor(tuple(classes), device=device)[torch.arange(n, device=device) % len(classes)]
         return Features(self.standardize.inverse(self._make(y, stream))[0], y)
 
-    def fit(self, real: Features, replayed: Features | None, stream: torch.Generator) -> None:
+    def fit(
+        self, real: Features, replayed: Features | None, stream: torch.Generator, journal: Journal | None = None
+    ) -> None:
         """Learn the embeddings of a task, and keep those made up for the classes before, every class the same weight.
 
         Args:
             real: of the task's images.
             replayed: made up before; None on the first task.
             stream: draws batches and noise.
+            journal: lets an interrupted fit go on.
         """
         settings = self.settings
         pool = real if replayed is None else Features(*(torch.cat(both) for both in zip(real, replayed, strict=True)))
@@ -83,7 +87,8 @@ class FeatureGAN(nn.Module):
             torch.optim.Adam(part.parameters(), lr=settings.lr, betas=(0.5, 0.9), fused=True)
             for part in (self.generator, self.critic)
         )
-        for _ in range(settings.epochs):
+
+        def one_epoch(_: int) -> None:
             order = torch.multinomial(weights, count, replacement=True, generator=stream)
             for indices in order.split(turn):
                 for index in indices.split(settings.batch_size):
@@ -94,6 +99,9 @@ class FeatureGAN(nn.Module):
                 y = pool.y[index]
                 (-self._judge(self._make(y, stream), y).mean()).backward()
                 generator_optimizer.step()
+
+        parts = {"networks": self, "generator_optimizer": generator_optimizer, "critic_optimizer": critic_optimizer}
+        (journal or Journal()).run(one_epoch, settings.epochs, parts, stream)
 
     def _critic_loss(self, z: Tensor, y: Tensor, stream: torch.Generator) -> Tensor:
         """The critic's loss () on standardized embeddings z (B, d) of classes y (B,), and as many made-up ones."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from datasets.data import CHUNK, Split, as_bytes, concatenate, mapped
 from models.code_flow import CodeFlow, Condition, ConditioningSettings, FlowSettings
 from models.encoders import Encoder
-from models.fitting import minimise
+from models.fitting import Journal, minimise
 from utils.settings import AnyCase, Settings
 
 
@@ -100,7 +100,7 @@ class Generator(nn.Module):
         chunks = zip(codes.split(CHUNK), y.split(CHUNK), strict=True)
         return Generated(Split(torch.cat([as_bytes(self.decode(*chunk).sigmoid()) for chunk in chunks]), y), codes)
 
-    def fit(self, real: Split, replayed: Split | None, stream: torch.Generator) -> None:
+    def fit(self, real: Split, replayed: Split | None, stream: torch.Generator, journal: Journal | None = None) -> None:
         """Learn the images of `real`, and keep those of `replayed`, every class with the same weight.
 
         First decoder and projection by reconstruction, then the flow on the codes by maximum likelihood.
@@ -111,11 +111,11 @@ class Generator(nn.Module):
         pool = real if replayed is None else concatenate(real, replayed)
         if self.flow.fits > 0 and self.settings.reset:
             self.decoder = self._new_decoder(self.flow.dimension).to(pool.y.device)
-        self._fit_autoencoder(pool, stream)
+        self._fit_autoencoder(pool, stream, journal)
         noisy = torch.ones(len(pool), device=pool.y.device)  # decoding and encoding took the noise out again
-        self.flow.fit(mapped(self.codes, pool.x), pool.y, noisy, stream)
+        self.flow.fit(mapped(self.codes, pool.x), pool.y, noisy, stream, journal)
 
-    def _fit_autoencoder(self, pool: Split, stream: torch.Generator) -> None:
+    def _fit_autoencoder(self, pool: Split, stream: torch.Generator, journal: Journal | None) -> None:
         reconstruction = RECONSTRUCTION_LOSSES[self.settings.rec_loss]
         parts = [part for part in (self.projection, self.decoder, self.condition) if part is not None]
 
@@ -123,7 +123,7 @@ class Generator(nn.Module):
             x, y = pool.batch(index)
             return reconstruction(self.decode(self.codes(x), y), x, self.log_deviation)
 
-        minimise(loss, [*parts, nn.ParameterList([self.log_deviation])], pool.y, self.settings, stream)
+        minimise(loss, [*parts, nn.ParameterList([self.log_deviation])], pool.y, self.settings, stream, journal)
 
 
 def _mse(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:

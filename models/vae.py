@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from datasets.data import CHUNK, as_bytes, as_floats
 from models.encoders import Encoder
+from models.fitting import Journal
 from utils.settings import Settings
 
 
@@ -77,13 +78,16 @@ class VAE(nn.Module):
         codes = torch.randn(n, self.settings.latent, device=device, generator=stream)
         return torch.cat([as_bytes(self.decoder(chunk).sigmoid()) for chunk in codes.split(CHUNK)])
 
-    def fit(self, real: Tensor, replayed: Tensor | None, stream: torch.Generator) -> None:
+    def fit(
+        self, real: Tensor, replayed: Tensor | None, stream: torch.Generator, journal: Journal | None = None
+    ) -> None:
         """Learn the images `real` of a task, and keep those that `replayed` stand for, every task with the same weight.
 
         Args:
             real: the task's images, uint8 (N, C, H, W).
             replayed: images made up for all tasks before, uint8 (M, C, H, W); None on the first.
             stream: draws batches and noise.
+            journal: lets an interrupted fit go on.
         """
         settings, steps = self.settings, ceil(len(real) / self.settings.batch_size)
         weights = torch.full((len(real),), 1 / len(real), device=real.device)
@@ -93,17 +97,22 @@ class VAE(nn.Module):
             images, weights = torch.cat((real, replayed)), torch.cat((weights, past))
         optimizer = torch.optim.Adam(self.parameters(), lr=settings.lr, fused=True)
         horizon = max(1, settings.epochs * steps)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, horizon) if settings.annealing else None
-        self.train()  # for encoders with batch normalisation
-        for _ in range(settings.epochs):
+        parts = {"networks": self, "optimizer": optimizer}
+        if settings.annealing:
+            parts["schedule"] = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, horizon)
+
+        def one_epoch(_: int) -> None:
             order = torch.multinomial(weights, steps * settings.batch_size, replacement=True, generator=stream)
             for index in order.split(settings.batch_size):
                 reconstruction, divergence = self.negative_elbo(as_floats(images[index]), stream)
                 optimizer.zero_grad()
                 (reconstruction + divergence).mean().backward()
                 optimizer.step()
-                if schedule is not None:
-                    schedule.step()
+                if settings.annealing:
+                    parts["schedule"].step()
+
+        self.train()  # for encoders with batch normalisation
+        (journal or Journal()).run(one_epoch, settings.epochs, parts, stream)
         self.eval()
         self.fits += 1
 

@@ -15,7 +15,7 @@ from methods.prer import PRER, Config
 from models import ENCODERS
 from models.learner import HEADS, Learner
 from utils.evaluation import evaluating
-from utils.runner import train_step
+from utils.training import train_step
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from utils.results import read_pickle
+from utils.files import Damaged, read_pickle, write_pickle
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,7 +45,9 @@ def test_the_results_folder_is_as_documented(results):
     there = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
     expected = {"config.yml", "final_score.log", "final_score.json"}
     for seed in (0, 2):
-        expected |= {f"exp_{seed}/{name}" for name in ("experiment.log", "final_results.pkl", "state.pt")}
+        expected |= {
+            f"exp_{seed}/{name}" for name in ("experiment.log", "final_results.pkl", "state.pt", "state.pt.previous")
+        }
         expected |= {f"exp_{seed}/models/task_{t}.pt" for t in range(5)}
         expected |= {f"exp_{seed}/results/task_{t}.pkl" for t in range(5)}
         expected |= {
@@ -97,13 +99,11 @@ def test_checkpoints_are_plain_weights_that_give_the_recorded_accuracy(results, 
 
 
 def test_pickles_hold_builtins_only_and_others_are_refused(results, tmp_path):
-    import pickle
-
     plain = read_pickle(results / "exp_0" / "final_results.pkl")
     assert plain["seed"] == 0 and plain["tasks"] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert len(plain["epochs"]) == 5 and set(plain["epochs"][0][0]) == {"loss", "accuracy"}
-    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Path("x")))
-    with pytest.raises(pickle.UnpicklingError, match="refused"):
+    write_pickle(tmp_path / "evil.pkl", Path("x"))
+    with pytest.raises(Damaged, match="refused"):
         read_pickle(tmp_path / "evil.pkl")
 
 
@@ -209,10 +209,10 @@ def test_ctrl_c_ends_with_one_line_and_is_resumable(small, run, capsys, monkeypa
 
     monkeypatch.setattr(Run, "_learn", interrupted)
     assert run(small) == 130
-    assert capsys.readouterr().err.strip().startswith("interrupted; run the same command again")
+    assert capsys.readouterr().err.strip().startswith("interrupted; to go on: python main.py")
     monkeypatch.undo()
     assert run(small) == 0
-    assert "going on after task 0" in (tmp_path / "results" / "exp_0" / "experiment.log").read_text()
+    assert "going on in task 1" in (tmp_path / "results" / "exp_0" / "experiment.log").read_text()
 
 
 @pytest.mark.parametrize("way", ["option", "environment", "config"])

@@ -10,9 +10,10 @@ from methods import Method, find, known
 from utils.build import SCHEDULES, build_learner, build_optimizer, build_tasks
 from utils.config import Config, load
 from utils.evaluation import accuracy, confusion, evaluating
-from utils.results import read_pickle
-from utils.runner import Run, batches
+from utils.files import read_pickle
+from utils.runner import Run
 from utils.seeding import Streams, generator, isolated
+from utils.training import batches
 
 
 @pytest.fixture
@@ -33,8 +34,14 @@ def weights(run: Run) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in run.learner.parameters()])
 
 
-def finished(config, data, seed=0) -> Run:
+def started(config, data, seed=0) -> Run:
     run = Run(config, data, seed, CPU)
+    run.folder.path.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def finished(config, data, seed=0) -> Run:
+    run = started(config, data, seed)
     run()
     return run
 
@@ -128,7 +135,7 @@ def test_an_interrupted_seed_goes_on_to_the_same_bits(config, data, name, after,
         return made.model_copy(update={"method": find(name)[1].model_validate(method)})
 
     whole = finished(experiment("whole"), data)
-    broken = Run(experiment("broken"), data, 0, CPU)
+    broken = started(experiment("broken"), data)
     learn = broken._learn
 
     def until(task):
@@ -149,7 +156,7 @@ def test_an_interrupted_seed_goes_on_to_the_same_bits(config, data, name, after,
 
 def test_selection_on_dev_keeps_the_best_epoch_s_weights(config, data, monkeypatch):
     """The original kept the best weights by reference, so that restoring them did nothing; and chose on test data."""
-    from utils import runner
+    from utils import training
 
     run = Run(config(train__selection="dev", train__epochs=4, scenario__dev_split=0.25), data, 0, CPU)
     snapshots, given = [], iter([0.3, 0.9, 0.9, 0.1])
@@ -159,7 +166,7 @@ def test_selection_on_dev_keeps_the_best_epoch_s_weights(config, data, monkeypat
         snapshots.append(copy.deepcopy(method.learner.state_dict()))
         return next(given)
 
-    monkeypatch.setattr(runner, "accuracy", watched)
+    monkeypatch.setattr(training, "accuracy", watched)
     run.results["epochs"] = []
     run._learn(run.tasks[0])
     kept = run.learner.state_dict()
@@ -229,9 +236,10 @@ def test_the_program_loads_what_it_wrote(small, run, tmp_path):
 
 
 def test_an_optimizer_that_is_not_reset_keeps_its_moments_and_starts_each_task_at_the_full_rate(config, data):
-    run = Run(config(train__reset_optimizer=False, train__schedule="cosine"), data, 0, CPU)
+    run = started(config(train__reset_optimizer=False, train__schedule="cosine"), data)
     run.results["epochs"], optimizer = [], run.optimizer
     run._learn(run.tasks[0])
+    run._task_is_over(1)
     moment = next(iter(optimizer.state.values()))["exp_avg"].clone()
     rates, learn = [], run.method.after_backward
     run.method.after_backward = lambda: (rates.append(run.optimizer.param_groups[0]["lr"]), learn())
@@ -269,7 +277,7 @@ def test_batch_normalisation_is_left_alone_by_hooks_and_evaluation(config, data,
         update={"model": experiment.model.model_copy(update={"encoder": "slim_resnet18"})}
     )
     method = find("prer")[1].model_validate(method_settings("prer", plot=True))
-    run = Run(experiment.model_copy(update={"method": method}), data, 0, CPU)
+    run = started(experiment.model_copy(update={"method": method}), data)
     run.results |= run._initial_scores()
     run._learn(run.tasks[0])
     before = copy.deepcopy(run.learner.state_dict())

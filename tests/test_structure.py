@@ -18,12 +18,21 @@ LAYERS = [
     ["main"],
     ["utils.launch"],
     ["utils.runner"],
+    ["utils.training"],
     ["utils.build", "utils.results"],
     ["utils.config", "utils.plots", "utils.evaluation"],
     ["methods"],
     ["models"],
     ["datasets", "flows"],
-    ["utils.metrics", "utils.original", "utils.progress", "utils.seeding", "utils.settings"],
+    [
+        "utils.files",
+        "utils.metrics",
+        "utils.original",
+        "utils.progress",
+        "utils.seeding",
+        "utils.settings",
+        "utils.signals",
+    ],
 ]
 """From top to bottom: a module imports only from layers below its own, or its own package."""
 

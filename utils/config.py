@@ -77,7 +77,9 @@ class TrainConfig(Settings):
     device: Annotated[str, AnyCase] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto (CUDA where there is one), cpu, cuda, cuda:1"""
     save: bool = True
-    """write checkpoints and results after each task"""
+    """write checkpoints, and results after each task; no: an interrupted seed starts again"""
+    checkpoint_minutes: float = Field(1.0, ge=0)
+    """save: so often inside a task; 0: after every epoch, of a generator's fit too"""
     load: bool = True
     """go on from what is in save_path; no: move it aside and start again"""
     save_path: str | None = None
@@ -104,8 +106,8 @@ class Config(Settings):
     @property
     def identity(self) -> dict[str, Any]:
         """The dotted keys that decide the numbers: two runs with the same may share a results folder."""
-        ignored = {f"train.{key}" for key in ("experiments", "device", "save", "load", "save_path")}
-        ignored |= {"scenario.data_root", "method.plot"}
+        of_train = ("experiments", "device", "save", "checkpoint_minutes", "load", "save_path")
+        ignored = {"scenario.data_root", "method.plot", *(f"train.{key}" for key in of_train)}
         return {key: value for key, value in flatten(self.dump()).items() if key not in ignored}
 
     def dump(self) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -24,6 +24,7 @@ from utils.progress import bar, log, logging_to
 from utils.runner import Run
 from utils.seeding import generator
 from utils.settings import BadInput
+from utils.signals import Stop, listening
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,18 @@ def launch(options: Namespace) -> int:
     if options.check:
         print("\n".join(_explain(experiment) for experiment in experiments))
         return 0
-    for step in (results.check_folder, results.prepare):  # all are checked before the first is touched
-        for experiment in experiments:
-            with _naming(experiment.path):
-                step(experiment.config, options.restart)
-    return max(_run(experiment) for experiment in experiments)
+    with ExitStack() as locks:
+        steps: tuple[Callable[[Config], None], ...] = (  # each for all of them before the next: nothing is half done
+            lambda config: results.check_folder(config, options.restart),
+            lambda config: locks.enter_context(results.locked(config.save_path)),
+            lambda config: results.prepare(config, options.restart),
+        )
+        for step in steps:
+            for experiment in experiments:
+                with _naming(experiment.path):
+                    step(experiment.config)
+        stop = locks.enter_context(listening())
+        return max(_run(experiment, stop) for experiment in experiments)
 
 
 @contextmanager
@@ -122,32 +130,48 @@ def _explain(experiment: Experiment) -> str:
     return "\n".join(lines)
 
 
-def _run(experiment: Experiment) -> int:
-    """Run the seeds that are not finished; returns 1 if one failed."""
-    config, failed = experiment.config, 0
-    finished = results.finished_seeds(config.save_path)
+def _run(experiment: Experiment, stop: Stop) -> int:
+    """Run the seeds that are not finished; returns 1 if one failed, or if results could not be written."""
+    config, failed, score = experiment.config, 0, None
+    finished = results.finished_runs(config.save_path)
     progress = bar(len(experiment.seeds), str(config.save_path), 0, "seed")
     for seed in experiment.seeds:
         if seed in finished:
             print(f"seed {seed}: finished before, its results are kept")
         else:
-            failed |= _run_seed(experiment, seed)
+            failed |= _run_seed(experiment, seed, stop)
         progress.update()
+        try:
+            score = results.write_final_score(config)
+        except OSError as error:
+            print(f"{config.save_path}: {_reason(error)}", file=sys.stderr)
+            failed = 1
     progress.close()
-    score = results.write_final_score(config)
     if score:
         print(f"\n{score.read_text()}\n{score}")
     return failed
 
 
-def _run_seed(experiment: Experiment, seed: int) -> int:
+def _run_seed(experiment: Experiment, seed: int, stop: Stop) -> int:
     folder = results.RunFolder(experiment.config.save_path, seed)
-    with logging_to(folder.log, f"seed {seed}: "):
-        try:
-            Run(experiment.config, experiment.data, seed, experiment.device)()
-        except Exception as error:  # the boundary of a seed: the others go on
-            log.debug("failed", exc_info=True)
-            line = (str(error).splitlines() or [""])[0]
-            print(f"seed {seed} failed: {type(error).__name__}: {line} (whole story: {folder.log})", file=sys.stderr)
-            return 1
+    try:
+        with logging_to(folder.log, f"seed {seed}: "):
+            try:
+                Run(experiment.config, experiment.data, seed, experiment.device, stop)()
+            except Exception:
+                log.debug("failed", exc_info=True)
+                raise
+    except Exception as error:  # the boundary of a seed: the others go on
+        print(f"seed {seed} failed: {_reason(error)} (whole story: {folder.log})", file=sys.stderr)
+        return 1
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """One line: what went wrong, what is lost, how to go on."""
+    line = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    if isinstance(error, OSError):
+        return f"{line}; what was saved before is kept: make it possible to write there, and run the same command again"
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in line:
+        return f"out of memory ({line}); lower train.batch_size, the method's batch sizes or its fixed_replay"
+    return line

@@ -15,6 +15,11 @@ EPOCH = logging.DEBUG if sys.stderr.isatty() else logging.INFO
 """Level of an epoch's line: on a terminal the bars show it."""
 
 
+class _File(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A log that cannot be written (disk full, folder gone) must not hide why: the run fails at its next file."""
+
+
 class _Screen(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
@@ -24,8 +29,8 @@ class _Screen(logging.Handler):
 @contextmanager
 def logging_to(path: Path, prefix: str) -> Iterator[None]:
     """Inside, the log goes to the file, with time, and to the screen behind `prefix`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file, screen = logging.FileHandler(path, encoding="utf-8"), _Screen()
+    path.parent.mkdir(exist_ok=True)
+    file, screen = _File(path, encoding="utf-8"), _Screen()
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     screen.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
     screen.setLevel(logging.INFO)

@@ -1,20 +1,32 @@
-"""The results folder: the only place that writes it. Every write is whole or not at all; results are plain data."""
+"""The results folder: what is where in it. Every write is whole or not at all; results are plain data."""
 
-import io
 import itertools
 import json
 import os
-import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from utils import metrics
 from utils.config import Config
 from utils.config import load as load_config
+from utils.files import (
+    Damaged,
+    previous,
+    read_checkpoint,
+    read_pickle,
+    write_checkpoint,
+    write_pickle,
+    write_tensors,
+    write_text,
+)
+from utils.progress import log
 from utils.settings import BadInput
 
 SCORES = (
@@ -27,49 +39,6 @@ SCORES = (
     "LastBackwardTransfer",
     "F1",
 )
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole, or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """The same for text."""
-    write_bytes(path, text.encode())
-
-
-def write_pickle(path: Path, plain: object) -> None:
-    """The same for a pickle of builtins."""
-    write_bytes(path, pickle.dumps(plain, protocol=4))
-
-
-def write_tensors(path: Path, state: dict[str, Any]) -> None:
-    """The same for what `torch.load(weights_only=True)` reads."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-class _BuiltinsOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> object:
-        raise pickle.UnpicklingError(f"refused to load {module}.{name}: results hold builtins only")
-
-
-def read_pickle(path: Path) -> Any:
-    """Read a pickle of builtins; anything else in it is refused (pickle.UnpicklingError)."""
-    with path.open("rb") as file:
-        return _BuiltinsOnly(file).load()
 
 
 class RunFolder:
@@ -85,17 +54,58 @@ class RunFolder:
         """Where a figure goes."""
         return self.path / "plots" / f"{name}.png"
 
-    def save_task(self, task: int, state: dict[str, Any]) -> None:
-        """After a task: its weights, the results so far, and all that is needed to go on from here."""
-        write_tensors(self.path / "models" / f"task_{task}.pt", state["learner"])
-        write_pickle(self.path / "results" / f"task_{task}.pkl", state["results"])
-        write_tensors(self.state, state)
+    def save_task(self, task: int, learner: dict[str, torch.Tensor], results: dict[str, Any]) -> None:
+        """After a task: its weights, and the results so far."""
+        write_tensors(self.path / "models" / f"task_{task}.pt", learner)
+        write_pickle(self.path / "results" / f"task_{task}.pkl", results)
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """All that is needed to go on from here; the state before stays beside it."""
+        write_checkpoint(self.state, state)
 
     def load_state(self, device: torch.device) -> dict[str, Any] | None:
-        """What the last `save_task` saved, or None."""
-        if not self.state.exists():
+        """The last state that was saved whole, or None; a damaged one is reported and passed over."""
+        for path in (self.state, previous(self.state)):
+            try:
+                return read_checkpoint(path, device)
+            except FileNotFoundError:
+                continue
+            except Damaged as error:
+                log.warning("%s; going on from what was saved before it", error)
+        return None
+
+    def results(self) -> dict[str, Any] | None:
+        """The final results; None if there are none, or if they are damaged, which is reported."""
+        try:
+            return read_pickle(self.final)
+        except FileNotFoundError:
             return None
-        return torch.load(self.state, map_location=device, weights_only=True)
+        except Damaged as error:
+            log.warning("%s; they are made again", error)
+            return None
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Inside, no other process runs on this results folder. The lock ends with the process, however that ends.
+
+    Raises:
+        BadInput: another one does, or the folder beside which the lock lies cannot be written.
+    """
+    try:
+        file = root.with_name(f".{root.name}.lock")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        lock = FileLock(file, blocking=False)
+        lock.acquire()
+    except Timeout as error:
+        raise BadInput(f"train.save_path: another process runs on {root}; wait for it, or choose another") from error
+    except OSError as error:
+        raise BadInput(f"train.save_path: {root} cannot be made ({error}); choose another") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_folder(config: Config, restart: bool) -> None:
@@ -123,6 +133,7 @@ def prepare(config: Config, restart: bool) -> None:
         if root.exists() and (restart or not config.train.load):
             aside = (root.with_name(f"{root.name}.old-{i}") for i in itertools.count(1))
             root.rename(next(path for path in aside if not path.exists()))
+        root.mkdir(exist_ok=True)
         write_text(root / "config.yml", yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise BadInput(f"train.save_path: {root} cannot be written ({error}); choose another") from error
@@ -139,15 +150,17 @@ def _check_same(new: Config, old: Config) -> None:
         )
 
 
-def finished_seeds(root: Path) -> list[int]:
-    """The seeds with final results, in order."""
-    return sorted(int(file.parent.name.removeprefix("exp_")) for file in root.glob("exp_*/final_results.pkl"))
+def finished_runs(root: Path) -> dict[int, dict[str, Any]]:
+    """Seed -> final results of all seeds that have them, in order."""
+    seeds = sorted(int(folder.name[4:]) for folder in root.glob("exp_*") if folder.name[4:].isdecimal())
+    runs = {seed: RunFolder(root, seed).results() for seed in seeds}
+    return {seed: run for seed, run in runs.items() if run is not None}
 
 
 def write_final_score(config: Config) -> Path | None:
     """final_score.json and final_score.log of all finished seeds; returns the path of the log, None without a seed."""
     root = config.save_path
-    runs = [read_pickle(RunFolder(root, seed).final) for seed in finished_seeds(root)]
+    runs = list(finished_runs(root).values())
     if not runs:
         return None
     score = _final_score(config, runs)

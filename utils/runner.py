@@ -5,58 +5,42 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
-from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from datasets.data import Data, Split, Task
-from methods import Method
+from models.fitting import Journal
 from utils import metrics, plots
-from utils.build import SCHEDULES, build_learner, build_method, build_optimizer, build_tasks
+from utils.build import build_learner, build_method, build_optimizer, build_tasks
 from utils.config import Config, flatten
 from utils.evaluation import accuracy, confusion, evaluating, numbers_held, scored_part
-from utils.progress import EPOCH, bar, log
-from utils.results import RunFolder, write_bytes, write_pickle
+from utils.files import write_bytes, write_pickle
+from utils.progress import bar, log
+from utils.results import RunFolder
 from utils.seeding import Streams, isolated, preserved
-
-
-class TrainingFailed(Exception):
-    """A seed cannot go on; the message says where and why."""
-
-
-def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, task: Task) -> Tensor:
-    """One step on images x (B, C, H, W) in [0, 1] with labels y (B,); returns the loss, not waiting for its value."""
-    optimizer.zero_grad()
-    loss = method.loss(x, y, task)
-    loss.backward()
-    method.after_backward()
-    optimizer.step()
-    return loss.detach()
-
-
-def batches(split: Split, size: int, stream: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over a split in random order: images (B, C, H, W) in [0, 1] and labels (B,)."""
-    order = torch.randperm(len(split), generator=stream, device=split.y.device)
-    for index in order.split(size):
-        yield split.batch(index)
+from utils.signals import Interrupted, Stop
+from utils.training import Training
 
 
 class Run:
     """One seed of an experiment: its parts, and its results so far (plain data)."""
 
-    def __init__(self, config: Config, data: Data, seed: int, device: torch.device) -> None:
-        self.config, self.seed, self.device = config, seed, device
+    def __init__(self, config: Config, data: Data, seed: int, device: torch.device, stop: Stop | None = None) -> None:
+        self.config, self.seed, self.device, self.stop = config, seed, device, stop or Stop()
         self.streams = Streams(seed, device)
         self.tasks = build_tasks(config, data, seed, device)
         self.learner = build_learner(config, data, self.tasks, seed)
         self.method = build_method(config, self.learner, self.streams["method"])
+        self.method.journal = Journal(self._keep_if_due)
         self.optimizer = build_optimizer(config.train, self.learner)
         self.folder = RunFolder(config.save_path, seed)
+        self.saved: dict[str, Any] = {"tasks_done": 0, "before": None, "training": None, "position": None, "fits": None}
+        self.saved_at = time.monotonic()
+        self.training: Training | None = None  # while it goes on
         self.seconds: dict[str, float] = defaultdict(float)
+        self.began: dict[str, float] = {}  # what is being timed
         self.steps = 0
         self.results: dict[str, Any] = {
             "seed": seed,
@@ -69,19 +53,26 @@ class Run:
         }
 
     def __call__(self) -> dict[str, Any]:
-        """Run what is left of the seed; returns its results."""
+        """Run what is left of the seed; returns its results.
+
+        Raises:
+            Interrupted: it was asked to stop, and has saved where it is.
+            TrainingFailed: something is not finite.
+            OSError: the results folder cannot be written any more.
+        """
         with self._timed("total_s"):
-            start = self._resume()
-            if start == 0:
+            if not self._resume():
                 self._describe()
                 self.results |= self._initial_scores()
+                self._task_is_over(0)
+            start = self.saved["tasks_done"]
             tasks = bar(len(self.tasks), f"seed {self.seed}", 1, "task")
             tasks.update(start)
             for task in self.tasks[start:]:
                 self._learn(task)
                 self._score(task)
                 self._draw(task)
-                self._save(task)
+                self._task_is_over(task.index + 1)
                 tasks.update()
             tasks.close()
             self._draw_scores()
@@ -91,55 +82,32 @@ class Run:
         return self.results
 
     def _learn(self, task: Task) -> None:
+        """Hooks and steps of one task; of an interrupted one, what had not been done."""
+        config = self.config.train
         with self._timed("method_s"), self._hook():
-            training = self.method.begin_task(task)
+            training_task = self.method.begin_task(task)
+        if config.reset_optimizer:
+            self.optimizer = build_optimizer(config, self.learner)
+        watched = task.dev or scored_part(task.train)
+        self.training = Training(config, self.method, self.optimizer, training_task, watched, self.streams["order"])
+        if self.saved["training"] is not None:
+            self._restore(self.saved["training"])
+            self.training.load_state_dict(self.saved["position"])
         with self._timed("train_s"):
-            self.results["epochs"].append(self._train(training, task.dev or scored_part(task.train)))
+            history = self.training.run(self._keep_if_due)
+        steps = self.training.steps
+        self._training_is_over()
         with self._timed("method_s"), self._hook():
-            self.method.end_task(training)
+            self.method.journal.begin(self.saved["fits"])
+            self.method.end_task(training_task)
+        self.steps += steps
+        self.results["epochs"].append(history)
 
     @contextmanager
     def _hook(self) -> Iterator[None]:
         """Inside, the method may draw any random number, and finds the learner in evaluation mode."""
         with isolated(self.streams["method"]), evaluating(self.learner):
             yield
-
-    def _train(self, task: Task, watched: Split) -> list[dict[str, float]]:
-        """Train on one task; returns each epoch's mean loss, and accuracy on the split `watched` after it."""
-        config = self.config.train
-        if config.reset_optimizer:
-            self.optimizer = build_optimizer(config, self.learner)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.lr  # the last task's schedule may have brought it down
-        per_epoch = ceil(len(task.train) / config.batch_size)
-        steps = config.steps or config.epochs * per_epoch
-        schedule = SCHEDULES[config.schedule](self.optimizer, steps)
-        best, best_state, history = -1.0, None, []
-        progress = bar(ceil(steps / per_epoch), f"task {task.index}", 2, "epoch")
-        self.learner.train()
-        for epoch in range(ceil(steps / per_epoch)):
-            total, count = torch.zeros((), device=self.device), min(per_epoch, steps - epoch * per_epoch)
-            for x, y in islice(batches(task.train, config.batch_size, self.streams["order"]), count):
-                total += train_step(self.method, self.optimizer, x, y, task)
-                schedule.step()
-            self.steps += count
-            loss = float(total) / count
-            if not np.isfinite(loss):
-                raise TrainingFailed(
-                    f"task {task.index}, epoch {epoch}: the loss is {loss}; lower train.lr or the method's weights"
-                )
-            history.append({"loss": loss, "accuracy": accuracy(self.method, watched, task.index)})
-            progress.set_postfix_str(f"loss {loss:.4f}, accuracy {history[-1]['accuracy']:.4f}")
-            progress.update()
-            log.log(
-                EPOCH, "task %d epoch %d: loss %.4f, accuracy %.4f", task.index, epoch, loss, history[-1]["accuracy"]
-            )
-            if config.selection == "dev" and history[-1]["accuracy"] > best:
-                best, best_state = history[-1]["accuracy"], copy.deepcopy(self.learner.state_dict())
-        progress.close()
-        if best_state is not None:
-            self.learner.load_state_dict(best_state)
-        return history
 
     def _initial_scores(self) -> dict[str, Any]:
         """Accuracy of the untrained classifier on every task, and room for what follows."""
@@ -206,34 +174,68 @@ class Run:
             "memory": self.results["memory_by_task"][-1],
         }
 
-    def _save(self, task: Task) -> None:
-        if not self.config.train.save:
-            return
-        state = {
-            "tasks_done": task.index + 1,
-            "learner": self.learner.state_dict(),
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "streams": self.streams.state_dict(),
-            "steps": self.steps,
-            "seconds": dict(self.seconds),
-            "results": self.results,
-        }
-        self.folder.save_task(task.index, state)
+    def _snapshot(self) -> dict[str, Any]:
+        """Everything that is learnt or drawn from, as it is now."""
+        parts = {"learner": self.learner, "method": self.method, "optimizer": self.optimizer, "streams": self.streams}
+        return {name: part.state_dict() for name, part in parts.items()}
 
-    def _resume(self) -> int:
-        """Go back to where the last finished task was saved; returns how many tasks are done."""
+    def _restore(self, snapshot: dict[str, Any]) -> None:
+        """Let everything be as it was when the snapshot was taken."""
+        self.learner.load_state_dict(snapshot["learner"])
+        self.method.load_state_dict(snapshot["method"])
+        self.optimizer.load_state_dict(snapshot["optimizer"])
+        self.streams.load_state_dict({name: value.cpu() for name, value in snapshot["streams"].items()})
+
+    def _keep_if_due(self, epoch_over: bool = True) -> None:
+        """After a step, or an epoch of a generator's fit: save if it is time; save and end if that was asked for."""
+        config, minutes = self.config.train, (time.monotonic() - self.saved_at) / 60
+        due = minutes >= config.checkpoint_minutes if config.checkpoint_minutes else epoch_over
+        if config.save and (due or self.stop.requested):
+            if self.training is None:
+                self.saved["fits"] = self.method.journal.state()
+            else:
+                self.training.check_weights()  # what is saved is sound
+                self.saved |= {"training": self._snapshot(), "position": self.training.state_dict()}
+            self._write_state()
+        if self.stop.requested:
+            raise Interrupted(f" by {self.stop.requested}")
+
+    def _training_is_over(self) -> None:
+        """From now on the end of the task goes on; what it began with is kept for a run that resumes in it."""
+        if self.config.train.save:
+            self.saved |= copy.deepcopy({"training": self._snapshot(), "position": self.training.state_dict()})
+        self.training = None
+
+    def _task_is_over(self, tasks_done: int) -> None:
+        """Save what the next task begins with."""
+        self.saved = {"tasks_done": tasks_done, "before": None, "training": None, "position": None, "fits": None}
+        if self.config.train.save:
+            self.saved["before"] = copy.deepcopy(self._snapshot())
+            if tasks_done:  # before the state says that the task is over
+                self.folder.save_task(tasks_done - 1, self.saved["before"]["learner"], self.results)
+            self._write_state()
+        if self.stop.requested:
+            raise Interrupted(f" by {self.stop.requested}")
+
+    def _write_state(self) -> None:
+        """Save everything that a run needs to go on from here."""
+        done = {"steps": self.steps, "seconds": self._seconds_so_far(), "results": self.results}
+        self.folder.save_state(self.saved | done)
+        self.saved_at = time.monotonic()
+
+    def _resume(self) -> bool:
+        """Go back to where the last state was saved; returns whether there was one."""
         state = self.folder.load_state(self.device)
         if state is None:
-            return 0
-        self.learner.load_state_dict(state["learner"])
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.streams.load_state_dict({name: value.cpu() for name, value in state["streams"].items()})
-        self.steps, self.results = state["steps"], state["results"]
-        self.seconds.update(state["seconds"])
-        log.info("going on after task %d", state["tasks_done"] - 1)
-        return state["tasks_done"]
+            return False
+        self.steps, self.results = state.pop("steps"), state.pop("results")
+        self.seconds.update(state.pop("seconds"))
+        self.saved = state
+        self._restore(state["before"])
+        position = state["position"]
+        within = f", epoch {position['epoch']}, step {position['step']}" if position else ""
+        log.info("going on in task %d%s", state["tasks_done"], within)
+        return True
 
     def _describe(self) -> None:
         """Everything that decides the numbers, into the log."""
@@ -270,8 +272,14 @@ class Run:
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        begin = time.perf_counter()
+        self.began[name] = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - begin
+            self.seconds[name] = self._seconds_so_far()[name]
+            del self.began[name]
+
+    def _seconds_so_far(self) -> dict[str, float]:
+        """What was timed, what is being timed included."""
+        now = time.perf_counter()
+        return {**self.seconds, **{name: self.seconds[name] + now - begin for name, begin in self.began.items()}}

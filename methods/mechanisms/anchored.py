@@ -35,7 +35,9 @@ class Anchored(Method):
         loss = super().loss(x, y, task)
         if task.index == 0 or self.strength == 0:
             return loss
-        return loss + self.strength * self.penalty()
+        penalty = self.strength * self.penalty()
+        self.parts["penalty"] = penalty.detach()
+        return loss + penalty
 
     def diagnostics(self) -> dict[str, float]:
         return {"largest_importance": float(self.importance.max())}

@@ -1,0 +1,306 @@
+"""A run that was interrupted anywhere is the run that was not; damaged files are noticed; nothing is mixed or lost."""
+
+import errno
+import os
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CPU, method_settings
+
+from bench.kill import left_by, survive
+from methods import find, known
+from utils import files, results, runner
+from utils.config import Config
+from utils.files import Damaged, previous, read_checkpoint, read_pickle, write_bytes, write_checkpoint, write_pickle
+from utils.results import finished_runs
+from utils.runner import Run
+from utils.signals import Interrupted, Stop
+
+ROOT = Path(__file__).parent.parent
+GENERATORS = {"prer": {}, "dgr": {"vae": {"epochs": 3}}, "gfr": {"gan": {"epochs": 3}}}
+
+
+def experiment(small: dict, folder: Path, method: dict, **train) -> Config:
+    tree = {**small, "train": {**small["train"], "save_path": str(folder), "checkpoint_minutes": 0, **train}}
+    tree["method"] = find(method["name"])[1].model_validate(method)
+    return Config.model_validate(tree)
+
+
+def begun(config: Config, data, stop: Stop | None = None) -> Run:
+    run = Run(config, data, 0, CPU, stop)
+    run.folder.path.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+class After(Stop):
+    """Somebody asks to stop when it was looked at so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    @property
+    def requested(self) -> str | None:
+        self.left -= 1
+        return "SIGTERM" if self.left < 0 else None
+
+
+SETTINGS = [method_settings(name, **GENERATORS.get(name, {})) for name in known()] + [
+    method_settings("prer", replay={"space": "embedding"}, weights={"er": 0.0, "replay": 1.0}),
+    method_settings("prer", flow={"early_stopping": True, "reset": True, "epochs": 3}, autoencoder={"reset": True}),
+]
+
+
+@pytest.mark.parametrize("method", SETTINGS, ids=lambda method: method["name"])
+def test_asked_to_stop_anywhere_a_run_goes_on_to_the_same_bits(small, data, tmp_path, method):
+    options = {"selection": "dev", "schedule": "cosine", "reset_optimizer": method["name"] != "si"}
+    small["scenario"] |= {"dev_split": 0.25, "type": "class"}
+    begun(experiment(small, tmp_path / "whole", method, **options), data)()
+    chance, interruptions = random.Random(str(method)), 0
+    while True:
+        run = begun(experiment(small, tmp_path / "resumed", method, **options), data, After(chance.randrange(12)))
+        try:
+            run()
+            break
+        except Interrupted:
+            interruptions += 1
+    assert interruptions >= 3
+    assert left_by(tmp_path / "whole") == left_by(tmp_path / "resumed")
+    times = [finished_runs(tmp_path / name)[0]["time"] for name in ("whole", "resumed")]
+    assert set(times[0]) == set(times[1]) and all(value > 0 for value in times[1].values())
+
+
+@pytest.mark.parametrize("name", known())
+def test_killed_at_random_moments_a_run_goes_on_to_the_same_bits(tmp_path, name):
+    """The short form of bench/kill.py."""
+    outcome = survive(name, random.Random(name).choice(["task", "class", "domain"]), 5, random.Random(name), tmp_path)
+    assert outcome == (5, True)
+
+
+def test_a_signal_saves_ends_with_130_and_says_how_to_go_on(tmp_path):
+    settings = [f"train.save_path={tmp_path / 'results'}", "method.plot=no", "train.epochs=200", "train.device=cpu"]
+    command = [sys.executable, "main.py", "files/naive_digits.yaml", "--seeds", "0", "--set", *settings]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if "epoch 1" in line:
+                process.send_signal(15)
+                break
+        _, error = process.communicate()
+    assert process.returncode == 130
+    assert error.strip().splitlines()[-1].startswith("interrupted by SIGTERM; to go on: python main.py files/naive")
+    state = read_checkpoint(tmp_path / "results" / "exp_0" / "state.pt", CPU)
+    assert state["tasks_done"] == 0 and state["position"]["epoch"] >= 1
+
+
+def test_what_a_seed_is_run_with_changes_nothing(small, run, tmp_path):
+    """Alone, in a batch, in another order, resumed."""
+    small["train"] |= {"experiments": 3}
+    small["method"] = method_settings("er")
+    folders = {}
+    for name, options in {"alone": ["2"], "batch": ["0-2"], "reverse": ["2,1"], "later": ["0", "2"]}.items():
+        small["train"]["save_path"] = str(tmp_path / name)
+        for seeds in options:
+            assert run(small, "--seeds", seeds) == 0
+        folders[name] = {key: value for key, value in left_by(tmp_path / name).items() if key.startswith("exp_2")}
+    assert len(folders["alone"]) > 3
+    assert all(folder == folders["alone"] for folder in folders.values())
+
+
+def test_a_checkpoint_with_any_byte_changed_or_missing_is_noticed(tmp_path):
+    path = tmp_path / "state.pt"
+    write_checkpoint(path, {"a": torch.arange(50), "b": [1.5, None]})
+    whole, chance = path.read_bytes(), random.Random(0)
+    assert read_checkpoint(path, CPU)["b"] == [1.5, None]
+    for _ in range(300):
+        at, damaged = chance.randrange(len(whole)), bytearray(whole)
+        damaged[at] ^= 1 << chance.randrange(8)
+        for content in (bytes(damaged), whole[:at], whole + b"x", whole[at:]):
+            path.write_bytes(content)
+            if content != whole:
+                with pytest.raises(Damaged, match="damaged"):
+                    read_checkpoint(path, CPU)
+
+
+def test_results_with_any_bit_changed_are_noticed_and_other_unpicklers_read_them(tmp_path):
+    path = tmp_path / "results.pkl"
+    write_pickle(path, {"a": [1.0, "text"], "b": None})
+    whole = path.read_bytes()
+    assert read_pickle(path) == pickle.loads(whole) == {"a": [1.0, "text"], "b": None}
+    for at in range(len(whole)):
+        for bit in range(8):
+            damaged = bytearray(whole)
+            damaged[at] ^= 1 << bit
+            path.write_bytes(damaged)
+            with pytest.raises(Damaged):
+                read_pickle(path)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\0" * len(b)])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(small, data, run, tmp_path, damage, capsys):
+    assert run(small) == 0
+    whole, state = left_by(tmp_path / "results"), tmp_path / "results" / "exp_0" / "state.pt"
+    (tmp_path / "results" / "exp_0" / "final_results.pkl").unlink()
+    state.write_bytes(damage(state.read_bytes()))
+    capsys.readouterr()
+    assert run(small) == 0
+    said = capsys.readouterr()
+    assert f"{state} is damaged" in said.out and "Traceback" not in said.out + said.err
+    assert left_by(tmp_path / "results") == whole
+    for path in (state, previous(state)):
+        path.write_bytes(b"garbage")
+    (tmp_path / "results" / "exp_0" / "final_results.pkl").write_bytes(b"garbage too")
+    assert run(small) == 0  # from the beginning
+    assert left_by(tmp_path / "results") == whole
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("method", [method_settings("prer"), method_settings("si")], ids=lambda method: method["name"])
+def test_a_write_that_fails_at_any_call_loses_nothing(small, run, tmp_path, monkeypatch, capsys, code, method):
+    """Every n-th fsync fails once; the same command again comes to the same results."""
+    small["method"], small["train"]["checkpoint_minutes"] = method, 0
+    small["train"]["save_path"] = str(tmp_path / "whole")
+    assert run(small) == 0
+    small["train"]["save_path"] = str(tmp_path / "results")
+    fsync, chance = os.fsync, random.Random(code)
+    faults = 0
+    while True:
+        left = chance.randrange(1, 12)
+
+        def failing(descriptor):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise OSError(code, os.strerror(code))
+            fsync(descriptor)
+
+        monkeypatch.setattr(files.os, "fsync", failing)
+        exit_code = run(small)
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        if exit_code == 0:
+            break
+        faults += 1
+        assert exit_code in (1, 2) and os.strerror(code) in said.err and "again" in said.err + "again"
+        assert not list((tmp_path / "results").rglob("*.tmp"))
+    assert faults >= 2
+    assert left_by(tmp_path / "whole") == left_by(tmp_path / "results")
+
+
+def test_a_folder_that_vanishes_is_said_in_one_line_and_is_not_made_again_by_half(
+    small, run, tmp_path, monkeypatch, capsys
+):
+
+    learn = Run._learn
+
+    def vanishing(self, task):
+        learn(self, task)
+        if task.index == 1:
+            shutil.rmtree(tmp_path / "results")
+
+    monkeypatch.setattr(Run, "_learn", vanishing)
+    small["train"]["experiments"] = 2
+    assert run(small) == 1
+    error = capsys.readouterr().err
+    assert "seed 0 failed: FileNotFoundError" in error and "run the same command again" in error
+    assert not (tmp_path / "results").exists()
+    monkeypatch.undo()
+    assert run(small) == 0
+
+
+def test_two_processes_do_not_run_on_one_folder_and_a_dead_one_blocks_nobody(small, run, tmp_path, capsys):
+    root = tmp_path / "results"
+    hold = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
+        f"from utils.results import locked\n"
+        f"with locked(Path({str(root)!r})): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        assert run(small) == 2
+        error = capsys.readouterr().err
+        assert "train.save_path: another process runs on" in error and "choose another" in error
+        assert not root.exists()
+        other.kill()
+    assert run(small) == 0
+
+
+def test_another_configuration_is_refused_with_the_keys_and_a_restart_keeps_the_old_run(small, run, tmp_path, capsys):
+    assert run(small) == 0
+    before = left_by(tmp_path / "results")
+    small["train"]["lr"] = 0.5
+    assert run(small) == 2
+    assert "train.lr: 0.001 -> 0.5" in capsys.readouterr().err
+    assert run(small, "--restart") == 0
+    assert left_by(tmp_path / "results.old-1") == before and left_by(tmp_path / "results") != before
+
+
+def test_a_loss_that_is_not_finite_names_task_epoch_step_parts_and_tensor_and_leaves_the_other_seeds(
+    small, run, tmp_path, capsys, monkeypatch
+):
+    init = runner.Run.__init__
+
+    def poisoned(self, *arguments):
+        init(self, *arguments)
+        if self.seed == 1:
+            after = self.method.after_backward
+
+            def poison():
+                after()
+                if self.saved["tasks_done"] == 1 and self.training.step == 2:
+                    next(self.learner.parameters()).grad.fill_(float("nan"))
+
+            self.method.after_backward = poison
+
+    monkeypatch.setattr(runner.Run, "__init__", poisoned)
+    small["method"] = method_settings("ewc")
+    small["train"] |= {"experiments": 3, "checkpoint_minutes": 0}
+    assert run(small) == 1
+    error = capsys.readouterr().err
+    assert "seed 1 failed: TrainingFailed: task 1, epoch 0, step 3" in error
+    assert "cross-entropy 0." in error and "penalty 0." in error and "encoder.features.0.weight" in error
+    assert "2 seeds (0, 2)" in (tmp_path / "results" / "final_score.log").read_text()
+    state = read_checkpoint(tmp_path / "results" / "exp_1" / "state.pt", CPU)
+    assert all(value.isfinite().all() for value in state["before"]["learner"].values())
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate"), torch.OutOfMemoryError("CUDA")]
+)
+def test_out_of_memory_says_what_to_lower(small, run, monkeypatch, capsys, error):
+    def full(self, task):
+        raise error
+
+    monkeypatch.setattr(Run, "_learn", full)
+    assert run(small) == 1
+    assert (
+        "out of memory" in (said := capsys.readouterr().err) and "train.batch_size" in said and "fixed_replay" in said
+    )
+
+
+def test_a_write_that_dies_halfway_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileNotFoundError):
+        write_bytes(tmp_path / "gone" / "exp_0" / "file", b"new")
+    assert not (tmp_path / "gone").exists()
+
+
+def test_checkpoints_are_written_no_more_often_than_asked_for(small, data, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(results, "write_checkpoint", lambda path, state: written.append(state["position"]))
+    begun(experiment(small, tmp_path / "a", {"name": "naive", "plot": False}, checkpoint_minutes=60.0), data)()
+    assert written == [None] * 4  # the beginning, and after each task
+    written.clear()
+    begun(experiment(small, tmp_path / "b", {"name": "naive", "plot": False}), data)()
+    assert len(written) == 4 + 3 * 2  # and after both epochs of the three tasks
+    begun(experiment(small, tmp_path / "c", {"name": "naive", "plot": False}, save=False), data)()
+    assert len(written) == 10

@@ -1,0 +1,39 @@
+"""Requests to stop: a run finishes its step, saves where it is, and ends."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+"""Ctrl-C; a polite kill; what schedulers send before they take a machine away."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop; what it has is saved as far as saving was asked for."""
+
+
+class Stop:
+    """Whether somebody asked to stop."""
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        """the signal's name"""
+
+
+@contextmanager
+def listening() -> Iterator[Stop]:
+    """Inside, the first signal asks to stop and a second one interrupts at once (KeyboardInterrupt)."""
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.requested is not None:
+            raise KeyboardInterrupt
+        stop.requested = signal.Signals(number).name
+
+    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
