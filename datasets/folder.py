@@ -1,14 +1,20 @@
 """People's own images: train/<class>/* and test/<class>/*."""
 
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, UnidentifiedImageError
 
 from datasets import DatasetSettings
 from datasets.data import Data, Split
 from utils.settings import BadInput
 
+MOST_PIXELS = 50_000_000
+"""Of one image: more is taken for a mistake, or for a file made to fill the memory."""
+BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
@@ -16,7 +22,8 @@ def load(settings: DatasetSettings, root: Path) -> Data:
     """Read every image of the folder `settings.path`; classes are its sub-folders' names in alphabetical order.
 
     Raises:
-        BadInput: a missing part or class, an unreadable image, or sizes that differ without `image_size`.
+        BadInput: a missing part or class, an unreadable or huge image, sizes that differ without `image_size`, a link
+            that leads out of the folder, or a name that cannot be printed.
     """
     folder = Path(settings.path)
     names = {part: _class_names(folder / part) for part in ("train", "test")}
@@ -31,10 +38,23 @@ def load(settings: DatasetSettings, root: Path) -> Data:
 def _class_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise BadInput(f"scenario.dataset: {folder} is not a directory; expected train/<class>/* and test/<class>/*")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in _inside(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise BadInput(f"scenario.dataset: {folder} has no sub-directories; expected one for each class")
     return names
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """What is in a folder; names and links that make trouble later are refused now."""
+    root = folder.resolve()
+    for entry in folder.iterdir():
+        if not entry.name.isprintable():  # undecodable bytes are not printable either
+            raise BadInput(f"scenario.dataset: {folder} holds a name that cannot be printed, {entry.name!a}; rename it")
+        if entry.is_symlink() and not entry.resolve().is_relative_to(root):
+            raise BadInput(
+                f"scenario.dataset: {entry} is a link out of its folder; copy what it leads to, or remove it"
+            )
+        yield entry
 
 
 class _Reader:
@@ -47,26 +67,32 @@ class _Reader:
     def read(self, folder: Path, names: list[str]) -> Split:
         images, labels = [], []
         for label, name in enumerate(names):
-            files = sorted(f for f in (folder / name).iterdir() if f.suffix.lower() in EXTENSIONS)
+            files = sorted(f for f in _inside(folder / name) if f.suffix.lower() in EXTENSIONS)
             if not files:
                 raise BadInput(f"scenario.dataset: {folder / name} holds no images ({', '.join(sorted(EXTENSIONS))})")
             images += [self._decode(file) for file in files]
             labels += [label] * len(files)
         return Split(torch.from_numpy(np.stack(images)), torch.tensor(labels))
 
+    def _pixels(self, image: Image.Image) -> np.ndarray:
+        """uint8 (H, W) or (H, W, 3); ValueError if there are too many of them."""
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}")
+        if self.channels is None:
+            self.channels = 1 if image.mode in ("1", "L", "LA", "I;16") else 3
+        image = image.convert("L" if self.channels == 1 else "RGB")
+        if self.size is not None:
+            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return np.array(image, dtype=np.uint8)
+
     def _decode(self, file: Path) -> np.ndarray:
         """One image as uint8 (C, H, W)."""
-        from PIL import Image, UnidentifiedImageError
-
         try:
-            with Image.open(file) as image:
-                if self.channels is None:
-                    self.channels = 1 if image.mode in ("1", "L", "LA", "I;16") else 3
-                image = image.convert("L" if self.channels == 1 else "RGB")
-                if self.size is not None:
-                    image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-                pixels = np.array(image, dtype=np.uint8)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(file) as image:
+                    pixels = self._pixels(image)
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, MemoryError, *BOMBS) as error:
             raise BadInput(f"scenario.dataset: cannot read the image {file} ({error}); mend or remove it") from error
         pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         if self.shape is None:

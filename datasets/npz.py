@@ -26,7 +26,7 @@ def load(settings: DatasetSettings, root: Path) -> Data:
             if missing:
                 raise BadInput(f"scenario.dataset: {file} lacks {', '.join(missing)}; it needs {', '.join(ARRAYS)}")
             arrays = {name: archive[name] for name in ARRAYS}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError, MemoryError) as error:
         raise BadInput(f"scenario.dataset: cannot read {file} as an .npz file ({error})") from error
     names = np.unique(arrays["y_train"]) if arrays["y_train"].ndim == 1 else np.empty(0)
     train, test = (_split(file, arrays, part, names) for part in ("train", "test"))

@@ -27,7 +27,7 @@ def build_tasks(config: Config, data: Data, seed: int, device: torch.device) -> 
 def build_learner(config: Config, data: Data, tasks: list[Task], seed: int) -> Learner:
     """The untrained classifier of one seed; the same weights on every device."""
     head = config.model.head or ("paper" if config.model.encoder == "paper" else "linear")
-    dropout = config.model.dropout if head == "paper" or "dropout" in config.model.model_fields_set else 0.0
+    dropout = config.model.dropout if config.model.dropout is not None else {"paper": 0.5}.get(head, 0.0)
     with isolated(generator(seed, "init")):
         encoder = ENCODERS[config.model.encoder](data.image_shape, config.model.embedding)
         learner = Learner(encoder, HEADS[head](dropout), config.scenario.type, [task.classes for task in tasks])

@@ -17,6 +17,9 @@ from models.learner import HEADS, Scenario
 from utils.original import Entry, known_names, translate
 from utils.settings import AnyCase, BadInput, Settings
 
+MOST_VALUES = 10_000
+"""In a file."""
+
 
 class ScenarioConfig(Settings):
     """What is learnt: a data set, cut into tasks."""
@@ -45,8 +48,8 @@ class ModelConfig(Settings):
     """size of the embedding; by default 100 (paper, grey), 200 (paper, colour), 400 (mlp), 512 or 160 (resnets)"""
     head: Annotated[Literal[tuple(HEADS)], AnyCase] | None = None
     """paper: three layers; linear: one; by default paper for encoder paper, else linear"""
-    dropout: float = Field(0.5, ge=0, lt=1)
-    """of the paper's head; the linear head has it only if asked for"""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """after each hidden layer of the paper's head, by default 0.5; before the linear head, by default 0"""
 
 
 class TrainConfig(Settings):
@@ -245,7 +248,19 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         got = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise BadInput(f"{path}: holds {got}; expected the sections method, scenario, model, train")
+    _refuse_endless(path, tree)
     return tree
+
+
+def _refuse_endless(path: Path, tree: dict[str, Any]) -> None:
+    """Aliases may unfold to more than any memory holds, or to themselves."""
+    open_nodes, count = [tree], 0
+    while open_nodes:
+        node = open_nodes.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise BadInput(f"{path}: more than {MOST_VALUES:,} values, aliases unfolded; an experiment needs fewer")
+        open_nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
 def _override(text: str) -> list[tuple[str, Any]]:
