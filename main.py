@@ -19,6 +19,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("configs", nargs="+", metavar="CONFIG", help="YAML file, see files/")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override, e.g. train.epochs=2")
     add("--seeds", type=seeds, help="0-4 or 0,3 instead of the config's `experiments`")
+    add("--jobs", type=jobs, default=1, metavar="N|auto", help="seeds and files side by side; auto: one a core")
     add("--device", help="auto, cpu, cuda or cuda:1 instead of the config's")
     add("--cuda", "--gpu", type=int, metavar="N", help="the same as --device cuda:N")
     add("--data-root", metavar="DIR", help="where data sets are; else $DATA_ROOT, the config's data_root, ./data")
@@ -43,6 +44,13 @@ def seeds(text: str) -> tuple[int, ...]:
             raise argparse.ArgumentTypeError(f"{text!r}: {part} is not a range")
         found += [seed for seed in range(first, last + 1) if seed not in found]
     return tuple(found)
+
+
+def jobs(text: str) -> int | None:
+    """A number of jobs; None for "auto"."""
+    if text != "auto" and not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of jobs, or auto")
+    return None if text == "auto" else int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

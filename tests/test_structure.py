@@ -24,15 +24,9 @@ LAYERS = [
     ["methods"],
     ["models"],
     ["datasets", "flows"],
-    [
-        "utils.files",
-        "utils.metrics",
-        "utils.original",
-        "utils.progress",
-        "utils.seeding",
-        "utils.settings",
-        "utils.signals",
-    ],
+    ["utils.files", "utils.metrics", "utils.original", "utils.progress", "utils.seeding", "utils.settings"],
+    ["utils.jobs"],
+    ["utils.signals"],
 ]
 """From top to bottom: a module imports only from layers below its own, or its own package."""
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -20,6 +20,7 @@ from utils import results
 from utils.build import build_learner, build_method, build_tasks
 from utils.config import Config, load
 from utils.evaluation import numbers_held
+from utils.jobs import cores, run_side_by_side
 from utils.progress import bar, log, logging_to
 from utils.runner import Run
 from utils.seeding import generator
@@ -34,6 +35,7 @@ class Experiment:
     path: str
     config: Config
     data: Data
+    data_root: Path
     seeds: tuple[int, ...]
     device: torch.device
 
@@ -59,7 +61,7 @@ def launch(options: Namespace) -> int:
                 with _naming(experiment.path):
                     step(experiment.config)
         stop = locks.enter_context(listening())
-        return max(_run(experiment, stop) for experiment in experiments)
+        return _run_all(experiments, options.jobs or max(1, cores() // torch.get_num_threads()), stop)
 
 
 @contextmanager
@@ -87,7 +89,7 @@ def _plan(options: Namespace) -> list[Experiment]:
                 loaded[key] = datasets.load(config.scenario.dataset, root)
             seeds = options.seeds or tuple(range(config.train.experiments))
             device = _device(options.device or config.train.device)
-            experiments.append(Experiment(path, config, loaded[key], seeds, device))
+            experiments.append(Experiment(path, config, loaded[key], root, seeds, device))
             _build(experiments[-1])  # whatever the parts refuse, they refuse now
     return experiments
 
@@ -130,39 +132,70 @@ def _explain(experiment: Experiment) -> str:
     return "\n".join(lines)
 
 
-def _run(experiment: Experiment, stop: Stop) -> int:
+def _run_all(experiments: Sequence[Experiment], at_once: int, stop: Stop) -> int:
     """Run the seeds that are not finished; returns 1 if one failed, or if results could not be written."""
-    config, failed, score = experiment.config, 0, None
-    finished = results.finished_runs(config.save_path)
-    progress = bar(len(experiment.seeds), str(config.save_path), 0, "seed")
-    for seed in experiment.seeds:
-        if seed in finished:
-            print(f"seed {seed}: finished before, its results are kept")
-        else:
-            failed |= _run_seed(experiment, seed, stop)
+    queue: list[tuple[Experiment, int]] = []
+    for experiment in experiments:
+        finished = results.finished_runs(experiment.config.save_path)
+        for seed in experiment.seeds:
+            if seed in finished:
+                print(f"{experiment.config.save_path}: seed {seed} finished before, its results are kept")
+            else:
+                queue.append((experiment, seed))
+    codes, progress = [0], bar(len(queue), "seeds", 0, "seed")
+
+    def done(index: int, code: int) -> None:
+        experiment, seed = queue[index]
+        if code < 0 and not stop.requested:
+            print(f"{experiment.config.save_path}: seed {seed} was killed (signal {-code})", file=sys.stderr)
+        codes.extend((abs(code), _write_score(experiment)))
         progress.update()
-        try:
-            score = results.write_final_score(config)
-        except OSError as error:
-            print(f"{config.save_path}: {_reason(error)}", file=sys.stderr)
-            failed = 1
+
+    if at_once == 1:
+        for index, (experiment, seed) in enumerate(queue):
+            done(index, _run_seed(experiment, seed, f"seed {seed}", stop))
+    else:
+        threads = max(1, min(torch.get_num_threads(), cores() // at_once))
+        jobs = [(e.config.save_path, e.data_root, seed, str(e.device), threads) for e, seed in queue]
+        run_side_by_side(_job, jobs, at_once, done, stop)
     progress.close()
-    if score:
-        print(f"\n{score.read_text()}\n{score}")
-    return failed
+    for experiment in experiments:
+        codes.append(_write_score(experiment))
+        score = experiment.config.save_path / "final_score.log"
+        if score.exists():
+            print(f"\n{score.read_text()}\n{score}")
+    return int(any(codes))
 
 
-def _run_seed(experiment: Experiment, seed: int, stop: Stop) -> int:
+def _write_score(experiment: Experiment) -> int:
+    try:
+        results.write_final_score(experiment.config)
+    except OSError as error:
+        print(f"{experiment.config.save_path}: {_reason(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _job(save_path: Path, data_root: Path, seed: int, device: str, threads: int, stop: Stop) -> int:
+    """One seed in a process of its own; its configuration is that of the results folder."""
+    torch.set_num_threads(threads)
+    config = load(save_path / "config.yml")
+    data = datasets.load(config.scenario.dataset, data_root)
+    experiment = Experiment(str(save_path), config, data, data_root, (seed,), torch.device(device))
+    return _run_seed(experiment, seed, f"{save_path.name} seed {seed}", stop)
+
+
+def _run_seed(experiment: Experiment, seed: int, name: str, stop: Stop) -> int:
     folder = results.RunFolder(experiment.config.save_path, seed)
     try:
-        with logging_to(folder.log, f"seed {seed}: "):
+        with logging_to(folder.log, f"{name}: "):
             try:
                 Run(experiment.config, experiment.data, seed, experiment.device, stop)()
             except Exception:
                 log.debug("failed", exc_info=True)
                 raise
     except Exception as error:  # the boundary of a seed: the others go on
-        print(f"seed {seed} failed: {_reason(error)} (whole story: {folder.log})", file=sys.stderr)
+        print(f"{name} failed: {_reason(error)} (whole story: {folder.log})", file=sys.stderr)
         return 1
     return 0
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from utils.jobs import in_child
+
 log = logging.getLogger("experiment")
 """The run's log. Everything goes into experiment.log; of level INFO and above, to the screen too."""
 EPOCH = logging.DEBUG if sys.stderr.isatty() else logging.INFO
@@ -54,6 +56,6 @@ def bar(total: int, name: str, level: int, unit: str) -> Any:
         position=level,
         leave=False,
         unit=unit,
-        disable=not sys.stderr.isatty(),
+        disable=not sys.stderr.isatty() or in_child(),
         dynamic_ncols=True,
     )

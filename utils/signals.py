@@ -23,11 +23,11 @@ class Stop:
 
 @contextmanager
 def listening() -> Iterator[Stop]:
-    """Inside, the first signal asks to stop and a second one interrupts at once (KeyboardInterrupt)."""
+    """Inside, a signal asks to stop; a second Ctrl-C interrupts at once (KeyboardInterrupt)."""
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop.requested is not None:
+        if stop.requested is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.requested = signal.Signals(number).name
 

@@ -1,0 +1,94 @@
+"""Seeds and files side by side: the same bits, and nobody takes another one down."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import method_settings
+
+from bench.kill import left_by
+from utils.jobs import run_side_by_side
+from utils.results import finished_runs
+from utils.signals import Interrupted, Stop
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", ["prer", "si"])
+def test_jobs_give_the_same_bits_as_one_after_the_other(small, run, tmp_path, capsys, name):
+    small["method"] = method_settings(name)
+    small["train"]["experiments"] = 3
+    for folder, options in (("one", ["--jobs", "1"]), ("two", ["--jobs", "2"]), ("auto", ["--jobs", "auto"])):
+        small["train"]["save_path"] = str(tmp_path / folder)
+        assert run(small, *options) == 0
+        assert "3 seeds (0, 1, 2)" in capsys.readouterr().out
+    assert left_by(tmp_path / "one") == left_by(tmp_path / "two") == left_by(tmp_path / "auto")
+
+
+def ends(how: str, folder: Path, stop: Stop) -> int:
+    """What a job may do."""
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "raises":
+        raise RuntimeError("not caught by anybody")
+    if how == "waits":
+        (folder / f"{os.getpid()}").touch()
+        while not stop.requested:
+            time.sleep(0.01)
+        (folder / f"{os.getpid()}").rename(folder / f"{os.getpid()}-stopped")
+    return 3 if how == "returns 3" else 0
+
+
+def test_a_job_that_dies_takes_no_other_with_it(tmp_path):
+    codes = {}
+    hows = ["killed", "fine", "raises", "returns 3", "fine"]
+    run_side_by_side(ends, [(how, tmp_path) for how in hows], 2, lambda i, code: codes.update({i: code}), Stop())
+    assert codes == {0: -9, 1: 0, 2: 1, 3: 3, 4: 0}
+
+
+class Once(Stop):
+    """Asked to stop as soon as two jobs wait."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def requested(self) -> str | None:
+        return "SIGUSR1" if len(list(self.folder.iterdir())) >= 2 else None
+
+
+def test_a_request_to_stop_reaches_the_jobs_and_no_other_begins(tmp_path):
+    codes = []
+    jobs = [("waits", tmp_path)] * 5
+    with pytest.raises(Interrupted, match="SIGUSR1"):
+        run_side_by_side(ends, jobs, 2, lambda i, code: codes.append(code), Once(tmp_path))
+    assert codes == [0, 0]
+    assert len(list(tmp_path.glob("*-stopped"))) == 2
+
+
+def test_jobs_stop_save_and_go_on(tmp_path):
+    """Ctrl-C at a terminal reaches every process there; the program passes it on once."""
+    settings = [f"train.save_path={tmp_path / 'results'}", "method.plot=no", "train.epochs=30", "train.device=cpu"]
+    options = ["files/naive_digits.yaml", "--seeds", "0-2", "--jobs", "2", "--set", *settings]
+    command = {"args": [sys.executable, "main.py", *options], "cwd": ROOT, "text": True}
+    command |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(**command, start_new_session=True) as process:
+        for line in process.stdout:
+            if "epoch 1" in line:
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        out, error = process.communicate()
+    assert process.returncode == 130 and "interrupted by SIGINT; to go on:" in error and "Traceback" not in out + error
+    assert not finished_runs(tmp_path / "results")
+    done = subprocess.run(**command, check=False)
+    assert done.returncode == 0 and "going on in task" in done.stdout and "3 seeds (0, 1, 2)" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_a_number_of_jobs_that_is_none(small, run, capsys, text):
+    assert run(small, f"--jobs={text}") == 2
+    assert "is not a number of jobs, or auto" in capsys.readouterr().err
