@@ -104,7 +104,7 @@ class Samples(NamedTuple):
     y: Tensor
     """global class ids (N,)"""
     targets: Tensor
-    """the embeddings (N, d) they are held to"""
+    """the embeddings (N, d) they are held to; (N, 0) if weights.er is 0"""
     answers: Tensor
     """logits (N, k) of the heads of their classes when the last task ended"""
 
@@ -176,6 +176,8 @@ class PRER(Method):
         """Made-up samples with what the classifier says of them before the task."""
         z = self._embeddings(x)
         targets = codes if self.of_images and self.config.target == "flow" else z
+        if self.config.weights.er == 0:  # nothing is held to them
+            targets = targets[:, :0].clone()
         return Samples(x, y, targets, self.learner.mixed_logits(z, y))
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
@@ -208,10 +210,7 @@ class PRER(Method):
         logits, columns = self.learner.logits(z, task.index), self.learner.columns(y, task.index)
         current = _mean(F.cross_entropy(logits, columns, reduction="none"), of_new)
         self.parts = {"cross-entropy": current.detach()}
-        distance = _mean(DISTANCES[self.config.regularization.distance](z_old, old.targets), of_old)
-        self.parts["distance"] = distance.detach()
-        self.distances += torch.stack((self.parts["distance"], torch.ones_like(distance)))
-        held = weights.er * distance if weights.er else 0.0  # no backward pass for nothing
+        held = weights.er * self._distance(z_old, old.targets, of_old) if weights.er else 0.0
         replayed = weights.replay * _mean(self._replayed(z_old, old), of_old) if weights.replay else 0.0
         if weights.replay:
             self.parts["replay"] = replayed.detach()
@@ -220,6 +219,13 @@ class PRER(Method):
         if weights.replay:
             return share * current + (1 - share) * replayed + held
         return current + held
+
+    def _distance(self, z: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Weighted mean distance () of embeddings z (B, d) to what they should be (B, d)."""
+        distance = _mean(DISTANCES[self.config.regularization.distance](z, targets), weights)
+        self.parts["distance"] = distance.detach()
+        self.distances += torch.stack((self.parts["distance"], torch.ones_like(distance)))
+        return distance
 
     def _replayed(self, z: Tensor, old: Samples) -> Tensor:
         """Loss (B,) of made-up samples' embeddings z (B, d) under the heads of their classes."""

@@ -204,7 +204,7 @@ def test_early_stopping_keeps_the_best_weights_and_stops():
         losses.append((int(index[0]), float(module.weight.detach())))
         return value
 
-    minimise(loss, [module], torch.zeros(40, dtype=torch.long), settings, stream, torch.tensor([0, 1, 2, 3]))
+    minimise(loss, [module], torch.zeros(40, dtype=torch.long), settings, stream, held_out=torch.arange(4))
     judged = [weight for first, weight in losses if first == 0]
     assert len(judged) == 4  # the first is the best, three are not better
     assert float(module.weight.detach()) == judged[0]
