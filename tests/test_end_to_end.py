@@ -79,6 +79,8 @@ def test_scores_are_those_of_the_runs(results):
         }
     assert set(score["time"]) == {"train_s", "method_s", "eval_s", "total_s", "steps_per_s"}
     assert score["memory"]["stored_real_samples"] == 0 and score["memory"]["method_floats"] > 0
+    held = read_pickle(results / "exp_0" / "final_results.pkl")["memory_by_task"]  # after each of the five tasks
+    assert len(held) == 5 and all(after == held[0] for after in held)
     log = (results / "final_score.log").read_text()
     assert f"{score['test']['FinalAccuracy']['mean']:.4f} ± {score['test']['FinalAccuracy']['std']:.4f}" in log
 

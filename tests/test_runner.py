@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import CPU, SMALL_PRER, method_settings
+from conftest import CPU, EMBEDDING, SMALL_PRER, method_settings
 
 from methods import Method, find, known
 from utils.build import SCHEDULES, build_learner, build_optimizer, build_tasks
@@ -215,6 +215,14 @@ def test_joint_trains_on_everything_and_says_what_it_keeps(config, data):
     training = run.method.begin_task(run.tasks[2])
     assert training.classes == (0, 1, 2, 3, 4, 5)
     assert len(training.train) == 144 + 48  # the last task was stored, and comes again
+
+
+def test_prer_holds_as_many_numbers_after_every_task(config, data):
+    method = find("prer")[1].model_validate(method_settings("prer", **EMBEDDING))
+    run = finished(config().model_copy(update={"method": method}), data)
+    held = run.results["memory_by_task"]
+    assert len(held) == 3 and all(after == held[0] for after in held)
+    assert held[0]["stored_real_samples"] == 0 and run.method.rehearsal is None
 
 
 def test_a_method_s_buffers_may_grow(data):
