@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck, settings
 
 from datasets.data import Data, Split, Task
 from datasets.tasks import split_by_class
@@ -18,6 +19,11 @@ from utils.evaluation import evaluating
 from utils.training import train_step
 
 CPU = torch.device("cpu")
+settings.register_profile(
+    "short", max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile("long", settings.get_profile("short"), max_examples=1500, derandomize=False)
+settings.load_profile("short")
 
 
 def make_data(classes: int = 6, train: int = 24, test: int = 10, shape: tuple[int, int, int] = (1, 28, 28)) -> Data:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -18,11 +18,6 @@ from main import main
 from methods import find, known
 from utils.config import ModelConfig, TrainConfig, flatten, load
 
-settings.register_profile(
-    "short", max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
-settings.register_profile("long", settings.get_profile("short"), max_examples=1500, derandomize=False)
-settings.load_profile("short")
 TEXT = st.text(string.ascii_letters + string.digits + "/._- äß", min_size=1, max_size=20)
 
 
