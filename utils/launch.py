@@ -10,7 +10,6 @@ from math import ceil
 from pathlib import Path
 
 import torch
-import yaml
 
 import datasets
 from datasets.data import Data, Task
@@ -18,7 +17,7 @@ from methods import Method
 from models.learner import Learner
 from utils import results
 from utils.build import build_learner, build_method, build_tasks
-from utils.config import Config, load
+from utils.config import Config, as_yaml, load
 from utils.evaluation import numbers_held
 from utils.jobs import cores, run_side_by_side
 from utils.progress import bar, log, logging_to
@@ -114,7 +113,7 @@ def _explain(experiment: Experiment) -> str:
     config, seed = experiment.config, experiment.seeds[0]
     tasks, learner, method = _build(experiment)
     per_task = [config.train.steps or config.train.epochs * ceil(len(t.train) / config.train.batch_size) for t in tasks]
-    lines = [yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True), f"tasks of seed {seed}:"]
+    lines = [as_yaml(config.dump()), f"tasks of seed {seed}:"]
     for task, steps in zip(tasks, per_task, strict=True):
         names = ", ".join(experiment.data.classes[c] for c in task.classes)
         sizes = len(task.train), len(task.dev) if task.dev else 0, len(task.test)

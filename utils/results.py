@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from filelock import FileLock, Timeout
 
 from utils import metrics
-from utils.config import Config
+from utils.config import Config, as_yaml
 from utils.config import load as load_config
 from utils.files import (
     Damaged,
@@ -134,7 +133,7 @@ def prepare(config: Config, restart: bool) -> None:
             aside = (root.with_name(f"{root.name}.old-{i}") for i in itertools.count(1))
             root.rename(next(path for path in aside if not path.exists()))
         root.mkdir(exist_ok=True)
-        write_text(root / "config.yml", yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True))
+        write_text(root / "config.yml", as_yaml(config.dump()))
     except OSError as error:
         raise BadInput(f"train.save_path: {root} cannot be written ({error}); choose another") from error
 
