@@ -1,56 +1,11 @@
 """Continual learning with invertible generative models: `python main.py files/prer_digits.yaml`."""
 
-import argparse
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
 
-
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line's options; exits with 2 on a mistake in them."""
-    parser = argparse.ArgumentParser(
-        prog="main.py",
-        description="Run continual-learning experiments written as YAML files; run the same line again to resume.",
-        epilog="exit codes: 0 done, 1 a run failed, 2 bad input and nothing run, 130 interrupted and resumable",
-    )
-    add = parser.add_argument
-    add("configs", nargs="+", metavar="CONFIG", help="YAML file, see files/")
-    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override, e.g. train.epochs=2")
-    add("--seeds", type=seeds, help="0-4 or 0,3 instead of the config's `experiments`")
-    add("--jobs", type=jobs, default=1, metavar="N|auto", help="seeds and files side by side; auto: one a core")
-    add("--device", help="auto, cpu, cuda or cuda:1 instead of the config's")
-    add("--cuda", "--gpu", type=int, metavar="N", help="the same as --device cuda:N")
-    add("--data-root", metavar="DIR", help="where data sets are; else $DATA_ROOT, the config's data_root, ./data")
-    add("--check", action="store_true", help="validate and explain, run nothing")
-    add("--restart", action="store_true", help="move an existing run aside instead of resuming it")
-    options = parser.parse_args(arguments)
-    if options.cuda is not None:
-        options.device = f"cuda:{options.cuda}"
-    if options.device and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
-        parser.error(f"--device {options.device}: expected auto, cpu, cuda or cuda:N")
-    return options
-
-
-def seeds(text: str) -> tuple[int, ...]:
-    """Seeds written as "0-4", "0,3" or both, without repetition."""
-    found: list[int] = []
-    for part in text.split(","):
-        if not (match := re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)):
-            raise argparse.ArgumentTypeError(f"{text!r} is not like 0-4 or 0,3")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first or last - first > 10_000:
-            raise argparse.ArgumentTypeError(f"{text!r}: {part} is not a range")
-        found += [seed for seed in range(first, last + 1) if seed not in found]
-    return tuple(found)
-
-
-def jobs(text: str) -> int | None:
-    """A number of jobs; None for "auto"."""
-    if text != "auto" and not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of jobs, or auto")
-    return None if text == "auto" else int(text)
+from utils.options import parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

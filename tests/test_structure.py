@@ -17,7 +17,7 @@ CODE = sorted(
 LAYERS = [
     ["main"],
     ["utils.launch"],
-    ["utils.runner"],
+    ["utils.plan", "utils.runner"],
     ["utils.training"],
     ["utils.build", "utils.results"],
     ["utils.config", "utils.plots", "utils.evaluation"],
@@ -26,7 +26,7 @@ LAYERS = [
     ["datasets", "flows"],
     ["utils.files", "utils.metrics", "utils.original", "utils.progress", "utils.seeding", "utils.settings"],
     ["utils.jobs"],
-    ["utils.signals"],
+    ["utils.options", "utils.signals"],
 ]
 """From top to bottom: a module imports only from layers below its own, or its own package."""
 

@@ -1,0 +1,107 @@
+"""From configuration files to experiments: everything is checked before anything is run."""
+
+import os
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import torch
+
+import datasets
+from datasets.data import Data, Task
+from methods import Method
+from models.learner import Learner
+from utils.build import build_learner, build_method, build_tasks
+from utils.config import Config, as_yaml, load
+from utils.evaluation import numbers_held
+from utils.seeding import generator
+from utils.settings import BadInput
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One configuration file, checked, with its data."""
+
+    path: str
+    config: Config
+    data: Data
+    data_root: Path
+    seeds: tuple[int, ...]
+    device: torch.device
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Errors of bad input inside are told with the file's name."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+def plan(options: Namespace) -> list[Experiment]:
+    """All that the command line asks for, checked; writes nothing.
+
+    Raises:
+        BadInput: anything wrong with the files, the options or the data.
+    """
+    configs = [load(Path(path), options.set) for path in options.configs]
+    folders = [config.save_path.resolve() for config in configs]
+    for i, folder in enumerate(folders):
+        if folder in folders[:i]:
+            raise BadInput(f"{options.configs[i]}: train.save_path: {folder} is used by two of these files; change one")
+    loaded: dict[tuple[str, Path], Data] = {}
+    experiments = []
+    for path, config in zip(options.configs, configs, strict=True):
+        root = Path(options.data_root or os.environ.get("DATA_ROOT") or config.scenario.data_root or "data")
+        key = (config.scenario.dataset.model_dump_json(), root)
+        with naming(path):
+            if key not in loaded:
+                loaded[key] = datasets.load(config.scenario.dataset, root)
+            seeds = options.seeds or tuple(range(config.train.experiments))
+            device = _device(options.device or config.train.device)
+            experiments.append(Experiment(path, config, loaded[key], root, seeds, device))
+            _build(experiments[-1])  # whatever the parts refuse, they refuse now
+    return experiments
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"train.device: {name} is not there: {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+    return device
+
+
+def _build(experiment: Experiment) -> tuple[list[Task], Learner, Method]:
+    config, cpu, seed = experiment.config, torch.device("cpu"), experiment.seeds[0]
+    tasks = build_tasks(config, experiment.data, seed, cpu)
+    learner = build_learner(config, experiment.data, tasks, seed)
+    return tasks, learner, build_method(config, learner, generator(seed, "method"))
+
+
+def explain(experiment: Experiment) -> str:
+    """What a run would do: the resolved configuration, tasks, sizes, steps."""
+    config, seed = experiment.config, experiment.seeds[0]
+    tasks, learner, method = _build(experiment)
+    per_task = [config.train.steps or config.train.epochs * ceil(len(t.train) / config.train.batch_size) for t in tasks]
+    lines = [as_yaml(config.dump()), f"tasks of seed {seed}:"]
+    for task, steps in zip(tasks, per_task, strict=True):
+        names = ", ".join(experiment.data.classes[c] for c in task.classes)
+        sizes = len(task.train), len(task.dev) if task.dev else 0, len(task.test)
+        images = "{:,} train, {:,} dev, {:,} test images".format(*sizes)
+        lines.append(f"  {task.index}: {names} ({images}, {steps:,} steps on its own data)")
+    channels, height, width = experiment.data.image_shape
+    lines += [
+        f"images: {channels} x {height} x {width}, classes: {len(experiment.data.classes)}",
+        f"classifier: {sum(p.numel() for p in learner.parameters()):,} parameters",
+        f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own, "
+        f"{numbers_held(method):,} numbers held between tasks, as far as known before the first",
+        f"steps: {sum(per_task):,} a seed, seeds: {', '.join(map(str, experiment.seeds))}, device: {experiment.device}",
+        f"results: {config.save_path}",
+    ]
+    return "\n".join(lines)
