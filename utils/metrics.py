@@ -7,7 +7,6 @@ too. What is undefined (a mean over no task, a deviation of one seed) is None, n
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 
 def final_accuracy(r: np.ndarray) -> float:
@@ -72,12 +71,14 @@ def summary(values: Sequence[float | None]) -> dict[str, object]:
 
     None where undefined: no value for the mean, fewer than two for the other two.
     """
+    from scipy.special import stdtrit  # Student's t; only now, since scipy is slow to import
+
     known = np.array([value for value in values if value is not None], dtype=float)
     n = len(known)
     std = float(known.std(ddof=1)) if n > 1 else None
     return {
         "mean": float(known.mean()) if n else None,
         "std": std,
-        "ci95": float(stats.t.ppf(0.975, n - 1) * std / np.sqrt(n)) if n > 1 else None,
+        "ci95": float(stdtrit(n - 1, 0.975) * std / np.sqrt(n)) if n > 1 else None,
         "values": list(values),
     }

@@ -1,14 +1,20 @@
-"""Figures of one run, as PNG bytes. Nothing here touches files or global state of matplotlib."""
+"""Figures of one run, as PNG bytes. Nothing here touches files or global state of matplotlib.
+
+matplotlib is imported by the first figure: it is slow, and many runs draw none.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
 from textwrap import fill
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from methods import ImageGrid
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Name of a line -> its points (task, value)."""
@@ -17,7 +23,7 @@ Series = Mapping[str, Sequence[tuple[int, float]]]
 def accuracy_matrix(r: np.ndarray, title: str) -> bytes:
     """Heat map of the accuracy matrix r (T, T), in [0, 1], with the value in each cell."""
     size = 1.6 + 0.55 * len(r)
-    figure = Figure(figsize=(size + 0.9, size), layout="constrained")
+    figure = _figure(size + 0.9, size)
     axes = figure.add_subplot()
     image = axes.imshow(r, vmin=0, vmax=1, cmap="cividis")
     if len(r) <= 12:
@@ -26,8 +32,8 @@ def accuracy_matrix(r: np.ndarray, title: str) -> bytes:
                 j, i, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.55 else "white", size=8
             )
     axes.set(xlabel="tested on task", ylabel="trained up to task", title=title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_numbers(axes.xaxis)
+    _whole_numbers(axes.yaxis)
     figure.colorbar(image, ax=axes, label="accuracy", shrink=0.8)
     return _png(figure)
 
@@ -42,14 +48,14 @@ def accuracy_over_tasks(r: np.ndarray, title: str) -> bytes:
 
 def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "", scale: str = "linear") -> bytes:
     """Lines over the number of tasks learnt; the values' scale is linear or log."""
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    figure = _figure(6, 3.6)
     axes = figure.add_subplot()
     for name, points in series.items():
         x, y = zip(*points, strict=True)
         style = {"color": "black", "linewidth": 2.2, "linestyle": "--"} if name == emphasised else {"linewidth": 1.2}
         axes.plot(x, y, marker="o", markersize=3.5, label=name, **style)
     axes.set(xlabel="after task", ylabel=fill(meaning, 36), title=title, yscale=scale)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_numbers(axes.xaxis)
     axes.grid(alpha=0.3)
     if len(series) > 1:
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -67,7 +73,7 @@ def image_grid(grid: ImageGrid) -> bytes:
         for j, image in enumerate(pixels):
             top, left = i * (height + gap), j * (width + gap)
             canvas[top : top + height, left : left + width] = image
-    figure = Figure(figsize=(1.6 + 0.5 * columns, 0.6 + 0.5 * len(grid.rows)), layout="constrained")
+    figure = _figure(1.6 + 0.5 * columns, 0.6 + 0.5 * len(grid.rows))
     axes = figure.add_subplot()
     axes.imshow(canvas, interpolation="nearest")
     centres = [i * (height + gap) + height / 2 for i in range(len(grid.rows))]
@@ -80,7 +86,20 @@ def image_grid(grid: ImageGrid) -> bytes:
     return _png(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def _figure(width: float, height: float) -> "Figure":
+    """An empty figure of so many inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _whole_numbers(axis: "Axis") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
