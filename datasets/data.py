@@ -6,9 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK = 1024
-"""Images that go through a network at once where no gradient is needed."""
-
 
 @dataclass(frozen=True)
 class Split:
@@ -72,10 +69,18 @@ def as_floats(x: Tensor) -> Tensor:
     return laid_out(x).float().div_(255)
 
 
+def chunks(x: Tensor) -> tuple[Tensor, ...]:
+    """Parts of x (N, ...) that go through a network one after the other where no gradient is needed.
+
+    On CPU so small that what is between two layers stays in the cache: half the time of a thousand at once.
+    """
+    return x.split(128 if x.device.type == "cpu" else 1024)
+
+
 @torch.no_grad()
 def mapped(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """What a network makes of images x, uint8 (N, C, H, W), given as floats in [0, 1], without gradients: (N, ...)."""
-    return torch.cat([network(as_floats(part)) for part in x.split(CHUNK)])
+    return torch.cat([network(as_floats(part)) for part in chunks(x)])
 
 
 def as_bytes(x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.data import CHUNK, Task, as_floats, mapped
+from datasets.data import Task, as_floats, mapped
 from methods import ImageGrid, Method, MethodConfig
 from methods.mechanisms.distillation import divergence
 from models.learner import NO_LOGIT, Learner
@@ -25,6 +25,8 @@ from models.vae import VAE, VAESettings
 
 DRAWN = 10
 """Images a row in the figures."""
+MEASURED = 1000
+"""Images that the generator is judged by."""
 PER_IMAGE = 4
 """Images made up for each one of the task: the classifier learns fewer by heart."""
 
@@ -115,12 +117,12 @@ class DGR(Method):
 
     @torch.no_grad()
     def _measure(self, task: Task, rehearsal: Rehearsal | None) -> dict[str, float]:
-        x, _ = task.train.batch(slice(0, CHUNK))
+        x, _ = task.train.batch(slice(0, MEASURED))
         terms = zip(("reconstruction", "divergence"), self.vae.negative_elbo(x, self.stream), strict=True)
         health = {f"negative_elbo/{name}": float(values.mean()) for name, values in terms}
         if rehearsal is not None:
-            pairs = zip(rehearsal.answers, self._answers(rehearsal.x[:CHUNK], task.index), strict=True)
-            same = [(old[:CHUNK].argmax(dim=1) == new.argmax(dim=1)).float().mean() for old, new in pairs]
+            pairs = zip(rehearsal.answers, self._answers(rehearsal.x[:MEASURED], task.index), strict=True)
+            same = [(old[:MEASURED].argmax(dim=1) == new.argmax(dim=1)).float().mean() for old, new in pairs]
             health["agreement"] = float(torch.stack(same).mean())
         return health
 

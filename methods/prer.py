@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.data import CHUNK, Split, Task, as_floats, mapped
+from datasets.data import Split, Task, as_floats, chunks, mapped
 from methods import ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import DISTANCES, frechet
 from methods.mechanisms.distillation import divergences
@@ -29,6 +29,8 @@ DRAWN = 10
 """Images a row in the figures."""
 JUDGED = 200
 """Made-up samples of a class, for its agreement."""
+MEASURED = 1000
+"""Samples of a task, for their likelihood."""
 REJECTIONS = 10
 """How often, at most, refused samples are made up again."""
 
@@ -244,7 +246,7 @@ class PRER(Method):
 
     def _embeddings(self, x: Tensor) -> Tensor:
         """Embeddings (N, d) of made-up samples, however many."""
-        return torch.cat([self._embed(self._floats(part)) for part in x.split(CHUNK)])
+        return torch.cat([self._embed(self._floats(part)) for part in chunks(x)])
 
     def _floats(self, x: Tensor) -> Tensor:
         return as_floats(x) if self.of_images else x
@@ -329,10 +331,10 @@ class PRER(Method):
                 (self._judged(self._sample(asked)[0], asked) == asked).float().mean()
             )
         for t in range(task.index):
-            some = (self.learner.task_of[y] == t).nonzero()[:CHUNK, 0]
+            some = (self.learner.task_of[y] == t).nonzero()[:MEASURED, 0]
             codes = self.generator.codes(as_floats(x[some])) if self.of_images else x[some]
             health[f"flow_nll/task {t}"] = self._nll(codes, y[some])
-        real = task.train.take(slice(0, CHUNK))
+        real = task.train.take(slice(0, MEASURED))
         health[f"flow_nll/task {task.index}"] = self._nll(mapped(self.generator.codes, real.x), real.y)
         return health
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.data import CHUNK, Split, as_bytes, concatenate, mapped
+from datasets.data import Split, as_bytes, chunks, concatenate, mapped
 from models.code_flow import CodeFlow, Condition, ConditioningSettings, FlowSettings
 from models.encoders import Encoder
 from models.fitting import Journal, minimise
@@ -97,8 +97,8 @@ class Generator(nn.Module):
     def sample(self, y: Tensor, stream: torch.Generator) -> Generated:
         """Make images, one of each class in y (N,)."""
         codes = self.flow.sample(y, stream)
-        chunks = zip(codes.split(CHUNK), y.split(CHUNK), strict=True)
-        return Generated(Split(torch.cat([as_bytes(self.decode(*chunk).sigmoid()) for chunk in chunks]), y), codes)
+        parts = zip(chunks(codes), chunks(y), strict=True)
+        return Generated(Split(torch.cat([as_bytes(self.decode(*part).sigmoid()) for part in parts]), y), codes)
 
     def fit(self, real: Split, replayed: Split | None, stream: torch.Generator, journal: Journal | None = None) -> None:
         """Learn the images of `real`, and keep those of `replayed`, every class with the same weight.

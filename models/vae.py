@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.data import CHUNK, as_bytes, as_floats
+from datasets.data import as_bytes, as_floats, chunks
 from models.encoders import Encoder
 from models.fitting import Journal
 from utils.settings import Settings
@@ -76,7 +76,7 @@ class VAE(nn.Module):
         """Make n images, uint8 (n, C, H, W)."""
         device = self.fits.device
         codes = torch.randn(n, self.settings.latent, device=device, generator=stream)
-        return torch.cat([as_bytes(self.decoder(chunk).sigmoid()) for chunk in codes.split(CHUNK)])
+        return torch.cat([as_bytes(self.decoder(chunk).sigmoid()) for chunk in chunks(codes)])
 
     def fit(
         self, real: Tensor, replayed: Tensor | None, stream: torch.Generator, journal: Journal | None = None

@@ -7,11 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from datasets.data import Split
+from datasets.data import Split, chunks
 from methods import Method
 
-EVALUATION_BATCH = 1000
-"""Images a batch where no gradient is needed."""
 SCORED_TRAINING_IMAGES = 2000
 """Train scores are measured on the first so many training images of a task (their order is the data set's)."""
 
@@ -33,7 +31,7 @@ def confusion(method: Method, split: Split, task: int) -> np.ndarray:
     classes = len(method.learner.task_of)
     counts = torch.zeros(classes * classes, dtype=torch.long, device=split.y.device)
     with evaluating(method.learner), torch.inference_mode():
-        for index in torch.arange(len(split), device=split.y.device).split(EVALUATION_BATCH):
+        for index in chunks(torch.arange(len(split), device=split.y.device)):
             x, y = split.batch(index)
             counts += (y * classes + method.predict(x, task)).bincount(minlength=len(counts))
     return counts.view(classes, classes).cpu().numpy()

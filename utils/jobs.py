@@ -4,9 +4,11 @@ Why not a pool: its workers do not hear of a request to stop, and one that is ki
 Processes come from a server that has everything imported, and so start at once.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
@@ -17,11 +19,26 @@ from utils.signals import Interrupted, Stop, listening
 
 POLL_SECONDS = 0.2
 """How soon a request to stop is passed on."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt (malloc.h)."""
 
 
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep memory that it frees, for the next step, where the C library is glibc.
+
+    Blocks above 128 KiB, such as a layer's output, otherwise go back to the system when they are freed and come again
+    as new pages: a fifth of the time of a step on colour images.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest that it takes
+            libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def in_child() -> bool:
@@ -72,6 +89,7 @@ def run_side_by_side(
 
 def _child(work: Callable[..., int], job: tuple[Any, ...]) -> None:
     """The life of one job: it stops when it is asked to, and when whoever started it is gone."""
+    keep_freed_memory()
     with listening() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C comes from the parent, once
 

@@ -11,7 +11,7 @@ import torch
 import datasets
 from utils import results
 from utils.config import Config, load
-from utils.jobs import cores, run_side_by_side
+from utils.jobs import cores, keep_freed_memory, run_side_by_side
 from utils.plan import Experiment, explain, naming, plan
 from utils.progress import bar, log, logging_to
 from utils.runner import Run
@@ -39,6 +39,7 @@ def launch(options: Namespace) -> int:
                 with naming(experiment.path):
                     step(experiment.config)
         stop = locks.enter_context(listening())
+        keep_freed_memory()
         return _run_all(experiments, options.jobs or max(1, cores() // torch.get_num_threads()), stop)
 
 
