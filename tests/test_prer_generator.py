@@ -9,6 +9,7 @@ from conftest import EMBEDDING, make_prer, merged, train
 from flows import FLOWS
 from methods.mechanisms.distance import frechet
 from models.code_flow import CodeFlow, FlowSettings
+from models.encoders import BlockwiseTranspose
 from models.feature_generator import Subspace
 from models.fitting import minimise
 from models.generator import RECONSTRUCTION_LOSSES
@@ -230,3 +231,18 @@ def test_frechet_distance_of_known_gaussians():
     a, b = torch.randn(4000, 2), 2 * torch.randn(4000, 2) + torch.tensor([3.0, 0.0])
     assert frechet(a, b) == pytest.approx(9 + 2 * (1 - 2) ** 2, rel=0.05)
     assert frechet(a, a) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(4, 2, 1), (4, 2, 0), (6, 3, 2), (3, 1, 1), (2, 2, 0)])
+def test_a_blockwise_transposed_convolution_is_a_transposed_convolution(kernel, stride, padding):
+    """Values and gradients, of all that it is made of."""
+    ours = BlockwiseTranspose(5, 2, kernel, stride, padding).double()
+    theirs = torch.nn.ConvTranspose2d(5, 2, kernel, stride, padding).double()
+    theirs.load_state_dict(ours.state_dict())
+    found = []
+    for layer in (ours, theirs):
+        x = torch.linspace(-1, 1, 3 * 5 * 7 * 6, dtype=torch.double).view(3, 5, 7, 6).requires_grad_()
+        y = layer(x)
+        found.append((y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])))
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other)
