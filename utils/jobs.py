@@ -11,12 +11,30 @@ import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NamedTuple
 
 from utils.signals import Interrupted, Stop, listening
 
 POLL_SECONDS = 0.2
 """How soon a request to stop is passed on."""
+INTERRUPTED = 130
+"""Exit code of a job that was asked to stop, and has saved where it is."""
+
+
+class ClusterJob(NamedTuple):
+    """One job of a queue that runs on a cluster."""
+
+    name: str
+    """as messages call it"""
+    arguments: tuple[Any, ...]
+    """pickled"""
+    cpus: int
+    gpus: float
+    hours: float
+
+
+RunOnCluster = Callable[[Callable[..., int], Sequence[ClusterJob], int, Callable[[int, int], None], Stop], None]
+"""`run_side_by_side` on a cluster: work, jobs, at_once, done, stop."""
 
 
 def cores() -> int:
@@ -83,5 +101,5 @@ def _child(work: Callable[..., int], job: tuple[Any, ...]) -> None:
         try:
             code = work(*job, stop)
         except KeyboardInterrupt:
-            code = 130
+            code = INTERRUPTED
     raise SystemExit(code)
