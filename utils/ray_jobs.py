@@ -6,6 +6,7 @@ finds the program, the data and the results under the same paths. To stop a task
 
 import logging
 import os
+import socket
 import sys
 import time
 from collections import Counter, deque
@@ -19,6 +20,8 @@ from utils.signals import Interrupted, Stop, listening
 
 DEATHS = 5
 """Of one job's processes, before it counts as failed: its machine may be to blame, or its own hunger for memory."""
+ANSWER_SECONDS = 10.0
+"""How long the cluster's address may take to answer."""
 LAST_WORDS_SECONDS = 1.0
 """How long what the tasks said last may take to get here."""
 
@@ -34,15 +37,17 @@ def ray_cluster() -> Iterator[RunOnCluster]:
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # each seed's lines, however alike
     if not address:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # there and, set so, here: it listens on loopback only
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
     except ImportError as error:
         raise BadInput(f"--backend ray: {error}; install it: pip install -r requirements-cluster.txt") from error
     own = {} if address else {"num_cpus": cores(), "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     try:
+        if address and ":" in address:
+            host, _, port = address.rpartition("/")[2].rpartition(":")
+            socket.create_connection((host, int(port)), ANSWER_SECONDS).close()  # Ray itself tries for minutes
         ray.init(address or "local", logging_level=logging.ERROR, **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"RAY_ADDRESS: no Ray cluster at {address} ({reason}); start one, or unset it") from error
     try:
