@@ -1,5 +1,6 @@
 """Clusters: the same bits as on one machine, whatever machine dies, and nobody else can reach them."""
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -32,7 +33,7 @@ def needs(package: str) -> pytest.MarkDecorator:
 
 def options(folder: Path, *more: str) -> list[str]:
     """A run of two seeds that takes a few seconds, and can be resumed after each epoch."""
-    keys = ["train.checkpoint_minutes=0", "train.epochs=10", "method.plot=no", "train.device=cpu"]
+    keys = ["train.checkpoint_minutes=0", "train.epochs=6", "method.plot=no", "train.device=cpu"]
     return ["files/si_digits.yaml", "--seeds", "0-1", *more, "--set", f"train.save_path={folder}", *keys]
 
 
@@ -58,15 +59,15 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-def trains(folder: Path) -> Callable[[], bool]:
+def trains(folder: Path, task: int = 0) -> Callable[[], bool]:
     """Whether both seeds are in the middle of a task."""
     logs = [folder / f"exp_{seed}" / "experiment.log" for seed in (0, 1)]
-    return lambda: all(log.exists() and "task 0 epoch 2" in log.read_text() for log in logs)
+    return lambda: all(log.exists() and f"task {task} epoch 2" in log.read_text() for log in logs)
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen, traceback: bool = False) -> tuple[int, str, str]:
     out, error = process.communicate(timeout=PATIENCE)
-    assert "Traceback" not in out + error
+    assert traceback or "Traceback" not in out + error
     return process.returncode, out, error
 
 
@@ -84,7 +85,7 @@ def test_a_missing_package_is_one_line(small, run, capsys, monkeypatch, tmp_path
         monkeypatch.setenv(name, "")  # restored afterwards
     monkeypatch.setitem(sys.modules, {"ray": "ray", "slurm": "submitit"}[backend], None)
     assert run(small, "--backend", backend) == 2
-    out, error = capsys.readouterr()
+    error = capsys.readouterr().err
     assert error.startswith(f"--backend {backend}: ") and error.endswith("pip install -r requirements-cluster.txt\n")
     assert error.count("\n") == 1 and not (tmp_path / "results").exists()
 
@@ -120,24 +121,28 @@ def test_ray_on_this_machine_stops_goes_on_and_gives_the_same_bits(tmp_path, exp
     assert left_by(folder) == expected
 
 
+def processes(session: int) -> list[Path]:
+    """Of a session, as their folders in /proc."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == session:
+                found.append(process)
+    return found
+
+
 def listening_beyond_loopback(session: int) -> list[str]:
     """Addresses, as the kernel writes them, on which a process of the session listens for the network."""
     sockets = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == session:
-                sockets |= {os.readlink(descriptor) for descriptor in (process / "fd").iterdir()}
-        except OSError:  # it has ended
-            continue
-    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
-    found = [
-        address
-        for _, address, _, state, *_, inode in ((*f[:4], f[9]) for f in lines)
-        if state == "0A" and f"socket:[{inode}]" in sockets
-    ]
-    assert found, "nothing of Ray listens: the test looks at the wrong processes"
+    for process in processes(session):
+        with contextlib.suppress(OSError):
+            sockets |= {os.readlink(descriptor) for descriptor in (process / "fd").iterdir()}
+    tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables for line in table]
+    addresses = [f[1].partition(":")[0] for f in lines if f[3] == "0A" and f"socket:[{f[9]}]" in sockets]  # 0A: listens
+    assert addresses, "nothing of Ray listens: these are the wrong processes"
     loopback = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
-    return [address for address in found if address.partition(":")[0] not in loopback]
+    return [address for address in addresses if address not in loopback]
 
 
 @needs("ray")
@@ -166,9 +171,15 @@ def test_slurm_s_queue_stops_goes_on_is_requeued_and_gives_the_same_bits(tmp_pat
     process = begin(command)
     wait_until(trains(folder), process)
     os.kill(process.pid, signal.SIGTERM)
-    code, _, error = finish(process)
+    code, _, error = finish(process, traceback=True)  # of submitit's stand-in for Slurm, which is interrupted
     assert code == 130 and "interrupted by SIGTERM; to go on:" in error and not finished_runs(folder)
-    ...
+    process = begin(command)
+    wait_until(trains(folder, 2), process)
+    jobs = [p for p in processes(process.pid) if b"submitit.core._submit" in (p / "cmdline").read_bytes()]
+    os.kill(int(jobs[0].name), signal.SIGUSR2)  # as Slurm does, before it takes the machine away
+    code, out, error = finish(process)
+    assert code == 0 and out.count("going on in task") == 3, error
+    assert left_by(folder) == expected
 
 
 @needs("submitit")
