@@ -100,10 +100,11 @@ def test_a_gpu_is_reserved_before_it_is_used(small, run, capsys):
 
 
 @needs("ray")
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense:port"])
-def test_a_ray_cluster_that_is_not_there(tmp_path, address):
-    code, _, error = finish(begin(["main.py", *options(tmp_path, "--backend", "ray")], {"RAY_ADDRESS": address}))
-    assert code == 2 and error.startswith(f"RAY_ADDRESS: no Ray cluster at {address}") and error.count("\n") == 1
+def test_a_ray_cluster_that_is_not_there(tmp_path):
+    command = ["main.py", *options(tmp_path, "--backend", "ray")]
+    code, _, error = finish(begin(command, {"RAY_ADDRESS": "127.0.0.1:1"}))
+    assert code == 2 and error.count("\n") == 1
+    assert error.startswith("--backend ray: no cluster at RAY_ADDRESS=127.0.0.1:1 (")
 
 
 @needs("ray")

@@ -41,15 +41,16 @@ def ray_cluster() -> Iterator[RunOnCluster]:
         import ray
     except ImportError as error:
         raise BadInput(f"--backend ray: {error}; install it: pip install -r requirements-cluster.txt") from error
-    own = {} if address else {"num_cpus": cores(), "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    here = {"num_cpus": cores(), "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     try:
         if address and ":" in address:
             host, _, port = address.rpartition("/")[2].rpartition(":")
-            socket.create_connection((host, int(port)), ANSWER_SECONDS).close()  # Ray itself tries for minutes
-        ray.init(address or "local", logging_level=logging.ERROR, **own)
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()  # Ray tries for minutes
+        ray.init(address or "local", logging_level=logging.ERROR, **({} if address else here))
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"RAY_ADDRESS: no Ray cluster at {address} ({reason}); start one, or unset it") from error
+        where = f"no cluster at RAY_ADDRESS={address}" if address else "no cluster can be started here"
+        raise BadInput(f"--backend ray: {where} ({reason})") from error
     try:
         yield run_on_ray
     finally:
