@@ -17,7 +17,7 @@ CODE = sorted(
 LAYERS = [
     ["main"],
     ["utils.launch"],
-    ["utils.plan", "utils.runner"],
+    ["utils.plan", "utils.ray_jobs", "utils.runner", "utils.slurm_jobs"],
     ["utils.training"],
     ["utils.build", "utils.results"],
     ["utils.config", "utils.plots", "utils.evaluation"],

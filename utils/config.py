@@ -89,6 +89,17 @@ class TrainConfig(Settings):
     """results folder; by default results/<dataset>/<method>"""
 
 
+class ClusterConfig(Settings):
+    """What a seed takes of a cluster, for --backend ray and slurm; decides no number but by its threads."""
+
+    cpus: int = Field(1, ge=1)
+    """cores, and threads"""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs; 0: computed on the CPU; 0.25: four seeds share one (slurm gives whole ones)"""
+    hours: float = Field(24.0, gt=0)
+    """slurm's time limit; a seed that reaches it saves, is queued again, and goes on"""
+
+
 class Config(Settings):
     """A whole experiment."""
 
@@ -100,6 +111,8 @@ class Config(Settings):
     """the classifier"""
     train: TrainConfig = TrainConfig()
     """how it is trained, and where the results go"""
+    cluster: ClusterConfig = ClusterConfig()
+    """what a seed takes of a cluster"""
 
     @property
     def save_path(self) -> Path:
@@ -111,6 +124,7 @@ class Config(Settings):
         """The dotted keys that decide the numbers: two runs with the same may share a results folder."""
         of_train = ("experiments", "device", "save", "checkpoint_minutes", "load", "save_path")
         ignored = {"scenario.data_root", "method.plot", *(f"train.{key}" for key in of_train)}
+        ignored |= {f"cluster.{key}" for key in ClusterConfig.model_fields}
         return {key: value for key, value in flatten(self.dump()).items() if key not in ignored}
 
     def dump(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NamedTuple
 
 from utils.signals import Interrupted, Stop, listening
 
@@ -21,6 +21,24 @@ POLL_SECONDS = 0.2
 """How soon a request to stop is passed on."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt (malloc.h)."""
+INTERRUPTED = 130
+"""Exit code of a job that was asked to stop, and has saved where it is."""
+
+
+class ClusterJob(NamedTuple):
+    """One job of a queue that runs on a cluster."""
+
+    name: str
+    """as messages call it"""
+    arguments: tuple[Any, ...]
+    """pickled"""
+    cpus: int
+    gpus: float
+    hours: float
+
+
+RunOnCluster = Callable[[Callable[..., int], Sequence[ClusterJob], int, Callable[[int, int], None], Stop], None]
+"""`run_side_by_side` on a cluster: work, jobs, at_once, done, stop."""
 
 
 def cores() -> int:
@@ -89,7 +107,6 @@ def run_side_by_side(
 
 def _child(work: Callable[..., int], job: tuple[Any, ...]) -> None:
     """The life of one job: it stops when it is asked to, and when whoever started it is gone."""
-    keep_freed_memory()
     with listening() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C comes from the parent, once
 
@@ -101,5 +118,5 @@ def _child(work: Callable[..., int], job: tuple[Any, ...]) -> None:
         try:
             code = work(*job, stop)
         except KeyboardInterrupt:
-            code = 130
+            code = INTERRUPTED
     raise SystemExit(code)

@@ -1,17 +1,18 @@
-"""Doing what the command line asks for: the queue of seeds, run one after the other or side by side."""
+"""Doing what the command line asks for: the queue of seeds, run one after the other, side by side, or on a cluster."""
 
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import datasets
 from utils import results
 from utils.config import Config, load
-from utils.jobs import cores, keep_freed_memory, run_side_by_side
+from utils.jobs import ClusterJob, RunOnCluster, cores, keep_freed_memory, run_side_by_side
 from utils.plan import Experiment, explain, naming, plan
 from utils.progress import bar, log, logging_to
 from utils.runner import Run
@@ -28,31 +29,40 @@ def launch(options: Namespace) -> int:
     if options.check:
         print("\n".join(explain(experiment) for experiment in experiments))
         return 0
-    with ExitStack() as locks:
-        steps: tuple[Callable[[Config], None], ...] = (  # each for all of them before the next: nothing is half done
-            lambda config: results.check_folder(config, options.restart),
-            lambda config: locks.enter_context(results.locked(config.save_path)),
-            lambda config: results.prepare(config, options.restart),
-        )
-        for step in steps:
+    with ExitStack() as held:
+
+        def each(step: Callable[[Config], object]) -> None:  # for all of them before the next: nothing is half done
             for experiment in experiments:
                 with naming(experiment.path):
                     step(experiment.config)
-        stop = locks.enter_context(listening())
-        keep_freed_memory()
-        return _run_all(experiments, options.jobs or max(1, cores() // torch.get_num_threads()), stop)
+
+        each(lambda config: results.check_folder(config, options.restart))
+        each(lambda config: held.enter_context(results.locked(config.save_path)))
+        on_cluster = held.enter_context(_cluster(options.backend, experiments))
+        each(lambda config: results.prepare(config, options.restart))
+        stop = held.enter_context(listening())
+        return _run_all(experiments, on_cluster, options.jobs, stop)
 
 
-def _run_all(experiments: Sequence[Experiment], at_once: int, stop: Stop) -> int:
-    """Run the seeds that are not finished; returns 1 if one failed, or if results could not be written."""
-    queue: list[tuple[Experiment, int]] = []
-    for experiment in experiments:
-        finished = results.finished_runs(experiment.config.save_path)
-        for seed in experiment.seeds:
-            if seed in finished:
-                print(f"{experiment.config.save_path}: seed {seed} finished before, its results are kept")
-            else:
-                queue.append((experiment, seed))
+def _cluster(backend: str, experiments: Sequence[Experiment]) -> AbstractContextManager[RunOnCluster | None]:
+    """Inside, the cluster is connected; gives what runs a queue there, None for this machine."""
+    if backend == "ray":
+        from utils.ray_jobs import ray_cluster  # optional packages: imported when asked for
+
+        return ray_cluster()
+    if backend == "slurm":
+        from utils.slurm_jobs import slurm_queue
+
+        return slurm_queue([experiment.config.save_path for experiment in experiments])
+    return nullcontext()
+
+
+def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None, at_once: int, stop: Stop) -> int:
+    """Run the seeds that are not finished, at most `at_once` at a time (0: as there is room).
+
+    Returns 1 if one failed, or if results could not be written.
+    """
+    queue = _unfinished(experiments)
     codes, progress = [0], bar(len(queue), "seeds", 0, "seed")
 
     def done(index: int, code: int) -> None:
@@ -62,13 +72,15 @@ def _run_all(experiments: Sequence[Experiment], at_once: int, stop: Stop) -> int
         codes.extend((abs(code), _write_score(experiment)))
         progress.update()
 
-    if at_once == 1:
+    if on_cluster:
+        on_cluster(_job, [_cluster_job(e, seed) for e, seed in queue], at_once or len(queue), done, stop)
+    elif at_once == 1:
         for index, (experiment, seed) in enumerate(queue):
             done(index, _run_seed(experiment, seed, f"seed {seed}", stop))
     else:
+        at_once = at_once or max(1, cores() // torch.get_num_threads())
         threads = max(1, min(torch.get_num_threads(), cores() // at_once))
-        jobs = [(e.config.save_path, e.data_root, seed, str(e.device), threads) for e, seed in queue]
-        run_side_by_side(_job, jobs, at_once, done, stop)
+        run_side_by_side(_job, [_arguments(e, seed, threads) for e, seed in queue], at_once, done, stop)
     progress.close()
     for experiment in experiments:
         codes.append(_write_score(experiment))
@@ -76,6 +88,29 @@ def _run_all(experiments: Sequence[Experiment], at_once: int, stop: Stop) -> int
         if score.exists():
             print(f"\n{score.read_text()}\n{score}")
     return int(any(codes))
+
+
+def _unfinished(experiments: Sequence[Experiment]) -> list[tuple[Experiment, int]]:
+    """The queue: what is left to run, in order."""
+    queue: list[tuple[Experiment, int]] = []
+    for experiment in experiments:
+        finished = results.finished_runs(experiment.config.save_path)
+        for seed in experiment.seeds:
+            if seed in finished:
+                print(f"{experiment.config.save_path}: seed {seed} finished before, its results are kept")
+            else:
+                queue.append((experiment, seed))
+    return queue
+
+
+def _arguments(experiment: Experiment, seed: int, threads: int) -> tuple[Any, ...]:
+    return experiment.config.save_path, experiment.data_root, seed, str(experiment.device), threads
+
+
+def _cluster_job(experiment: Experiment, seed: int) -> ClusterJob:
+    path, needs = experiment.config.save_path, experiment.config.cluster
+    arguments = _arguments(experiment, seed, needs.cpus)
+    return ClusterJob(f"{path}: seed {seed}", arguments, needs.cpus, needs.gpus, needs.hours)
 
 
 def _write_score(experiment: Experiment) -> int:
@@ -98,6 +133,7 @@ def _job(save_path: Path, data_root: Path, seed: int, device: str, threads: int,
 
 def _run_seed(experiment: Experiment, seed: int, name: str, stop: Stop) -> int:
     folder = results.RunFolder(experiment.config.save_path, seed)
+    keep_freed_memory()
     try:
         with logging_to(folder.log, f"{name}: "):
             try:

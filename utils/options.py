@@ -16,13 +16,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("configs", nargs="+", metavar="CONFIG", help="YAML file, see files/")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override, e.g. train.epochs=2")
     add("--seeds", type=seeds, help="0-4 or 0,3 instead of the config's `experiments`")
-    add("--jobs", type=jobs, default=1, metavar="N|auto", help="seeds and files side by side; auto: one a core")
+    add("--backend", choices=("local", "ray", "slurm"), default="local", help="where seeds run; see the README")
+    add("--jobs", type=jobs, metavar="N|auto", help="seeds and files side by side; auto: as many as there is room for")
     add("--device", help="auto, cpu, cuda or cuda:1 instead of the config's")
     add("--cuda", "--gpu", type=int, metavar="N", help="the same as --device cuda:N")
     add("--data-root", metavar="DIR", help="where data sets are; else $DATA_ROOT, the config's data_root, ./data")
     add("--check", action="store_true", help="validate and explain, run nothing")
     add("--restart", action="store_true", help="move an existing run aside instead of resuming it")
     options = parser.parse_args(arguments)
+    if options.jobs is None:
+        options.jobs = 1 if options.backend == "local" else 0
     if options.cuda is not None:
         options.device = f"cuda:{options.cuda}"
     if options.device and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
@@ -43,8 +46,8 @@ def seeds(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def jobs(text: str) -> int | None:
-    """A number of jobs; None for "auto"."""
+def jobs(text: str) -> int:
+    """A number of jobs; 0 for "auto"."""
     if text != "auto" and not (text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of jobs, or auto")
-    return None if text == "auto" else int(text)
+    return 0 if text == "auto" else int(text)

@@ -54,7 +54,7 @@ def plan(options: Namespace) -> list[Experiment]:
         if folder in folders[:i]:
             raise BadInput(f"{options.configs[i]}: train.save_path: {folder} is used by two of these files; change one")
     loaded: dict[tuple[str, Path], Data] = {}
-    experiments = []
+    experiments, here = [], options.backend == "local"
     for path, config in zip(options.configs, configs, strict=True):
         root = Path(options.data_root or os.environ.get("DATA_ROOT") or config.scenario.data_root or "data")
         key = (config.scenario.dataset.model_dump_json(), root)
@@ -62,13 +62,18 @@ def plan(options: Namespace) -> list[Experiment]:
             if key not in loaded:
                 loaded[key] = datasets.load(config.scenario.dataset, root)
             seeds = options.seeds or tuple(range(config.train.experiments))
-            device = _device(options.device or config.train.device)
+            device = _device(options.device or config.train.device, None if here else config.cluster.gpus)
             experiments.append(Experiment(path, config, loaded[key], root, seeds, device))
             _build(experiments[-1])  # whatever the parts refuse, they refuse now
     return experiments
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, gpus: float | None) -> torch.device:
+    """The device of that name, here, or on a cluster that gives each seed so many GPUs."""
+    if gpus is not None:
+        if gpus == 0 and name.startswith("cuda"):
+            raise BadInput(f"train.device: {name} on a cluster needs cluster.gpus: 1, or 0.25 to share one")
+        return torch.device("cuda" if gpus and name != "cpu" else "cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

@@ -1,0 +1,190 @@
+"""Clusters: the same bits as on one machine, whatever machine dies, and nobody else can reach them."""
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.kill import left_by
+from utils.results import finished_runs
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 240
+"""Seconds until something that should happen counts as not happening."""
+RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+RAY |= {"RAY_worker_niceness": "0"}
+"""Environment of all that belongs to Ray: on loopback, with a token of its own, and not the last to be served."""
+ON_THIS_MACHINE = (
+    "import sys, main, utils.slurm_jobs as slurm; slurm.CLUSTER = 'local'; sys.exit(main.main(sys.argv[1:]))"
+)
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    there = importlib.util.find_spec(package) is not None
+    return pytest.mark.skipif(not there, reason=f"{package} is not installed (requirements-cluster.txt)")
+
+
+def options(folder: Path, *more: str) -> list[str]:
+    """A run of two seeds that takes a few seconds, and can be resumed after each epoch."""
+    keys = ["train.checkpoint_minutes=0", "train.epochs=6", "method.plot=no", "train.device=cpu"]
+    return ["files/si_digits.yaml", "--seeds", "0-1", *more, "--set", f"train.save_path={folder}", *keys]
+
+
+def begin(arguments: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen:
+    """Python in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def trains(folder: Path, task: int = 0) -> Callable[[], bool]:
+    """Whether both seeds are in the middle of a task."""
+    logs = [folder / f"exp_{seed}" / "experiment.log" for seed in (0, 1)]
+    return lambda: all(log.exists() and f"task {task} epoch 2" in log.read_text() for log in logs)
+
+
+def finish(process: subprocess.Popen, traceback: bool = False) -> tuple[int, str, str]:
+    out, error = process.communicate(timeout=PATIENCE)
+    assert traceback or "Traceback" not in out + error
+    return process.returncode, out, error
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """What the run leaves on one machine, without an interruption."""
+    folder = tmp_path_factory.mktemp("one_machine") / "results"
+    assert finish(begin(["main.py", *options(folder)]))[0] == 0
+    return left_by(folder)
+
+
+@pytest.mark.parametrize("backend", ["ray", "slurm"])
+def test_a_missing_package_is_one_line(small, run, capsys, monkeypatch, tmp_path, backend):
+    for name in ("RAY_ADDRESS", "RAY_DEDUP_LOGS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+        monkeypatch.setenv(name, "")  # restored afterwards
+    monkeypatch.setitem(sys.modules, {"ray": "ray", "slurm": "submitit"}[backend], None)
+    assert run(small, "--backend", backend) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"--backend {backend}: ") and error.endswith("pip install -r requirements-cluster.txt\n")
+    assert error.count("\n") == 1 and not (tmp_path / "results").exists()
+
+
+def test_a_gpu_is_reserved_before_it_is_used(small, run, capsys):
+    small["train"]["device"] = "cuda"
+    assert run(small, "--backend", "ray") == 2
+    assert "train.device: cuda on a cluster needs cluster.gpus" in capsys.readouterr().err
+    small["cluster"] = {"gpus": 0.25}
+    assert run(small, "--backend", "ray", "--check") == 0
+    assert "device: cuda" in capsys.readouterr().out
+
+
+@needs("ray")
+def test_a_ray_cluster_that_is_not_there(tmp_path):
+    command = ["main.py", *options(tmp_path, "--backend", "ray")]
+    code, _, error = finish(begin(command, {"RAY_ADDRESS": "127.0.0.1:1"}))
+    assert code == 2 and error.count("\n") == 1
+    assert error.startswith("--backend ray: no cluster at RAY_ADDRESS=127.0.0.1:1 (")
+
+
+@needs("ray")
+def test_ray_on_this_machine_stops_goes_on_and_gives_the_same_bits(tmp_path, expected):
+    folder = tmp_path / "results"
+    command = ["main.py", *options(folder, "--backend", "ray")]
+    process = begin(command, RAY)
+    wait_until(trains(folder), process)
+    assert listening_beyond_loopback(process.pid) == []
+    os.killpg(process.pid, signal.SIGINT)
+    code, _, error = finish(process)
+    assert code == 130 and "interrupted by SIGINT; to go on:" in error and not finished_runs(folder)
+    code, out, error = finish(begin(command, RAY))
+    assert code == 0 and out.count("going on in task 0") == 2, error
+    assert left_by(folder) == expected
+
+
+def processes(session: int) -> list[Path]:
+    """Of a session, as their folders in /proc."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == session:
+                found.append(process)
+    return found
+
+
+def listening_beyond_loopback(session: int) -> list[str]:
+    """Addresses, as the kernel writes them, on which a process of the session listens for the network."""
+    sockets = set()
+    for process in processes(session):
+        with contextlib.suppress(OSError):
+            sockets |= {os.readlink(descriptor) for descriptor in (process / "fd").iterdir()}
+    tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables for line in table]
+    addresses = [f[1].partition(":")[0] for f in lines if f[3] == "0A" and f"socket:[{f[9]}]" in sockets]  # 0A: listens
+    assert addresses, "nothing of Ray listens: these are the wrong processes"
+    loopback = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+    return [address for address in addresses if address not in loopback]
+
+
+@needs("ray")
+def test_a_ray_node_that_is_killed_loses_nothing(tmp_path, expected):
+    folder = tmp_path / "results"
+    cluster = begin(["tests/ray_nodes.py"], RAY)
+    try:
+        environment = {**RAY, "RAY_ADDRESS": cluster.stdout.readline().strip()}
+        process = begin(["main.py", *options(folder, "--backend", "ray")], environment)
+        wait_until(trains(folder), process)
+        assert listening_beyond_loopback(cluster.pid) == []
+        cluster.stdin.write("kill\n")
+        cluster.stdin.flush()
+        code, out, error = finish(process)
+    finally:
+        cluster.communicate(timeout=PATIENCE)  # its input ends, and so does it
+    assert code == 0 and error.count("goes on from its last checkpoint") == 1, error
+    assert out.count("going on in task") == 1 and "2 seeds (0, 1)" in out
+    assert left_by(folder) == expected
+
+
+@needs("submitit")
+def test_slurm_s_queue_stops_goes_on_is_requeued_and_gives_the_same_bits(tmp_path, expected):
+    folder = tmp_path / "results"
+    command = ["-c", ON_THIS_MACHINE, *options(folder, "--backend", "slurm")]
+    process = begin(command)
+    wait_until(trains(folder), process)
+    os.kill(process.pid, signal.SIGTERM)
+    code, _, error = finish(process, traceback=True)  # of submitit's stand-in for Slurm, which is interrupted
+    assert code == 130 and "interrupted by SIGTERM; to go on:" in error and not finished_runs(folder)
+    process = begin(command)
+    wait_until(trains(folder, 2), process)
+    jobs = [p for p in processes(process.pid) if b"submitit.core._submit" in (p / "cmdline").read_bytes()]
+    os.kill(int(jobs[0].name), signal.SIGUSR2)  # as Slurm does, before it takes the machine away
+    code, out, error = finish(process)
+    assert code == 0 and out.count("going on in task") == 3, error
+    assert left_by(folder) == expected
+
+
+@needs("submitit")
+def test_without_slurm_nothing_is_submitted(small, run, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run(small, "--backend", "slurm") == 2
+    assert capsys.readouterr().err.startswith("--backend slurm: there is no sbatch here")
