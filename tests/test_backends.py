@@ -65,6 +65,11 @@ def trains(folder: Path, task: int = 0) -> Callable[[], bool]:
     return lambda: all(log.exists() and f"task {task} epoch 2" in log.read_text() for log in logs)
 
 
+def resumed(folder: Path) -> int:
+    """How often a seed went on from a checkpoint."""
+    return sum(log.read_text().count("going on in task") for log in folder.glob("exp_*/experiment.log"))
+
+
 def finish(process: subprocess.Popen, traceback: bool = False) -> tuple[int, str, str]:
     out, error = process.communicate(timeout=PATIENCE)
     assert traceback or "Traceback" not in out + error
@@ -108,7 +113,7 @@ def test_a_ray_cluster_that_is_not_there(tmp_path):
 
 
 @needs("ray")
-def test_ray_on_this_machine_stops_goes_on_and_gives_the_same_bits(tmp_path, expected):
+def test_ray_on_this_machine_stops_goes_on_survives_a_kill_and_gives_the_same_bits(tmp_path, expected):
     folder = tmp_path / "results"
     command = ["main.py", *options(folder, "--backend", "ray")]
     process = begin(command, RAY)
@@ -117,17 +122,21 @@ def test_ray_on_this_machine_stops_goes_on_and_gives_the_same_bits(tmp_path, exp
     os.killpg(process.pid, signal.SIGINT)
     code, _, error = finish(process)
     assert code == 130 and "interrupted by SIGINT; to go on:" in error and not finished_runs(folder)
-    code, out, error = finish(begin(command, RAY))
-    assert code == 0 and out.count("going on in task 0") == 2, error
+    process = begin(command, RAY)
+    wait_until(trains(folder, 2), process)
+    os.kill(int(processes(process.pid, b"ray::_task")[0].name), signal.SIGKILL)
+    code, _, error = finish(process)
+    assert code == 0 and resumed(folder) == 3 and error.count("goes on from its last checkpoint") == 1, error
     assert left_by(folder) == expected
 
 
-def processes(session: int) -> list[Path]:
-    """Of a session, as their folders in /proc."""
+def processes(session: int, name: bytes = b"") -> list[Path]:
+    """Of a session, with this in their command line, as their folders in /proc."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended
-            if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == session:
+            own = int((process / "stat").read_text().rpartition(")")[2].split()[3]) == session
+            if own and name in (process / "cmdline").read_bytes():
                 found.append(process)
     return found
 
@@ -161,7 +170,7 @@ def test_a_ray_node_that_is_killed_loses_nothing(tmp_path, expected):
     finally:
         cluster.communicate(timeout=PATIENCE)  # its input ends, and so does it
     assert code == 0 and error.count("goes on from its last checkpoint") == 1, error
-    assert out.count("going on in task") == 1 and "2 seeds (0, 1)" in out
+    assert resumed(folder) == 1 and "2 seeds (0, 1)" in out
     assert left_by(folder) == expected
 
 
@@ -176,10 +185,10 @@ def test_slurm_s_queue_stops_goes_on_is_requeued_and_gives_the_same_bits(tmp_pat
     assert code == 130 and "interrupted by SIGTERM; to go on:" in error and not finished_runs(folder)
     process = begin(command)
     wait_until(trains(folder, 2), process)
-    jobs = [p for p in processes(process.pid) if b"submitit.core._submit" in (p / "cmdline").read_bytes()]
+    jobs = processes(process.pid, b"submitit.core._submit")
     os.kill(int(jobs[0].name), signal.SIGUSR2)  # as Slurm does, before it takes the machine away
-    code, out, error = finish(process)
-    assert code == 0 and out.count("going on in task") == 3, error
+    code, _, error = finish(process)
+    assert code == 0 and resumed(folder) == 3, error
     assert left_by(folder) == expected
 
 

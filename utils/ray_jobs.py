@@ -48,7 +48,7 @@ def ray_cluster() -> Iterator[RunOnCluster]:
             socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()  # Ray tries for minutes
         ray.init(address or "local", logging_level=logging.ERROR, **({} if address else here))
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         where = f"no cluster at RAY_ADDRESS={address}" if address else "no cluster can be started here"
         raise BadInput(f"--backend ray: {where} ({reason})") from error
     try:
@@ -126,7 +126,7 @@ def _outcome(reference: Any) -> tuple[int, str | None]:
         print(error, file=sys.stderr)
         return 1, None
     except exceptions.RayError as error:
-        return 1, (str(error).splitlines() or [""])[0] or type(error).__name__
+        return 1, str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
     return code, "its machine asked it to stop" if code == INTERRUPTED else None
 
 
