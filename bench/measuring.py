@@ -61,8 +61,8 @@ def run_ours(
     """Run main.py on CPU into a folder that is not there yet.
 
     Returns:
-        end_to_end_s; cpu_s; of the mean seed train_s (the steps), method_s (what the method does between tasks) and eval_s;
-        peak_mb; accuracy (FinalAccuracy).
+        What `seen` returns; train_s (the steps), method_s (what the method does between tasks) and eval_s, means over
+        seeds; accuracy (FinalAccuracy).
 
     Raises:
         Failed: a run failed.
