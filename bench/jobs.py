@@ -14,7 +14,7 @@ if __name__ == "__main__":  # not bench/, whose profile.py would hide the standa
     sys.path[0] = str(Path(__file__).parent.parent)
 
 from bench.kill import left_by
-from bench.measuring import markdown, run_ours, spread
+from bench.measuring import machine, markdown, run_ours, spread
 
 
 def main() -> int:
@@ -47,6 +47,7 @@ def main() -> int:
         same = all(left_by(folder) == first for folder in folders[1:])
     slowest = median(seconds[options.jobs[0]])
     rows = [[str(jobs), spread(s), f"{slowest / median(s):.2f}"] for jobs, s in seconds.items()]
+    print(f"{machine()}\n")
     print(markdown(["--jobs", f"{options.seeds} seeds end to end, s", "throughput"], rows))
     print(f"\n{'the same bits' if same else 'BITS DIFFER'} in all {len(folders)} runs")
     return int(not same)

@@ -5,11 +5,13 @@ Whoever measures memory imports nothing heavy: a process begins with the peak of
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -17,8 +19,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parent.parent
 
 
-class Failed(Exception):
-    """A program that was to be measured did not end with 0; the message has its last lines."""
+class Failed(SystemExit):
+    """A program that was to be measured did not end with 0: its last lines, which end this one too."""
 
 
 class Ran(NamedTuple):
@@ -78,6 +80,18 @@ def run_ours(
 def seen(ran: Ran) -> dict[str, float]:
     """end_to_end_s, cpu_s and peak_mb."""
     return {"end_to_end_s": ran.seconds, "cpu_s": ran.cpu_seconds, "peak_mb": ran.peak_mb}
+
+
+def machine() -> str:
+    """What the figures depend on: processor, cores, Python, torch, commit."""
+    said = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    models = [line.partition(":")[2].strip() for line in said.splitlines() if line.startswith("model name")]
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
+    return (
+        f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"torch {version('torch')}, commit {commit}"
+    )
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

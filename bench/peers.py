@@ -29,7 +29,7 @@ from typing import Any
 if __name__ == "__main__":  # not bench/, whose profile.py would hide the standard library's
     sys.path[0] = str(Path(__file__).parent.parent)
 
-from bench.measuring import ROOT, Failed, markdown, run, run_ours, seen, spread
+from bench.measuring import ROOT, Failed, machine, markdown, run, run_ours, seen, spread
 
 SETTINGS: dict[str, dict[str, float]] = {
     "naive": {},
@@ -86,11 +86,8 @@ def main() -> int:
                     print(f"round {number} {method} {program}: {measured['end_to_end_s']:.1f} s", file=sys.stderr)
             if options.out:
                 options.out.write_text(json.dumps(records, indent=1) + "\n")
-    print(
-        f"{options.dataset}, {options.epochs} epochs a task, {options.rounds} rounds, {options.threads} threads, torch",
-        end=" ",
-    )
-    print(f"{version('torch')}\n\n{table(records)}\n\n{ratios(records)}")
+    print(f"{options.dataset}, {options.epochs} epochs a task, {options.rounds} rounds, {options.threads} threads")
+    print(f"{machine()}\n\n{table(records)}\n\n{ratios(records)}")
     return 0
 
 
@@ -100,9 +97,8 @@ def measure(program: str, method: str, number: int, options: Namespace) -> Recor
     if program == "ours":
         chosen = [f"train.epochs={options.epochs}", *(f"method.{key}={value}" for key, value in settings.items())]
         config, folder = Path(f"files/{method}_{options.dataset}.yaml"), options.folder / f"{method}-{number}"
-        return run_ours(
-            config, folder, chosen, ["--seeds", "0", "--data-root", options.data_root.resolve()], options.threads
-        )
+        where = ["--seeds", "0", "--data-root", options.data_root.resolve()]
+        return run_ours(config, folder, chosen, where, options.threads)
     script = [sys.executable, "bench/bare_loop.py"]
     if program == "avalanche":
         script = [options.python, "bench/avalanche_run.py", "--method", method, "--settings", json.dumps(settings)]
@@ -170,8 +166,12 @@ def _export(name: str, root: Path, file: Path) -> None:
     import numpy as np
 
     from datasets import DatasetSettings, load
+    from utils.settings import BadInput
 
-    data = load(DatasetSettings(name=name), root)
+    try:
+        data = load(DatasetSettings(name=name), root)
+    except BadInput as error:
+        sys.exit(str(error))
     np.savez(file, x_train=data.train.x, y_train=data.train.y, x_test=data.test.x, y_test=data.test.y)
 
 

@@ -29,7 +29,7 @@ from typing import Any
 if __name__ == "__main__":  # not this folder: this file has the name of a module of the standard library
     sys.path[0] = str(Path(__file__).parent.parent)
 
-from bench.measuring import ROOT, markdown, run
+from bench.measuring import ROOT, machine, markdown, run
 
 PARTS = {
     "start-up": "the interpreter, and all imports",
@@ -192,6 +192,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("DATA_ROOT", "data")))
     options = parser.parse_args()
+    print(f"{machine()}\n")
     print(table({config.stem: profile(config, options) for config in options.configs}))
     return 0
 

@@ -25,7 +25,7 @@ if __name__ == "__main__":  # not bench/, whose profile.py would hide the standa
 import numpy as np
 
 from bench.kill import SMALL
-from bench.measuring import ROOT, markdown, run_ours
+from bench.measuring import ROOT, machine, markdown, run_ours
 
 AXES: dict[str, tuple[int, ...]] = {
     "tasks": (5, 10, 20, 50),
@@ -78,7 +78,7 @@ def main() -> int:
                             f"round {number} {axis} {value} {method}: {measured['end_to_end_s']:.1f} s", file=sys.stderr
                         )
     points = medians(points)
-    print(table(points))
+    print(f"{machine()}\n\n{table(points)}")
     draw(points, options.out)
     print(f"\n{options.out}")
     return 0

@@ -139,7 +139,7 @@ def test_peers(monkeypatch, tmp_path, capsys):
 
 def test_profile(monkeypatch, capsys):
     assert call(monkeypatch, profile, DIGITS, "--set", "train.epochs=1") == 0
-    rows = dict(line.strip("| ").split(" | ")[:2] for line in capsys.readouterr().out.splitlines()[2:])
+    rows = dict(line.strip("| ").split(" | ")[:2] for line in capsys.readouterr().out.splitlines()[4:])
     seconds = {part: float(cell.partition(" s")[0]) for part, cell in rows.items()}
     total = seconds.pop("end to end")
     assert list(seconds) == list(profile.PARTS) and sum(seconds.values()) == pytest.approx(total, abs=0.1)
@@ -151,7 +151,7 @@ def test_scale(monkeypatch, tmp_path, capsys):
     options = ["--axes", "tasks", "--values", "2", "4", "--methods", "naive", "--set", "train.epochs=1"]
     assert call(monkeypatch, scale, *options, "--out", str(figure)) == 0
     assert figure.read_bytes().startswith(b"\x89PNG")
-    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:6]]
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[4:8]]
     assert [row[2] for row in rows] == ["training", "evaluation", "end to end", "peak memory"]
     assert all(np.isfinite(float(row[4])) for row in rows)
 
