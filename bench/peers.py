@@ -22,6 +22,7 @@ import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -70,7 +71,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how often (5)")
     parser.add_argument("--threads", type=int, default=1, help="of every program (1)")
     parser.add_argument("--environment", type=Path, default=ROOT / ".bench" / "avalanche", help="made if missing")
-    parser.add_argument("--out", type=Path, help="JSON of every single run, written after each round")
+    parser.add_argument("--out", type=Path, help="JSON of every single run, written after each")
     options = parser.parse_args()
     options.python = avalanche(options.environment) if "avalanche" in options.programs else None
     options.dataset = "mnist" if (options.data_root / "MNIST" / "raw").is_dir() else "digits"
@@ -78,12 +79,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         options.folder = Path(folder)
         export(options)
-        for number in range(options.rounds):
-            for method in options.methods:
-                for program in [name for name in options.programs if method in PROGRAMS[name]]:
-                    measured = measure(program, method, number, options)
-                    records.append({"program": program, "method": method, "round": number, **measured})
-                    print(f"round {number} {method} {program}: {measured['end_to_end_s']:.1f} s", file=sys.stderr)
+        pairs = [(m, p) for m in options.methods for p in options.programs if m in PROGRAMS[p]]
+        for number, (method, program) in product(range(options.rounds), pairs):
+            measured = measure(program, method, number, options)
+            records.append({"program": program, "method": method, "round": number, **measured})
+            print(f"round {number} {method} {program}: {measured['end_to_end_s']:.1f} s", file=sys.stderr)
             if options.out:
                 options.out.write_text(json.dumps(records, indent=1) + "\n")
     print(f"{options.dataset}, {options.epochs} epochs a task, {options.rounds} rounds, {options.threads} threads")

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -67,16 +68,12 @@ def main() -> int:
     options = parser.parse_args()
     points: list[Point] = []
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(options.rounds):
-            for axis in options.axes:
-                for value in options.values or AXES[axis]:
-                    for method in options.methods:
-                        at = BASE | (SEEDS_FOR_JOBS if axis == "jobs" else {}) | {axis: value}
-                        measured = measure(method, at, Path(folder), options)
-                        points.append({"axis": axis, "method": method, "value": value, **measured})
-                        print(
-                            f"round {number} {axis} {value} {method}: {measured['end_to_end_s']:.1f} s", file=sys.stderr
-                        )
+        places = [(axis, value) for axis in options.axes for value in options.values or AXES[axis]]
+        for number, (axis, value), method in product(range(options.rounds), places, options.methods):
+            at = BASE | (SEEDS_FOR_JOBS if axis == "jobs" else {}) | {axis: value}
+            measured = measure(method, at, Path(folder), options)
+            points.append({"axis": axis, "method": method, "value": value, **measured})
+            print(f"round {number} {axis} {value} {method}: {measured['end_to_end_s']:.1f} s", file=sys.stderr)
     points = medians(points)
     print(f"{machine()}\n\n{table(points)}")
     draw(points, options.out)
