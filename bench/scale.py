@@ -134,6 +134,8 @@ def slope(line: Sequence[tuple[float, float]]) -> float:
 
 def growth(axis: str, part: str, exponent: float) -> str:
     """A slope in words."""
+    if axis == "jobs":
+        return f"{2**-exponent:.2f} x as fast with twice the jobs"
     if (axis, part) == ("tasks", "evaluation"):  # of T^2 accuracies
         return "linear in the T^2 accuracies or better" if exponent <= 2 * LINEAR else "MORE THAN QUADRATIC"
     return "linear or better" if exponent <= LINEAR else "MORE THAN LINEAR"
@@ -151,7 +153,7 @@ def table(points: Sequence[Point]) -> str:
 
 
 def draw(points: Sequence[Point], file: Path) -> None:
-    """A column an axis; seconds above, memory below."""
+    """A column an axis; seconds above (logarithmic), memory below (from 0)."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
@@ -170,13 +172,15 @@ def draw(points: Sequence[Point], file: Path) -> None:
         row[0].set_ylabel(meaning)
         for panel, axis in zip(row, axes_names, strict=True):
             values = sorted({p["value"] for p in points if p["axis"] == axis})
-            panel.set(xlabel=axis, xscale="log", yscale="log")
+            panel.set(xlabel=axis, xscale="log", visible=bool(panel.lines))
             panel.xaxis.set_major_locator(FixedLocator(values))
             panel.xaxis.set_minor_locator(NullLocator())
             panel.xaxis.set_major_formatter(ScalarFormatter())
             panel.grid(alpha=0.3)
-    for row in grid:
-        row[0].legend(fontsize=7, frameon=False)
+    grid[0, 0].set_yscale("log")
+    grid[1, 0].set_ylim(bottom=0)
+    for panel in (row[0] for row in grid if row[0].lines):
+        panel.legend(fontsize=7, frameon=False, handlelength=4)
     figure.savefig(file, dpi=150)
 
 

@@ -59,6 +59,7 @@ def test_growth_in_words():
     assert scale.growth("tasks", "training", 1.0) == "linear or better"
     assert scale.growth("tasks", "training", 1.3) == "MORE THAN LINEAR"
     assert scale.growth("tasks", "evaluation", 2.0) == "linear in the T^2 accuracies or better"
+    assert scale.growth("jobs", "end to end", -1.0) == "2.00 x as fast with twice the jobs"
     assert scale.growth("tasks", "evaluation", 2.5) == "MORE THAN QUADRATIC"
 
 
