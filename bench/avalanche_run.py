@@ -60,7 +60,7 @@ def strategy_of(method: str, settings: dict[str, Any], tasks: int) -> tuple[type
 
 def main() -> int:
     """Learn the tasks one after the other and print what came of it."""
-    parser = ArgumentParser(description=__doc__)
+    parser = ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--method", default="naive", choices=["naive", "ewc", "lwf", "replay", "gem"])
     parser.add_argument("--settings", type=json.loads, default={}, help="of the method, under our names, as JSON")
     options = options_of(parser)

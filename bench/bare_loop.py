@@ -96,12 +96,10 @@ def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
 
 def main() -> int:
     """Learn the tasks one after the other and print what came of it."""
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--fused", action="store_true", help="torch's fused Adam")
-    options = options_of(parser)
+    options = options_of(ArgumentParser(description=__doc__.partition("\n")[0]))
     tasks, tests = (tasks_of(*images_of(options.data, part)) for part in ("train", "test"))
     embed, heads = encoder(), nn.ModuleList(head() for _ in tasks)
-    optimizer = torch.optim.Adam([*embed.parameters(), *heads.parameters()], LEARNING_RATE, fused=options.fused or None)
+    optimizer = torch.optim.Adam([*embed.parameters(), *heads.parameters()], LEARNING_RATE)
     seconds = {"train_s": 0.0, "eval_s": 0.0}
     for own_head, task in zip(heads, tasks, strict=True):
         begin = time.perf_counter()
