@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="at once (1 2)")
     parser.add_argument("--rounds", type=int, default=5, help="how often, alternating (5)")
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("DATA_ROOT", "data")))
-    options = parser.parse_args()
+    options, on = parser.parse_args(), machine()  # the commit as it is now: another may come meanwhile
     seconds: dict[int, list[float]] = {jobs: [] for jobs in options.jobs}
     with tempfile.TemporaryDirectory() as temporary:
         folders = []
@@ -47,7 +47,7 @@ def main() -> int:
         same = all(left_by(folder) == first for folder in folders[1:])
     slowest = median(seconds[options.jobs[0]])
     rows = [[str(jobs), spread(s), f"{slowest / median(s):.2f}"] for jobs, s in seconds.items()]
-    print(f"{machine()}\n")
+    print(f"{on}\n")
     print(markdown(["--jobs", f"{options.seeds} seeds end to end, s", "throughput"], rows))
     print(f"\n{'the same bits' if same else 'BITS DIFFER'} in all {len(folders)} runs")
     return int(not same)

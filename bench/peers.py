@@ -72,7 +72,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="of every program (1)")
     parser.add_argument("--environment", type=Path, default=ROOT / ".bench" / "avalanche", help="made if missing")
     parser.add_argument("--out", type=Path, help="JSON of every single run, written after each")
-    options = parser.parse_args()
+    options, on = parser.parse_args(), machine()  # the commit as it is now: another may come meanwhile
     options.python = avalanche(options.environment) if "avalanche" in options.programs else None
     options.dataset = "mnist" if (options.data_root / "MNIST" / "raw").is_dir() else "digits"
     records: list[Record] = []
@@ -87,7 +87,7 @@ def main() -> int:
             if options.out:
                 options.out.write_text(json.dumps(records, indent=1) + "\n")
     print(f"{options.dataset}, {options.epochs} epochs a task, {options.rounds} rounds, {options.threads} threads")
-    print(f"{machine()}\n\n{table(records)}\n\n{ratios(records)}")
+    print(f"{on}\n\n{table(records)}\n\n{ratios(records)}")
     return 0
 
 

@@ -191,8 +191,8 @@ def main() -> int:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="as main.py has it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("DATA_ROOT", "data")))
-    options = parser.parse_args()
-    print(f"{machine()}\n")
+    options, on = parser.parse_args(), machine()  # the commit as it is now: another may come meanwhile
+    print(f"{on}\n")
     print(table({config.stem: profile(config, options) for config in options.configs}))
     return 0
 
