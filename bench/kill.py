@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+if __name__ == "__main__":  # not bench/, whose profile.py would hide the standard library's
+    sys.path[0] = str(ROOT)
 
 SMALL = {
     "prer": "method.autoencoder.epochs=3 method.flow.epochs=3 method.flow.blocks=1 "

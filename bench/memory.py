@@ -7,7 +7,8 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+if __name__ == "__main__":  # not bench/, whose profile.py would hide the standard library's
+    sys.path[0] = str(Path(__file__).parent.parent)
 
 from utils.files import write_bytes
 from utils.plots import over_tasks

@@ -1,0 +1,164 @@
+"""The measuring programs: what they make of numbers made by hand, and each of them once on very little work."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from bench import bare_loop, jobs, measuring, peers, profile, scale
+from models import ENCODERS
+from models.learner import HEADS, Learner
+
+
+def record(program: str, method: str, end_to_end: float, training: float, between: float = 0.0) -> dict:
+    seconds = {"end_to_end_s": end_to_end, "cpu_s": end_to_end / 2, "train_s": training, "method_s": between}
+    return {"program": program, "method": method, **seconds, "eval_s": 1.0, "peak_mb": 500.0, "accuracy": 0.97}
+
+
+RECORDS = [
+    *(record("ours", "naive", seconds, 2.0) for seconds in (4.0, 100.0, 3.0)),
+    *(record("avalanche", "naive", seconds, 8.0) for seconds in (10.0, 9.0, 11.0)),
+    *(record("bare", "naive", 3.0, 1.6) for _ in range(3)),
+    *(record("ours", "prer", 20.0, 6.0, between=10.0) for _ in range(3)),
+]
+
+
+def test_ratios_are_of_medians_and_only_where_both_sides_were_measured():
+    rows = [line.strip("| ").split(" | ") for line in peers.ratios(RECORDS).splitlines()]
+    assert rows[0] == ["ratio of medians", "end to end", "training", "CPU"]
+    assert rows[2:] == [
+        ["naive: Avalanche / ours", "2.50", "4.00", "2.50"],
+        ["prer / naive, both ours", "5.00", "8.00", "5.00"],
+        ["naive: ours / bare loop", "1.33", "1.25", "1.33"],
+    ]
+
+
+def test_the_table_has_a_row_for_every_method_and_program():
+    rows = [line.strip("| ").split(" | ") for line in peers.table(RECORDS).splitlines()]
+    assert [row[:2] for row in rows[2:]] == [
+        ["naive", "ours"],
+        ["naive", "avalanche"],
+        ["naive", "bare"],
+        ["prer", "ours"],
+    ]
+    assert rows[2][2] == "4.0 (3.0-100.0)" and rows[5][3] == "16.0 (16.0-16.0)" and rows[5][-1].startswith("0.9700")
+
+
+def test_spread_says_the_range_where_there_is_one():
+    assert measuring.spread([2.0]) == "2.0" and measuring.spread([3.0, 1.0, 2.0], 2) == "2.00 (1.00-3.00)"
+
+
+def test_slope_is_the_exponent():
+    assert scale.slope([(x, 3 * x**2) for x in (5, 10, 20, 50)]) == pytest.approx(2)
+    assert scale.slope([(1, 8.0), (2, 4.0)]) == pytest.approx(-1)
+
+
+def test_growth_in_words():
+    assert scale.growth("tasks", "training", 1.0) == "linear or better"
+    assert scale.growth("tasks", "training", 1.3) == "MORE THAN LINEAR"
+    assert scale.growth("tasks", "evaluation", 2.0) == "linear in the T^2 accuracies or better"
+    assert scale.growth("jobs", "end to end", -1.0) == "2.00 x as fast with twice the jobs"
+    assert scale.growth("tasks", "evaluation", 2.5) == "MORE THAN QUADRATIC"
+
+
+def test_rounds_become_medians_before_slopes():
+    points = [{"axis": "tasks", "method": "naive", "value": v, "eval_s": s} for v in (5, 10) for s in (v, 2 * v, 90)]
+    assert [(p["value"], p["eval_s"]) for p in scale.medians(points)] == [(5, 10), (10, 20)]
+
+
+class Time:
+    """A clock that a test turns."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_time_belongs_to_the_innermost_part(monkeypatch):
+    time = Time()
+    monkeypatch.setattr(profile, "time", time)
+    clock = profile.Clock(begun=98.0)  # the process began before
+    backward = clock.wrap(time.passes, "backward")
+    penalty = clock.wrap(lambda: (time.passes(1), backward(4), time.passes(2)), "method")
+    whole = clock.wrap(lambda: (time.passes(8), backward(16)), "generator")  # its steps are its own
+    with clock.part("other"):
+        penalty()
+        whole()
+    assert clock.seconds == {"start-up": 2, "method": 3, "backward": 4, "generator": 24, "other": 0}
+
+
+def test_the_other_programs_have_the_network_of_ours():
+    torch.manual_seed(0)
+    ours = Learner(ENCODERS["paper"]((1, 28, 28), None), HEADS["paper"](0.5), "task", [(0, 1)]).eval()
+    theirs = torch.nn.Sequential(bare_loop.encoder(), bare_loop.head()).eval()
+    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        other.data = own.data
+    x = torch.rand(5, 1, 28, 28)
+    assert torch.allclose(ours.logits(ours.embed(x), 0), theirs(x), atol=1e-6)
+
+
+def test_the_bare_loop_s_tasks_are_pairs_of_classes():
+    x, y = torch.arange(6.0).view(6, 1, 1, 1), torch.tensor([3, 0, 2, 1, 2, 0])
+    (x0, y0), (x1, y1) = bare_loop.tasks_of(x, y)
+    assert x0.flatten().tolist() == [1, 3, 5] and y0.tolist() == [0, 1, 0]
+    assert x1.flatten().tolist() == [0, 2, 4] and y1.tolist() == [1, 0, 0]
+
+
+def test_a_program_is_measured_from_outside():
+    code = "import os; x = bytearray(200_000_000); print(os.environ['OMP_NUM_THREADS'])"
+    ran = measuring.run([sys.executable, "-c", code], threads=3)
+    assert ran.output == "3\n" and ran.peak_mb > 200 and ran.cpu_seconds > 0 and ran.seconds > 0
+    with pytest.raises(measuring.Failed, match=r"ended with 7:\nwhy"):
+        measuring.run([sys.executable, "-c", "print('why'); raise SystemExit(7)"])
+
+
+def call(monkeypatch, program, *arguments: str) -> int:
+    """Run a program's main with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    return program.main()
+
+
+DIGITS = "files/naive_digits.yaml"
+
+
+def test_peers(monkeypatch, tmp_path, capsys):
+    out = tmp_path / "peers.json"
+    options = ["--programs", "ours", "bare", "--methods", "naive", "--rounds", "1", "--epochs", "1", "--out", str(out)]
+    assert call(monkeypatch, peers, *options, "--data-root", str(tmp_path)) == 0
+    ours, bare = json.loads(out.read_text())
+    assert (ours["program"], bare["program"]) == ("ours", "bare") and ours["train_s"] > 0 < bare["train_s"]
+    assert min(ours["accuracy"], bare["accuracy"]) > 0.5
+    printed = capsys.readouterr().out
+    assert printed.startswith("digits, 1 epochs a task") and "| naive: ours / bare loop |" in printed
+
+
+def test_profile(monkeypatch, capsys):
+    assert call(monkeypatch, profile, DIGITS, "--set", "train.epochs=1") == 0
+    rows = dict(line.strip("| ").split(" | ")[:2] for line in capsys.readouterr().out.splitlines()[4:])
+    seconds = {part: float(cell.partition(" s")[0]) for part, cell in rows.items()}
+    total = seconds.pop("end to end")
+    assert list(seconds) == list(profile.PARTS) and sum(seconds.values()) == pytest.approx(total, abs=0.1)
+    assert all(seconds[part] > 0 for part in ("start-up", "backward", "evaluation", "writing", "exit"))
+
+
+def test_scale(monkeypatch, tmp_path, capsys):
+    figure = tmp_path / "scale.png"
+    options = ["--axes", "tasks", "--values", "2", "4", "--methods", "naive", "--set", "train.epochs=1"]
+    assert call(monkeypatch, scale, *options, "--out", str(figure)) == 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[4:8]]
+    assert [row[2] for row in rows] == ["training", "evaluation", "end to end", "peak memory"]
+    assert all(np.isfinite(float(row[4])) for row in rows)
+
+
+def test_jobs(monkeypatch, capsys):
+    options = ["--seeds", "2", "--rounds", "1", "--set", "train.epochs=1"]
+    assert call(monkeypatch, jobs, DIGITS, *options) == 0
+    printed = capsys.readouterr().out
+    assert "| 1 | " in printed and "| 2 | " in printed and "the same bits in all 2 runs" in printed
