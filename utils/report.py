@@ -1,0 +1,107 @@
+"""A comparison as one HTML page that needs no other file and no network: the template report.html, filled in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils import charts, figures, tables
+from utils.finished import FinishedRun, Summary
+from utils.study import Group, differing
+
+
+class Cell(NamedTuple):
+    """A cell of a table that can be sorted: what is shown, what is sorted by, a second line."""
+
+    text: str
+    key: str | float | None
+    below: str = ""
+
+
+def report(groups: Sequence[Group]) -> tuple[str, list[str]]:
+    """The page, and a line about everything that should be in it and could not be read."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections, notes = [], []
+    for group in groups:
+        section, of_group = _section(group)
+        sections.append(section)
+        notes += of_group
+    runs = [run for group in groups for run in group.runs]
+    page = environment.get_template("report.html").render(sections=sections, notes=notes, runs=runs)
+    return page, notes
+
+
+def _section(group: Group) -> tuple[dict[str, Any], list[str]]:
+    """What the template needs to know of a group, and notes about its files."""
+    results, notes = [], []
+    for run in group.runs:
+        of_run, missing = run.results()
+        results.append(of_run)
+        notes += missing
+    pictures, left_out = figures.pictures(group)
+    looks = figures.looks(group)
+    section = {
+        "group": group,
+        "columns": tables.COLUMNS,
+        "rows": [_row(group, i) for i in range(len(group.runs))],
+        "tests": _tests(group),
+        "legend": [(name, charts.swatch(look)) for name, look in zip(group.names, looks, strict=True)],
+        "scores": figures.scores(group),
+        "matrices": figures.matrices(group),
+        "learning": figures.learning(group, results),
+        "health": figures.health(group, results),
+        "pictures": pictures,
+        "settings": _settings(group),
+    }
+    return section, notes + left_out
+
+
+def _row(group: Group, i: int) -> list[Cell]:
+    """A run's cells: the columns, then the normalised score."""
+    run, cells = group.runs[i], []
+    for column in tables.COLUMNS:
+        value = column.of(run)
+        if isinstance(value, Summary):
+            around = tables.interval(value, column.digits)
+            cells.append(Cell(tables.cell(column, run), value.mean, "" if around == "-" else around))
+        else:
+            cells.append(Cell(tables.cell(column, run), value))
+    return [*cells, Cell(tables.number(group.normalised[i], 3), group.normalised[i])]
+
+
+def _tests(group: Group) -> list[tuple[list[str], str]]:
+    """Rows of the paired tests, each with what it comes to."""
+    known = [test for test in group.tests if test is not None]
+    words = {True: "better", False: "worse"}
+    verdicts = [words[test.difference > 0] if test.significant else "not told apart" for test in known]
+    return list(zip(tables.tests_table(group)[1:], verdicts, strict=True))
+
+
+def _settings(group: Group) -> dict[str, Any]:
+    """The settings that differ: those that all runs have, a column each; those of some methods only, listed."""
+    keys = [key for key in differing(group.runs) if key != "method.name"]
+    shared = [key for key in keys if all(key in run.settings for run in group.runs)]
+    return {
+        "columns": shared,
+        "rows": [
+            (
+                name,
+                str(run.folder),
+                [_value(run, key) for key in shared],
+                [(key, _value(run, key)) for key in keys if key not in shared and key in run.settings],
+            )
+            for name, run in zip(group.names, group.runs, strict=True)
+        ],
+    }
+
+
+def _value(run: FinishedRun, key: str) -> str:
+    value = run.settings[key]
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
