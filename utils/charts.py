@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 Scale = Literal["linear", "log", "count"]
-"""log: for positive values; count: log of 1 + value, for values from 0 on."""
+"""log: for positive values; count: for values from 0 on, logarithmic above a tenth of the smallest that is not 0."""
 WIDTH, HEIGHT = 440, 280
-LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 44
 COLOURS, SHAPES = 8, 5
 MOST_POINTS = 300
 """Of a line; of longer ones some are left out."""
@@ -51,10 +51,14 @@ class Point(NamedTuple):
     spread: float
 
 
-def look(index: int, reference: bool) -> Look:
-    """The look of the run at `index`; no two of 40 look alike. References are grey and dashed."""
-    colour = "reference" if reference else f"c{index % COLOURS}"
-    return Look(f"run {colour} d{index // COLOURS % 4} r{index}", index % SHAPES)
+def look(run: int, rank: int) -> Look:
+    """How the run of this number looks; no two ranks of 40 look alike."""
+    return Look(f"run c{rank % COLOURS} d{rank // COLOURS % 4} r{run}", rank % SHAPES)
+
+
+def look_of_reference(run: int, method: str) -> Look:
+    """Grey, for naive and joint: what the others are measured by."""
+    return Look(f"run reference {method} r{run}", ("joint", "naive").index(method))
 
 
 class Axis:
@@ -68,6 +72,7 @@ class Axis:
 
     def __init__(self, values: Sequence[float], start: float, end: float, scale: Scale = "linear") -> None:
         self.scale, self.start, self.end = scale, start, end
+        self.unit = min((value for value in values if value > 0), default=1.0) / 10
         scaled = [self._scaled(value) for value in values] or [0.0]
         least, largest = min(scaled), max(scaled)
         margin = 0.04 * (largest - least) or 0.05 * (abs(largest) or 1)
@@ -76,7 +81,10 @@ class Axis:
     def _scaled(self, value: float) -> float:
         if self.scale == "linear":
             return float(value)
-        return log10(max(value, 1e-6)) if self.scale == "log" else log10(1 + max(value, 0))
+        return log10(max(value, 1e-6)) if self.scale == "log" else log10(1 + max(value, 0) / self.unit)
+
+    def _unscaled(self, scaled: float) -> float:
+        return 10**scaled if self.scale == "log" else self.unit * (10**scaled - 1)
 
     def at(self, value: float) -> float:
         """Position of a value."""
@@ -86,21 +94,25 @@ class Axis:
     def ticks(self, whole: bool = False) -> list[tuple[float, str]]:
         """Position and label of about five round values; only whole ones if asked for."""
         if self.scale == "linear":
-            values = _round_values(self.least, self.largest, whole)
-            digits = max(0, -floor(log10(values[1] - values[0]) + 1e-9)) if len(values) > 1 else 2
-            return [(self.at(value), f"{value:.{digits}f}") for value in values]
-        powers = range(ceil(self.least), floor(self.largest) + 1)
-        step = max(1, ceil(len(powers) / 6))
-        values = [10.0**power for power in powers[::step]]
-        if self.scale == "count" and self.least <= 0:
-            values = [0.0, *(value for value in values if value > 1)]
-        return [(self.at(value), short(value)) for value in values]
+            return self._labelled(_round_values(self.least, self.largest, whole))
+        factors = (1, 2, 5) if self.largest - self.least < 2 else (1,)
+        values = [factor * 10.0**power for power in range(-6, 13) for factor in factors]
+        if self.scale == "count":
+            values = [0.0, *(value for value in values if value > self.unit)]
+        there = [value for value in values if self.least <= self._scaled(value) <= self.largest]
+        if len(there) < 2:  # the axis is so short that the scale hardly matters
+            return self._labelled(_round_values(*map(self._unscaled, (self.least, self.largest)), whole))
+        return [(self.at(value), short(value)) for value in there[:: max(1, ceil(len(there) / 7))]]
+
+    def _labelled(self, values: Sequence[float]) -> list[tuple[float, str]]:
+        digits = max(0, -floor(log10(values[1] - values[0]) + 1e-9)) if len(values) > 1 else 2
+        return [(self.at(value), f"{value:.{digits}f}") for value in values]
 
 
 def _round_values(least: float, largest: float, whole: bool) -> list[float]:
     rough = (largest - least) / 5
     power = 10.0 ** floor(log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.7 * rough)
     step = max(1.0, step) if whole else step
     return [step * i for i in range(ceil(least / step - 1e-9), floor(largest / step + 1e-9) + 1)]
 
@@ -113,7 +125,9 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def lines(curves: Sequence[Line], x_label: str, y_label: str, alt: str, scale: Scale = "linear", marks: bool = True) -> str:
+def lines(
+    curves: Sequence[Line], x_label: str, y_label: str, alt: str, scale: Scale = "linear", marks: bool = True
+) -> str:
     """Curves over tasks or epochs, each with its band."""
     x = Axis([value for curve in curves for value in curve.x], LEFT, WIDTH - RIGHT)
     edges = [edge for curve in curves for edge in (curve.y, curve.low, curve.high) if edge is not None]
@@ -137,6 +151,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, alt: str, scale
     x = Axis([point.x for point in points], LEFT, WIDTH - RIGHT, scale)
     y = Axis([p.y + sign * p.spread for p in points for sign in (-1, 1)], HEIGHT - BOTTOM, TOP)
     taken = [(x.at(p.x) - 6, y.at(p.y) - 6, x.at(p.x) + 6, y.at(p.y) + 6) for p in points]
+    taken += [(x.at(p.x) - 2, y.at(p.y + p.spread), x.at(p.x) + 2, y.at(p.y - p.spread)) for p in points]
     drawn = []
     for point in points:
         left, top = x.at(point.x), y.at(point.y)
@@ -150,7 +165,8 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, alt: str, scale
 def _label(name: str, left: float, top: float, taken: list[tuple[float, float, float, float]]) -> str:
     """The name where it covers nothing that is there already; nothing if there is no such place."""
     width = LETTER * len(name)
-    places = [(left + 8, top + 4), (left - 8 - width, top + 4), (left - width / 2, top - 9), (left - width / 2, top + 18)]
+    beside = (left + 8, left - 8 - width)
+    places = [(side, top + down) for down in (4, -8, 16) for side in beside]
     for a, b in places:
         box = (a, b - 10, a + width, b + 2)
         inside = box[0] > LEFT and box[2] < WIDTH - 2 and box[1] > 0 and box[3] < HEIGHT - BOTTOM
@@ -173,6 +189,7 @@ def bars(points: Sequence[Point], x_label: str, alt: str) -> str:
             _run(
                 point.name,
                 point.look,
+                f'<path class="axis" d="M{zero} {top + 13}v15"/>'
                 f'<text class="name" x="14" y="{top + 10}">{escape(point.name)}</text>'
                 f'<rect class="bar" x="{min(zero, end)}" y="{top + 15}" '
                 f'width="{max(abs(end - zero), 0.5):.1f}" height="11" rx="2"/>'
@@ -181,9 +198,11 @@ def bars(points: Sequence[Point], x_label: str, alt: str) -> str:
             )
         )
     bottom = height - BOTTOM + 2
-    axis = f'<path class="axis" d="M{zero} {TOP}V{bottom}"/>' + _x_ticks(x.ticks(), bottom)
+    axis = f'<path class="axis" d="M14 {bottom}H{WIDTH - 58}"/>' + _x_ticks(x.ticks(), bottom)
     middle = (14 + WIDTH - 58) / 2
-    return _svg(height, alt, f'{axis}{"".join(drawn)}<text class="label" x="{middle}" y="{height - 8}">{x_label}</text>')
+    return _svg(
+        height, alt, f'{axis}{"".join(drawn)}<text class="label" x="{middle}" y="{height - 8}">{x_label}</text>'
+    )
 
 
 def heat_map(r: np.ndarray, alt: str, numbers: int = 10) -> str:

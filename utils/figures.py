@@ -47,10 +47,13 @@ class Picture(NamedTuple):
 
 
 def looks(group: Group) -> list[Look]:
-    """How each run looks in all figures of the group."""
-    single = [[run.method for run in group.runs].count(name) == 1 for name in REFERENCES]
-    grey = {name for name, once in zip(REFERENCES, single, strict=True) if once}
-    return [charts.look(i, run.method in grey) for i, run in enumerate(group.runs)]
+    """How each run looks in all figures of the group: the only run of naive, or of joint, is grey."""
+    methods = [run.method for run in group.runs]
+    grey = [name in REFERENCES and methods.count(name) == 1 for name in methods]
+    return [
+        charts.look_of_reference(i, methods[i]) if grey[i] else charts.look(i, rank=i - sum(grey[:i]))
+        for i in range(len(methods))
+    ]
 
 
 def scores(group: Group) -> list[Figure]:
@@ -64,6 +67,20 @@ def scores(group: Group) -> list[Figure]:
             charts.lines(curves, "after task", "accuracy on tasks seen", _alt("Accuracy after each task", curves)),
         )
     ]
+    for title, label, values in (
+        ("Accuracy against memory", "numbers held between tasks", [r.score.memory.method_floats for r in group.runs]),
+        ("Accuracy against time", "seconds a seed", [r.score.time.total_s.mean or 0.0 for r in group.runs]),
+    ):
+        placed = [
+            _point(name, look, x, run.score.test.FinalAccuracy)
+            for (name, look, run), x in zip(points, values, strict=True)
+        ]
+        told = _told([f"{p.name} {p.y:.4f} at {charts.short(p.x)}" for p in placed])
+        scale = "linear" if max(values) < WIDE * min(values) else "count"
+        svg = charts.scatter(placed, label, "FinalAccuracy", f"Scatter plot. {title}: {told}", scale)
+        figures.append(
+            Figure(title, "FinalAccuracy, mean ± one standard deviation. Up and to the left is better.", svg)
+        )
     spreads = [(name, look, run.score.test.Forgetting) for name, look, run in points]
     forgetting = [_point(name, look, 0.0, value) for name, look, value in spreads if value.mean is not None]
     if forgetting:
@@ -75,16 +92,6 @@ def scores(group: Group) -> list[Figure]:
                 charts.bars(forgetting, "forgetting (less is better)", f"Bar chart. Forgetting: {told}"),
             )
         )
-    for title, label, values in (
-        ("Accuracy against memory", "numbers held between tasks", [r.score.memory.method_floats for r in group.runs]),
-        ("Accuracy against time", "seconds a seed", [r.score.time.total_s.mean or 0.0 for r in group.runs]),
-    ):
-        placed = [
-            _point(name, look, x, run.score.test.FinalAccuracy) for (name, look, run), x in zip(points, values, strict=True)
-        ]
-        told = _told([f"{p.name} {p.y:.4f} at {charts.short(p.x)}" for p in placed])
-        svg = charts.scatter(placed, label, "FinalAccuracy", f"Scatter plot. {title}: {told}", "count")
-        figures.append(Figure(title, "FinalAccuracy, mean ± one standard deviation. Up and to the left is better.", svg))
     return figures
 
 
@@ -134,7 +141,7 @@ def health(group: Group, results: Results) -> list[Figure]:
     figures = []
     for quantity, drawn in curves.items():
         scale = _scale([value for line in drawn for edge in (line.low, line.high) for value in edge])
-        said = meaning.get(quantity, quantity)
+        said = meaning.get(quantity, quantity.replace("_", " "))
         title = f"{said[0].upper()}{said[1:]}"
         svg = charts.lines(drawn, "after task", quantity.replace("_", " "), _alt(title, drawn), scale)
         figures.append(Figure(title, "Mean over seeds and classes or tasks; bands: the lowest and the highest.", svg))

@@ -146,7 +146,9 @@ def find(folders: Sequence[Path]) -> list[FinishedRun]:
             raise BadInput(f"--compare {folder}: not a directory; give results folders, or a folder that holds some")
         scores = [folder / "final_score.json"] if (folder / "final_score.json").exists() else _below(folder)
         if not scores:
-            raise BadInput(f"--compare {folder}: no finished run: no final_score.json in it or below; run main.py first")
+            raise BadInput(
+                f"--compare {folder}: no finished run: no final_score.json in it or below; run main.py first"
+            )
         for score in scores:
             if score.resolve() not in found:
                 found[score.resolve()] = _read(score.parent)

@@ -23,7 +23,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data-root", metavar="DIR", help="where data sets are; else $DATA_ROOT, the config's data_root, ./data")
     add("--check", action="store_true", help="validate and explain, run nothing")
     add("--restart", action="store_true", help="move an existing run aside instead of resuming it")
-    add("--compare", nargs="+", type=Path, metavar="DIR", help="run nothing: tables, tests and a report of finished runs")
+    add(
+        "--compare",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="run nothing: tables, tests and a report of finished runs",
+    )
     add("--out", type=Path, metavar="DIR", help="where --compare writes; ./comparison if not given")
     options = parser.parse_args(arguments)
     _check_either(parser, options)

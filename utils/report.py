@@ -64,7 +64,7 @@ def _section(group: Group) -> tuple[dict[str, Any], list[str]]:
 
 
 def _row(group: Group, i: int) -> list[Cell]:
-    """A run's cells: the columns, then the normalised score."""
+    """A run's cells: the columns, the normalised score behind the first, the number of seeds at the end."""
     run, cells = group.runs[i], []
     for column in tables.COLUMNS:
         value = column.of(run)
@@ -73,14 +73,13 @@ def _row(group: Group, i: int) -> list[Cell]:
             cells.append(Cell(tables.cell(column, run), value.mean, "" if around == "-" else around))
         else:
             cells.append(Cell(tables.cell(column, run), value))
-    return [*cells, Cell(tables.number(group.normalised[i], 3), group.normalised[i])]
+    seeds, between = len(run.score.seeds), group.normalised[i]
+    return [cells[0], Cell(tables.number(between, 3), between), *cells[1:], Cell(str(seeds), seeds)]
 
 
 def _tests(group: Group) -> list[tuple[list[str], str]]:
     """Rows of the paired tests, each with what it comes to."""
-    known = [test for test in group.tests if test is not None]
-    words = {True: "better", False: "worse"}
-    verdicts = [words[test.difference > 0] if test.significant else "not told apart" for test in known]
+    verdicts = [test.verdict for test in group.tests if test is not None]
     return list(zip(tables.tests_table(group)[1:], verdicts, strict=True))
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 LEVEL = 0.05
 """Probability of error that a significant difference is allowed, two-sided."""
-FEWEST_FOR_T = 3
-"""Pairs below which no t-test is made: two differences say nothing about how differences are distributed."""
+FEWEST_FOR_T = 5
+"""Pairs below which no t-test is made. Accuracies are shares of few images, so that three differences are equal now and
+then, by chance, and p is next to 0."""
 DIGITS = 12
 """Decimals that count; further ones are rounding errors, which would break ties and make equal differences vary."""
 
@@ -43,6 +44,15 @@ class Paired:
         """By the corrected t-test: it is the one that can tell with five seeds."""
         return self.t_holm is not None and self.t_holm < LEVEL
 
+    @property
+    def verdict(self) -> str:
+        """What the best is beside the other, in a word or two."""
+        if self.t is None:
+            return "not tested"
+        if not self.significant:
+            return "not told apart"
+        return "better" if self.difference > 0 else "worse"
+
 
 def paired(best: Sequence[float], other: Sequence[float]) -> Paired:
     """Compare scores (n,) of the same seeds in the same order; not corrected for several comparisons."""
@@ -55,7 +65,8 @@ def paired(best: Sequence[float], other: Sequence[float]) -> Paired:
         return Paired(n, mean, ci95=None, effect=None, t=None, wilcoxon=None)
     wilcoxon = float(stats.wilcoxon(changes).pvalue) if len(changes) else 1.0
     if np.ptp(differences) == 0:  # t would be 0 / 0, or infinite
-        return Paired(n, mean, ci95=0.0, effect=None, t=None if len(changes) else 1.0, wilcoxon=wilcoxon)
+        t = 1.0 if mean == 0 and n >= FEWEST_FOR_T else None
+        return Paired(n, mean, ci95=0.0, effect=None, t=t, wilcoxon=wilcoxon)
     std = float(differences.std(ddof=1))
     t = float(stats.ttest_1samp(differences, 0).pvalue) if n >= FEWEST_FOR_T else None
     ci95 = float(stats.t.ppf(0.975, n - 1) * std / np.sqrt(n))
@@ -65,7 +76,7 @@ def paired(best: Sequence[float], other: Sequence[float]) -> Paired:
 def against_best(best: Mapping[int, float], others: Sequence[Mapping[int, float]]) -> list[Paired]:
     """Compare the best with each of the others, all of them seed -> score; Holm-corrected over them.
 
-    The best is chosen on these same scores, which no correction here makes good: read a p-value near the level with care.
+    That the best was chosen on these same scores is not corrected for: read a p-value near the level with care.
     """
     tests = []
     for other in others:
@@ -103,5 +114,5 @@ def seeds_for_wilcoxon(comparisons: int) -> int:
 
 
 def normalised(score: float, naive: float, joint: float) -> float | None:
-    """(score - naive) / (joint - naive): 0 for fine-tuning, 1 for training on everything; None if joint is no better."""
+    """(score - naive) / (joint - naive): 0 is fine-tuning, 1 training on everything; None if joint is not better."""
     return (score - naive) / (joint - naive) if joint > naive else None

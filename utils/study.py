@@ -1,6 +1,6 @@
 """Finished runs that may be compared: what each is called, which is the best, and whether that is more than chance."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,8 +10,8 @@ from utils.statistics import FEWEST_FOR_T, LEVEL, Paired, against_best, least_wi
 
 MOST_IN_NAME = 3
 """Settings that the name of a run tells; one that differs in more is called by its folder."""
-MOST_NAMED = 4
-"""Runs that are named in a note; more are counted."""
+MOST_NAMED = 6
+"""Runs that a sentence names; more are counted."""
 
 
 @dataclass(frozen=True)
@@ -87,28 +87,30 @@ class Group:
         """What the tests come to, in a sentence or two."""
         final = self.runs[self.best].score.test.FinalAccuracy
         spread = "" if final.std is None else f" ± {final.std:.4f}"
-        said = f"Best: {self.names[self.best]}, FinalAccuracy {final.mean:.4f}{spread}."
+        opening = f"Best: {self.names[self.best]}, FinalAccuracy {final.mean:.4f}{spread}."
         if all(test is None or test.t is None for test in self.tests):
-            return said
-        better, worse, level = [], [], []
+            return opening
+        having: dict[str, list[str]] = {}
         for name, test in zip(self.names, self.tests, strict=True):
             if test is not None:
-                (level if not test.significant else better if test.difference > 0 else worse).append(name)
-        parts = [("significantly better than", better), ("significantly worse than", worse)]
-        parts += [("not to be told from", level)]
-        told = "; ".join(f"{words} {', '.join(names)}" for words, names in parts if names)
-        return f"{said} By the paired t-test, Holm-corrected, at {LEVEL}: {told}."
+                having.setdefault(test.verdict, []).append(name)
+        words = {"better": "significantly better than", "worse": "significantly worse than"}
+        words |= {"not told apart": "not told apart from", "not tested": "not tested against"}
+        parts = [(said, having[verdict]) for verdict, said in words.items() if verdict in having]
+        told = "; ".join(f"{said} {_few(names)}" for said, names in parts)
+        return f"{opening} By the paired t-test, Holm-corrected, at {LEVEL}: {told}."
 
     @cached_property
     def notes(self) -> list[str]:
         """What a reader has to know before believing the table, a line each."""
         keys = [key for key in differing(self.runs) if not key.startswith("method.")]
-        notes = [f"the protocol differs in {key}: {self._by_value(key)}" for key in keys]
-        best = self.runs[self.best].score.seeds
-        for name, run in zip(self.names, self.runs, strict=True):
-            if run.score.seeds != best:
-                ours, theirs = (", ".join(map(str, seeds)) for seeds in (run.score.seeds, best))
-                notes.append(f"{name} has the seeds {ours}, the best has {theirs}: the tests use those they share")
+        notes = [
+            f"the protocol differs in {key}: {'; '.join(self._named(lambda run, k=key: str(run.settings.get(k))))}"
+            for key in keys
+        ]
+        by_seeds = self._named(lambda run: ", ".join(map(str, run.score.seeds)))
+        if len(by_seeds) > 1:
+            notes.append(f"the seeds differ: {'; '.join(by_seeds)}; the tests use those that both runs have")
         if self.references is None:
             notes.append("no normalised score: it takes one run of naive and one of joint")
         elif all(score is None for score in self.normalised):
@@ -117,19 +119,22 @@ class Group:
         if comparisons and pairs < (needed := seeds_for_wilcoxon(comparisons)):
             notes.append(
                 f"too few seeds for Wilcoxon: with {pairs}, p is at least {least_wilcoxon(pairs):.4g} before Holm, "
-                f"whatever the scores; for p < {LEVEL} after it, {needed} seeds are needed ({comparisons} comparisons)"
+                f"whatever the scores; for p < {LEVEL} after it, {needed} are needed with this many runs"
             )
         if comparisons and pairs < FEWEST_FOR_T:
             notes.append(f"too few seeds for a paired t-test: {pairs}, and {FEWEST_FOR_T} are needed")
         return notes
 
-    def _by_value(self, key: str) -> str:
-        """Value (runs that have it), ... of a setting."""
+    def _named(self, of: Callable[[FinishedRun], str]) -> list[str]:
+        """ "value (runs that have it)" of something that runs have."""
         having: dict[str, list[str]] = {}
         for name, run in zip(self.names, self.runs, strict=True):
-            having.setdefault(str(run.settings.get(key)), []).append(name)
-        counted = {v: ", ".join(n) if len(n) <= MOST_NAMED else f"{len(n)} runs" for v, n in having.items()}
-        return "; ".join(f"{value} ({names})" for value, names in counted.items())
+            having.setdefault(of(run), []).append(name)
+        return [f"{value} ({_few(names)})" for value, names in having.items()]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} runs"
 
 
 def differing(runs: Sequence[FinishedRun]) -> list[str]:

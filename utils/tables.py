@@ -60,15 +60,15 @@ def interval(value: Summary, digits: int = 4) -> str:
 
 def scores_table(group: Group) -> list[list[str]]:
     """The comparison, its header first: a row a run."""
-    titles = ["run", "seeds", "FinalAccuracy", "95% CI", *(column.title for column in COLUMNS[1:]), "normalised"]
+    titles = ["run", "seeds", "FinalAccuracy", "95% CI", "normalised", *(column.title for column in COLUMNS[1:])]
     return [titles] + [
         [
             name,
             str(len(run.score.seeds)),
             cell(COLUMNS[0], run),
             interval(run.score.test.FinalAccuracy),
-            *(cell(column, run) for column in COLUMNS[1:]),
             number(between, 3),
+            *(cell(column, run) for column in COLUMNS[1:]),
         ]
         for name, run, between in zip(group.names, group.runs, group.normalised, strict=True)
     ]
