@@ -40,19 +40,20 @@ def test_paired_tests_are_scipy_s():
 
 
 def test_paired_tests_by_hand():
-    ours = statistics.paired([3.0, 5.0, 7.0], [2.0, 3.0, 4.0])  # differences 1, 2, 3: mean 2, std 1
-    assert ours.difference == pytest.approx(2.0) and ours.effect == pytest.approx(2.0)
-    assert ours.t == pytest.approx(2 * stats.t.sf(2 * np.sqrt(3), 2))
-    assert ours.wilcoxon == pytest.approx(0.25)  # all of one sign: 2 of the 8 ways
+    """Differences 1, 2, 3, 4, 5: mean 3, variance 2.5; t = 3 / sqrt(2.5 / 5) = sqrt(18)."""
+    ours = statistics.paired([3.0, 5.0, 7.0, 9.0, 11.0], [2.0, 3.0, 4.0, 5.0, 6.0])
+    assert ours.difference == pytest.approx(3.0) and ours.effect == pytest.approx(3 / np.sqrt(2.5))
+    assert ours.t == pytest.approx(2 * stats.t.sf(np.sqrt(18), 4))
+    assert ours.wilcoxon == pytest.approx(0.0625)  # all of one sign: 2 of the 32 ways
 
 
 @pytest.mark.parametrize(
     ("best", "other", "t", "wilcoxon"),
     [
         ([0.9], [0.8], None, None),
-        ([0.9, 0.95], [0.8, 0.7], None, 0.5),  # too few for t
-        ([0.9, 0.8, 0.7], [0.9, 0.8, 0.7], 1.0, 1.0),  # no difference
-        ([0.9, 0.8, 0.7], [0.8, 0.7, 0.6], None, 0.25),  # equal differences, but for rounding: t would be infinite
+        ([0.9, 0.95, 0.9, 0.93], [0.8, 0.7, 0.6, 0.5], None, 0.125),  # too few for t
+        ([0.9, 0.8, 0.7, 0.6, 0.5], [0.9, 0.8, 0.7, 0.6, 0.5], 1.0, 1.0),  # no difference
+        ([0.9, 0.8, 0.7, 0.6, 0.5], [0.8, 0.7, 0.6, 0.5, 0.4], None, 0.0625),  # equal but for rounding: t is infinite
     ],
 )
 def test_what_is_undefined_is_none(best, other, t, wilcoxon):
@@ -73,11 +74,13 @@ def test_holm_by_hand():
 
 
 def test_pairs_are_made_by_seed():
-    best, other = {0: 0.9, 1: 0.8, 2: 0.7, 5: 0.1}, {2: 0.6, 0: 0.7, 1: 0.5, 9: 1.0}
+    best = {0: 0.9, 1: 0.8, 2: 0.7, 3: 0.9, 4: 0.8, 5: 0.1}
+    other = {2: 0.6, 0: 0.7, 1: 0.5, 4: 0.7, 3: 0.6, 9: 1.0}
     one, none = statistics.against_best(best, [other, {7: 0.5}])
-    assert one.seeds == 3 and one.difference == pytest.approx(0.2)
-    assert none.seeds == 0 and none.difference is None and none.t_holm is None
-    assert one.t_holm == one.t  # the other was not tested: no correction for it
+    assert one.seeds == 5 and one.difference == pytest.approx((0.2 + 0.3 + 0.1 + 0.3 + 0.1) / 5)
+    assert none.seeds == 0 and none.difference is None and none.t_holm is None and none.verdict == "not tested"
+    assert one.t is not None and one.t_holm == one.t  # the other was not tested: no correction for it
+    assert one.verdict == "better" and statistics.against_best(other, [best])[0].verdict == "worse"
 
 
 def test_wilcoxon_needs_six_seeds_for_one_comparison_and_eight_for_five():

@@ -15,7 +15,7 @@ import numpy as np
 Scale = Literal["linear", "log", "count"]
 """log: for positive values; count: for values from 0 on, logarithmic above a tenth of the smallest that is not 0."""
 WIDTH, HEIGHT = 440, 280
-LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 68, 12, 12, 44
 COLOURS, SHAPES = 8, 5
 MOST_POINTS = 300
 """Of a line; of longer ones some are left out."""
@@ -280,7 +280,7 @@ def _frame(x: Sequence[tuple[float, str]], y: Sequence[tuple[float, str]], x_lab
         f'<path class="grid" d="{grid}"/><path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>'
         f"{labels}{_x_ticks(x, bottom)}"
         f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}">{escape(x_label)}</text>'
-        f'<text class="label" transform="translate(13 {middle}) rotate(-90)">{escape(y_label)}</text>'
+        f'<text class="label" transform="translate(11 {middle}) rotate(-90)">{escape(y_label)}</text>'
     )
 
 

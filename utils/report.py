@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils import charts, figures, tables
+from utils.config import flatten
 from utils.finished import FinishedRun, Summary
 from utils.study import Group, differing
 
@@ -84,21 +85,20 @@ def _tests(group: Group) -> list[tuple[list[str], str]]:
 
 
 def _settings(group: Group) -> dict[str, Any]:
-    """The settings that differ: those that all runs have, a column each; those of some methods only, listed."""
+    """The settings that differ: those that all runs have, a column each; of a method's own, those that were chosen."""
     keys = [key for key in differing(group.runs) if key != "method.name"]
     shared = [key for key in keys if all(key in run.settings for run in group.runs)]
-    return {
-        "columns": shared,
-        "rows": [
-            (
-                name,
-                str(run.folder),
-                [_value(run, key) for key in shared],
-                [(key, _value(run, key)) for key in keys if key not in shared and key in run.settings],
-            )
-            for name, run in zip(group.names, group.runs, strict=True)
-        ],
-    }
+    rows = []
+    for name, run in zip(group.names, group.runs, strict=True):
+        varied = differing([other for other in group.runs if other.method == run.method])
+        defaults = flatten({"method": type(run.config.method).model_construct().model_dump(mode="json")})
+        own = [
+            (key, _value(run, key))
+            for key, value in run.settings.items()
+            if key in keys and key not in shared and (key in varied or value != defaults.get(key))
+        ]
+        rows.append((name, str(run.folder), [_value(run, key) for key in shared], own))
+    return {"columns": shared, "rows": rows}
 
 
 def _value(run: FinishedRun, key: str) -> str:

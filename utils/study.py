@@ -62,8 +62,9 @@ class Group:
 
     @property
     def best_stands_out(self) -> bool:
-        """Whether the best is significantly better than the second."""
-        return len(self.ranked) > 1 and self.tests[self.ranked[1]].significant
+        """Whether the best is significantly better than the second, and than all others that compete."""
+        others = self.ranked[1:]
+        return bool(others) and all(self.tests[i].verdict == "better" for i in others)
 
     @cached_property
     def references(self) -> tuple[FinishedRun, FinishedRun] | None:

@@ -113,8 +113,8 @@ def as_latex(groups: Sequence[Group]) -> str:
 def _tabular(group: Group) -> str:
     header, *body = scores_table(group)
     lines = [
-        f"% {group.title}: mean and standard deviation over seeds; best in bold if it is significantly better than",
-        f"% the second (paired t-test, Holm-corrected, p < {LEVEL}); joint is a reference and does not compete",
+        f"% {group.title}: mean and standard deviation over seeds; the best is bold only if it is better",
+        f"% than all others (paired t-test, Holm-corrected, p < {LEVEL}); joint is a reference and does not compete",
         f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
         "\\toprule",
         " & ".join(map(_escaped, header)) + " \\\\",
@@ -159,7 +159,7 @@ def plain(group: Group) -> dict[str, Any]:
         "title": group.title,
         "problem": group.runs[0].problem,
         "best": group.names[group.best],
-        "best_is_significantly_better_than_the_second": group.best_stands_out,
+        "best_stands_out": group.best_stands_out,
         "verdict": group.verdict,
         "notes": group.notes,
         "runs": runs,
