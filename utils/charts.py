@@ -19,6 +19,10 @@ LEFT, RIGHT, TOP, BOTTOM = 68, 12, 12, 44
 COLOURS, SHAPES = 8, 5
 MOST_POINTS = 300
 """Of a line; of longer ones some are left out."""
+BRIGHT = 0.46
+"""Accuracies above it are shown in a colour on which black reads better than white."""
+MOST_NUMBERED = 10
+"""Tasks of a heat map with a number in each cell."""
 LETTER = 6.2
 """Width of a letter of a label, about."""
 
@@ -205,8 +209,8 @@ def bars(points: Sequence[Point], x_label: str, alt: str) -> str:
     )
 
 
-def heat_map(r: np.ndarray, alt: str, numbers: int = 10) -> str:
-    """The accuracy matrix r (T, T) in [0, 1]: one pixel a cell, blown up; with numbers if it is small enough."""
+def heat_map(r: np.ndarray, alt: str) -> str:
+    """The accuracy matrix r (T, T) in [0, 1]: one pixel a cell, blown up; with numbers if they can be read."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -221,10 +225,10 @@ def heat_map(r: np.ndarray, alt: str, numbers: int = 10) -> str:
         middle = (i + 0.5) * cell
         texts.append(f'<text class="tick x" x="{left + middle:.1f}" y="{top + size + 14}">{i}</text>')
         texts.append(f'<text class="tick y" x="{left - 5}" y="{top + middle + 4:.1f}">{i}</text>')
-    if tasks <= numbers:
+    if tasks <= MOST_NUMBERED:
         font = min(11.0, cell * 0.36)
         texts += [
-            f'<text class="{"on-light" if value > 0.55 else "on-dark"}" font-size="{font:.1f}" '
+            f'<text class="{"on-light" if value > BRIGHT else "on-dark"}" font-size="{font:.1f}" '
             f'x="{left + (j + 0.5) * cell:.1f}" y="{top + (i + 0.5) * cell + font * 0.35:.1f}">{_share(value)}</text>'
             for (i, j), value in np.ndenumerate(r)
         ]

@@ -56,6 +56,7 @@ def _section(group: Group) -> tuple[dict[str, Any], list[str]]:
         "legend": [(name, charts.swatch(look)) for name, look in zip(group.names, looks, strict=True)],
         "scores": figures.scores(group),
         "matrices": figures.matrices(group),
+        "tasks": len(group.runs[0].score.test.accuracy_matrix.mean),
         "learning": figures.learning(group, results),
         "health": figures.health(group, results),
         "pictures": pictures,
