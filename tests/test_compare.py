@@ -197,7 +197,7 @@ def test_runs_of_one_method_are_named_by_what_differs(tmp_path):
     make_run(tmp_path / "naive.old-1", "naive", [0.5, 0.5])  # moved aside by --restart
     (group,) = groups(find([tmp_path, tmp_path / "ewc1"]))
     copies = [f"ewc ({tmp_path / name})" for name in ("copy", "ewc1")]
-    assert sorted(group.names) == [*copies, "ewc importance=10.0"]
+    assert sorted(group.names) == [*copies, "ewc importance=10"]
     assert any("too few seeds for a paired t-test: 2" in note for note in group.notes)
     assert any("no normalised score" in note for note in group.notes) and "By the paired" not in group.verdict
 
@@ -325,6 +325,7 @@ def test_the_page_is_whole_small_and_needs_no_network(page):
     assert len(images) == 10 and all('alt="Images that prer' in image for image in images)
     svgs = re.findall(r"<svg [^>]*>", html)
     assert all('aria-label="' in svg or 'aria-hidden="true"' in svg for svg in svgs) and len(svgs) > 60
+    assert "<code>importance=3</code>" in html and "fixed_replay" not in html, "only what is not at its default"
     assert html.count("<h1>") == 1 and 'lang="en"' in html and "prefers-color-scheme: dark" in html
 
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from utils import charts, figures, tables
 from utils.config import flatten
-from utils.finished import FinishedRun, Summary
-from utils.study import Group, differing
+from utils.finished import Summary
+from utils.study import Group, differing, shown
 
 
 class Cell(NamedTuple):
@@ -94,14 +94,9 @@ def _settings(group: Group) -> dict[str, Any]:
         varied = differing([other for other in group.runs if other.method == run.method])
         defaults = flatten({"method": type(run.config.method).model_construct().model_dump(mode="json")})
         own = [
-            (key, _value(run, key))
+            (key, shown(value))
             for key, value in run.settings.items()
             if key in keys and key not in shared and (key in varied or value != defaults.get(key))
         ]
-        rows.append((name, str(run.folder), [_value(run, key) for key in shared], own))
+        rows.append((name, str(run.folder), [shown(run.settings[key]) for key in shared], own))
     return {"columns": shared, "rows": rows}
-
-
-def _value(run: FinishedRun, key: str) -> str:
-    value = run.settings[key]
-    return f"{value:.12g}" if isinstance(value, float) else str(value)

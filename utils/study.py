@@ -35,7 +35,7 @@ class Group:
         names = []
         for run in self.runs:
             rivals = [other for other in self.runs if other.method == run.method]
-            own = [f"{key.rpartition('.')[2]}={run.settings.get(key)}" for key in differing(rivals)]
+            own = [f"{key.rpartition('.')[2]}={shown(run.settings.get(key))}" for key in differing(rivals)]
             names.append(" ".join([run.method, *own]) if len(own) <= MOST_IN_NAME else "")
         return [
             name if name and names.count(name) == 1 else f"{run.method} ({run.folder})"
@@ -106,7 +106,7 @@ class Group:
         """What a reader has to know before believing the table, a line each."""
         keys = [key for key in differing(self.runs) if not key.startswith("method.")]
         notes = [
-            f"the protocol differs in {key}: {'; '.join(self._named(lambda run, k=key: str(run.settings.get(k))))}"
+            f"the protocol differs in {key}: {'; '.join(self._named(lambda run, k=key: shown(run.settings.get(k))))}"
             for key in keys
         ]
         by_seeds = self._named(lambda run: ", ".join(map(str, run.score.seeds)))
@@ -132,6 +132,11 @@ class Group:
         for name, run in zip(self.names, self.runs, strict=True):
             having.setdefault(of(run), []).append(name)
         return [f"{value} ({_few(names)})" for value, names in having.items()]
+
+
+def shown(value: object) -> str:
+    """A setting's value as a reader would write it."""
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _few(names: Sequence[str]) -> str:
