@@ -1,5 +1,6 @@
 """Finished runs that may be compared: what each is called, which is the best, and whether that is more than chance."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,9 +38,11 @@ class Group:
             rivals = [other for other in self.runs if other.method == run.method]
             own = [f"{key.rpartition('.')[2]}={shown(run.settings.get(key))}" for key in differing(rivals)]
             names.append(" ".join([run.method, *own]) if len(own) <= MOST_IN_NAME else "")
+        folders = [run.folder.resolve() for run in self.runs]
+        above = os.path.commonpath(folders)
         return [
-            name if name and names.count(name) == 1 else f"{run.method} ({run.folder})"
-            for name, run in zip(names, self.runs, strict=True)
+            name if name and names.count(name) == 1 else f"{run.method} ({os.path.relpath(folder, above)})"
+            for name, run, folder in zip(names, self.runs, folders, strict=True)
         ]
 
     @cached_property
