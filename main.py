@@ -17,6 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from utils.settings import BadInput  # only now: --help answers at once
 
     try:
+        if options.compare:
+            from utils.compare import compare
+
+            return compare(options.compare, options.out)
         from utils.launch import launch
 
         return launch(options)

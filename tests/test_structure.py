@@ -16,7 +16,11 @@ CODE = sorted(
 
 LAYERS = [
     ["main"],
-    ["utils.launch"],
+    ["utils.compare", "utils.launch"],
+    ["utils.report"],
+    ["utils.figures", "utils.tables"],
+    ["utils.study"],
+    ["utils.finished"],
     ["utils.plan", "utils.ray_jobs", "utils.runner", "utils.slurm_jobs"],
     ["utils.training"],
     ["utils.build", "utils.results"],
@@ -24,7 +28,16 @@ LAYERS = [
     ["methods"],
     ["models"],
     ["datasets", "flows"],
-    ["utils.files", "utils.metrics", "utils.original", "utils.progress", "utils.seeding", "utils.settings"],
+    [
+        "utils.charts",
+        "utils.files",
+        "utils.metrics",
+        "utils.original",
+        "utils.progress",
+        "utils.seeding",
+        "utils.settings",
+        "utils.statistics",
+    ],
     ["utils.jobs"],
     ["utils.options", "utils.signals"],
 ]

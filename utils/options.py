@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -13,7 +14,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         epilog="exit codes: 0 done, 1 a run failed, 2 bad input and nothing run, 130 interrupted and resumable",
     )
     add = parser.add_argument
-    add("configs", nargs="+", metavar="CONFIG", help="YAML file, see files/")
+    add("configs", nargs="*", default=[], metavar="CONFIG", help="YAML file, see files/")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override, e.g. train.epochs=2")
     add("--seeds", type=seeds, help="0-4 or 0,3 instead of the config's `experiments`")
     add("--backend", choices=("local", "ray", "slurm"), default="local", help="where seeds run; see the README")
@@ -23,14 +24,37 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data-root", metavar="DIR", help="where data sets are; else $DATA_ROOT, the config's data_root, ./data")
     add("--check", action="store_true", help="validate and explain, run nothing")
     add("--restart", action="store_true", help="move an existing run aside instead of resuming it")
+    add(
+        "--compare",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="run nothing: tables, tests and a report of finished runs",
+    )
+    add("--out", type=Path, metavar="DIR", help="where --compare writes; ./comparison if not given")
     options = parser.parse_args(arguments)
     if options.jobs is None:
         options.jobs = 1 if options.backend == "local" else 0
+    _check_either(parser, options)
     if options.cuda is not None:
         options.device = f"cuda:{options.cuda}"
     if options.device and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
         parser.error(f"--device {options.device}: expected auto, cpu, cuda or cuda:N")
     return options
+
+
+def _check_either(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Either experiments are run, or finished ones are compared."""
+    if options.compare is None:
+        if not options.configs:
+            parser.error("what to do? give a CONFIG to run, or --compare DIR")
+        if options.out is not None:
+            parser.error("--out is for --compare; a run writes into its train.save_path")
+        return
+    given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
+    if others := [name for name in given if name not in ("compare", "out")]:
+        parser.error(f"--compare runs nothing: leave out {', '.join(others)}")
+    options.out = options.out or Path("comparison")
 
 
 def seeds(text: str) -> tuple[int, ...]:

@@ -1,0 +1,336 @@
+"""`--compare`: what it says of runs, the tables, bad input, the page in a browser."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from main import main
+from utils import charts, plots, statistics, tables
+from utils.config import load
+from utils.files import write_pickle
+from utils.finished import find
+from utils.results import write_final_score
+from utils.study import groups
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the page is not tried in a browser")
+
+
+# ---- runs as they are left by the program, made up
+
+
+def make_run(folder: Path, method: str | dict, final: list[float], tasks: int = 3, epochs: int = 2, **train) -> Path:
+    """A results folder whose seeds 0, 1, ... end with these accuracies."""
+    tree = {
+        "method": {"name": method} if isinstance(method, str) else method,
+        "scenario": {"dataset": "digits"},
+        "train": {"epochs": epochs, "save_path": str(folder), **train},
+    }
+    folder.mkdir(parents=True)
+    (folder / "config.yml").write_text(yaml.safe_dump(tree))
+    config, generator = load(folder / "config.yml"), np.random.default_rng(0)
+    for seed, accuracy in enumerate(final):
+        r = np.tril(np.linspace(1.0, accuracy, tasks)[:, None] * np.ones(tasks)) + 0.5 * np.triu(
+            np.ones((tasks,) * 2), 1
+        )
+        split = {
+            "initial_accuracy": [0.5] * tasks,
+            "accuracy_matrix": r.tolist(),
+            "confusion": np.eye(10, dtype=int).tolist(),
+        }
+        losses = generator.random((tasks, epochs))
+        results = {
+            "seed": seed,
+            "config": config.dump(),
+            "tasks": [[2 * t, 2 * t + 1] for t in range(tasks)],
+            "epochs": [[{"loss": float(v), "accuracy": 1 - float(v) / 2} for v in row] for row in losses],
+            "diagnostics": [
+                {f"agreement/class {c}": 0.9 - 0.01 * c * t for c in range(3)} if config.method.name == "prer" else {}
+                for t in range(tasks)
+            ],
+            "test": split,
+            "train": split,
+            "time": {"train_s": 1.0, "method_s": 1.0, "eval_s": 1.0, "total_s": 3.0 + seed, "steps_per_s": 9.0},
+            "memory": {"learner_parameters": 100, "method_floats": 1000 * len(folder.name), "stored_real_samples": 0},
+        }
+        (folder / f"exp_{seed}").mkdir()
+        write_pickle(folder / f"exp_{seed}" / "final_results.pkl", results)
+    write_final_score(config)
+    return folder
+
+
+ACCURACIES = {
+    "naive": [0.60, 0.62, 0.58, 0.61, 0.59],
+    "joint": [0.99, 0.98, 0.99, 0.97, 0.98],
+    "lwf": [0.90, 0.93, 0.89, 0.92, 0.91],
+    "ewc": [0.80, 0.84, 0.81, 0.82, 0.79],
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """Four methods, five seeds; prer is not among them."""
+    root = tmp_path_factory.mktemp("study")
+    for method, final in ACCURACIES.items():
+        make_run(root / method, method, final)
+    return root
+
+
+def test_a_group_knows_its_best_its_tests_and_its_references(study):
+    (group,) = groups(find([study]))
+    assert group.names == ["joint", "lwf", "ewc", "naive"] and group.title == "digits, task scenario, 2 classes a task"
+    assert group.names[group.best] == "lwf" and group.tests[group.best] is None, "joint does not compete"
+    ps = [stats.ttest_rel(ACCURACIES["lwf"], ACCURACIES[name]).pvalue for name in ("joint", "ewc", "naive")]
+    corrected = [test.t_holm for test in group.tests if test]
+    assert corrected == pytest.approx(statistics.holm(ps)) and group.best_stands_out
+    assert group.normalised == pytest.approx([1.0, (0.91 - 0.6) / (0.982 - 0.6), (0.812 - 0.6) / (0.982 - 0.6), 0.0])
+    assert "significantly better than ewc, naive; significantly worse than joint" in group.verdict
+    assert any("too few seeds for Wilcoxon: with 5, p is at least 0.0625" in note for note in group.notes)
+
+
+def test_the_command_prints_and_writes_everything(study, tmp_path, capsys):
+    assert main(["--compare", str(study), "--out", str(tmp_path / "new" / "out")]) == 0
+    out, error = capsys.readouterr()
+    assert re.search(r"^lwf +5 +0\.9100 ± 0\.0158 +0\.8904 to 0\.9296 +0\.812 ", out, re.M) and not error
+    there = {path.name for path in (tmp_path / "new" / "out").iterdir()}
+    assert there == {"comparison.csv", "comparison.tex", "comparison.json", "report.html"}
+    (group,) = json.loads((tmp_path / "new" / "out" / "comparison.json").read_text())["groups"]
+    assert group["best"] == "lwf" and group["runs"][1]["FinalAccuracy"]["values"] == pytest.approx(ACCURACIES["lwf"])
+    rows = list(csv.DictReader((tmp_path / "new" / "out" / "comparison.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == ["joint", "lwf", "ewc", "naive"]
+    assert float(rows[2]["best_minus_this.difference"]) == pytest.approx(0.91 - 0.812)
+    assert float(rows[1]["FinalAccuracy.mean"]) == pytest.approx(0.91) and rows[1]["seeds"] == "0 1 2 3 4"
+
+
+def test_bold_in_latex_only_if_significant(study, tmp_path):
+    bold = r"\$\\mathbf\{0\.9100 \\pm 0\.0158\}\$"
+    assert re.search(bold, tables.as_latex(groups(find([study]))))
+    make_run(tmp_path / "si", "si", [0.95, 0.88, 0.90, 0.89, 0.925])  # as good as lwf, but for chance
+    group = groups(find([study, tmp_path]))
+    text = tables.as_latex(group)
+    assert "mathbf" not in text and "\\toprule" in text and not group[0].best_stands_out
+    assert tables._escaped("a_b & 50%") == "a\\_b \\& 50\\%"
+
+
+def test_runs_of_one_method_are_named_by_what_differs(tmp_path):
+    for importance in (1.0, 10.0):
+        make_run(tmp_path / f"ewc{importance:g}", {"name": "ewc", "importance": importance}, [0.8, 0.9])
+    make_run(tmp_path / "copy", {"name": "ewc", "importance": 1.0}, [0.8, 0.9])
+    make_run(tmp_path / "naive.old-1", "naive", [0.5, 0.5])  # moved aside by --restart
+    (group,) = groups(find([tmp_path, tmp_path / "ewc1"]))
+    assert sorted(group.names) == ["ewc (copy)", "ewc (ewc1)", "ewc importance=10"]
+    assert any("too few seeds for a paired t-test: 2" in note for note in group.notes)
+    assert any("no normalised score" in note for note in group.notes) and "By the paired" not in group.verdict
+
+
+def test_different_problems_are_not_mixed_and_different_protocols_are_told(study, tmp_path):
+    make_run(tmp_path / "si", "si", [0.7, 0.8, 0.9], epochs=7)
+    other = make_run(tmp_path / "other", "mas", [0.7, 0.8])
+    config = yaml.safe_load((other / "config.yml").read_text())
+    config["scenario"]["labels_per_task"] = 5
+    (other / "config.yml").write_text(yaml.safe_dump(config))
+    first, second = groups(find([study, tmp_path]))
+    assert second.names == ["mas"] and "5 classes a task" in second.title and "mas" not in first.names
+    assert "the protocol differs in train.epochs: 2 (joint, lwf, ewc, naive); 7 (si)" in first.notes
+    assert any("seeds differ" in note and "0, 1, 2 (si)" in note for note in first.notes)
+    assert "mas" in tables.as_text(second)
+
+
+# ---- bad input
+
+
+def refused(capsys, *options: str) -> str:
+    """The one line that the command ends with."""
+    try:
+        code = main([*map(str, options)])
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err.strip().splitlines()
+    assert code == 2 and (len(error) == 1 or error[0].startswith("usage:")), error
+    return error[-1]
+
+
+def test_missing_or_damaged_scores(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "nowhere: not a directory" in refused(capsys, "--compare", "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "empty: no finished run" in refused(capsys, "--compare", "empty", study)
+    run = shutil.copytree(study / "lwf", tmp_path / "lwf")
+    whole = (run / "final_score.json").read_text()
+    for damaged in (
+        whole[:-30],
+        "{}",
+        whole.replace("FinalAccuracy", "finalaccuracy"),
+        whole.replace("0.93,", "null,"),
+    ):
+        (run / "final_score.json").write_text(damaged)
+        assert re.search(r"lwf/final_score.json is damaged or of an older", refused(capsys, "--compare", run))
+    (run / "final_score.json").write_text(whole)
+    (run / "config.yml").write_text("method: {name: lfw}")
+    assert "did you mean 'lwf'" in refused(capsys, "--compare", run)
+    (run / "config.yml").unlink()
+    assert "config.yml: no such file" in refused(capsys, "--compare", run)
+    assert "--out" in refused(capsys, "--compare", study / "ewc", "--out", run / "final_score.json")
+    assert not (tmp_path / "comparison").exists()
+
+
+def test_either_run_or_compare(study, capsys):
+    assert "give a CONFIG to run, or --compare DIR" in refused(capsys)
+    assert "leave out configs, seeds" in refused(capsys, "files/ewc_digits.yaml", "--seeds", "0", "--compare", study)
+    assert "--out is for --compare" in refused(capsys, "files/ewc_digits.yaml", "--out", "x")
+
+
+def test_a_damaged_missing_or_older_seed_is_told_and_left_out_of_the_curves(study, tmp_path, capsys):
+    run = shutil.copytree(study / "lwf", tmp_path / "lwf")
+    path = run / "exp_0" / "final_results.pkl"
+    path.write_bytes(path.read_bytes()[:-9])
+    (run / "exp_1" / "final_results.pkl").unlink()
+    write_pickle(run / "exp_2" / "final_results.pkl", {"seed": 2})
+    assert main(["--compare", str(run), "--out", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["note"] * 3
+    assert "exp_0" in lines[0] and "damaged" in lines[0] and "missing" in lines[1] and "older version" in lines[2]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "exp_0/final_results.pkl is damaged" in page and "Loss" in page
+
+
+def test_a_single_seed_and_a_single_task(tmp_path):
+    make_run(tmp_path / "naive", "naive", [0.9], tasks=1)
+    make_run(tmp_path / "joint", "joint", [0.9], tasks=1)
+    assert main(["--compare", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert "joint is not better than naive" in (tmp_path / "out" / "report.html").read_text()
+
+
+# ---- the page
+
+
+@pytest.mark.parametrize("scale", ["linear", "log", "count"])
+@pytest.mark.parametrize("values", [[0.0, 1e6], [0.5, 0.5], [0.0], [1e-4, 3e-4], [-0.02, 0.03], [12.0, 41.0]])
+def test_axes_have_ticks_inside_in_order(values, scale):
+    axis = charts.Axis(values, 50, 400, scale)
+    places = [place for place, _ in axis.ticks()]
+    assert places == sorted(places) and all(50 <= place <= 400 for place in places)
+    assert 50 <= axis.at(min(values)) <= axis.at(max(values)) <= 400
+    assert len(places) >= 1 and len({text for _, text in axis.ticks()}) == len(places)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    """The report of 32 runs of five seeds and ten tasks, ten of them with made-up images."""
+    root, generator = tmp_path_factory.mktemp("many"), np.random.default_rng(0)
+    image = plots.accuracy_matrix(generator.random((10, 10)), "in place of samples")
+    for i in range(10):
+        for method in ("ewc", "prer", "si"):
+            settings = (
+                {"name": "prer", "weights": {"er": 1.0 + i}}
+                if method == "prer"
+                else {"name": method, "importance": 1.0 + i}
+            )
+            final = (0.9 + 0.005 * i + 0.01 * generator.random(5)).tolist()
+            run = make_run(root / f"{method}_{i}", settings, final, tasks=10, epochs=20)
+            if method == "prer":
+                (run / "exp_0" / "plots").mkdir()
+                (run / "exp_0" / "plots" / "samples_task_9.png").write_bytes(image)
+    for method in ("naive", "joint"):
+        make_run(root / method, method, ACCURACIES[method], tasks=10, epochs=20)
+    assert main(["--compare", str(root), "--out", str(root / "out")]) == 0
+    return root / "out" / "report.html"
+
+
+def test_the_page_is_whole_small_and_needs_no_network(page):
+    html = page.read_text()
+    assert len(html.encode()) < 5e6
+    assert not re.search(r"https?:|@import|url\(|srcset", html)
+    assert all(link.startswith(("data:", "#")) for link in re.findall(r"(?:src|href)=\"([^\"]*)", html))
+    images = re.findall(r"<img [^>]*>", html)
+    assert len(images) == 10 and all('alt="Images that prer' in image for image in images)
+    svgs = re.findall(r"<svg [^>]*>", html)
+    assert all('aria-label="' in svg or 'aria-hidden="true"' in svg for svg in svgs) and len(svgs) > 60
+    assert "<code>importance=3</code>" in html and "fixed_replay" not in html, "only what is not at its default"
+    assert html.count("<h1>") == 1 and 'lang="en"' in html and "prefers-color-scheme: dark" in html
+
+
+PROBE = """<script>
+addEventListener("load", () => {
+  const table = document.querySelector("table.sortable"), heads = [...table.tHead.rows[0].cells];
+  const names = () => [...table.tBodies[0].rows].map(row => row.cells[0].dataset.key);
+  const press = i => {
+    heads[i].querySelector("button").click();
+    return [names(), heads[i].getAttribute("aria-sort")];
+  };
+  const found = {before: names(), loaded: performance.now(),  // ms since it was asked for
+    requests: performance.getEntriesByType("resource").map(entry => entry.name).filter(name => !/^data:/.test(name)),
+    byName: press(0), byNameDown: press(0), byAccuracy: press(2), byAccuracyUp: press(2)};
+  document.querySelector(".legend button").click();
+  found.emphasised = document.querySelectorAll(".figures .on").length;
+  found.wide = document.documentElement.scrollWidth > innerWidth;
+  document.body.innerHTML = ""; document.title = JSON.stringify(found);
+});
+</script></body>"""
+
+
+@in_browser
+def test_the_page_in_a_browser(page, tmp_path):
+    probed = tmp_path / "probed.html"
+    probed.write_text(page.read_text().replace("</body>", PROBE))
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path}/user",
+    ]
+    done = subprocess.run(
+        [CHROMIUM, *flags, "--window-size=500,900", "--dump-dom", probed.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert not console, console
+    found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout)[1].replace("&amp;", "&"))
+    assert found["requests"] == [] and found["loaded"] < 2000 and not found["wide"]
+    assert len(found["before"]) == 32 and found["before"][0] == "joint"
+    assert found["byName"] == [sorted(found["before"], key=_natural), "ascending"]
+    assert found["byNameDown"] == [found["byName"][0][::-1], "descending"]
+    assert found["byAccuracy"] == [found["before"], "descending"]
+    assert found["byAccuracyUp"] == [found["before"][::-1], "ascending"]
+    assert found["emphasised"] >= 6
+
+
+def _natural(name: str) -> list:
+    return [float(part) if re.fullmatch(r"[\d.]+", part) else part for part in re.split(r"([\d.]+)", name)]
+
+
+def _contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours, WCAG 2.1."""
+
+    def luminance(colour: str) -> float:
+        digits = colour.lstrip("#")
+        digits = "".join(2 * d for d in digits) if len(digits) == 3 else digits
+        channels = np.array([int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_contrast_in_light_dark_and_print():
+    assert _contrast("#000", "#ffffff") == pytest.approx(21)
+    style = (Path(tables.__file__).parent / "report.html").read_text()
+    schemes = [dict(re.findall(r"--([\w-]+): (#\w+)", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)]
+    assert len(schemes) == 3
+    for scheme in schemes:
+        texts = [("ink", "card"), ("ink", "page"), ("soft", "card"), ("soft", "page"), ("accent", "tint")]
+        texts += [("ink", "tint"), ("ink", "warn-tint")]
+        assert all(_contrast(scheme[a], scheme[b]) >= 4.5 for a, b in texts)
+        assert all(_contrast(scheme[c], scheme["card"]) >= 3 for c in ("reference", *(f"c{i}" for i in range(8))))
