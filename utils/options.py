@@ -33,9 +33,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--out", type=Path, metavar="DIR", help="where --compare writes; ./comparison if not given")
     options = parser.parse_args(arguments)
+    _check_either(parser, options)
     if options.jobs is None:
         options.jobs = 1 if options.backend == "local" else 0
-    _check_either(parser, options)
     if options.cuda is not None:
         options.device = f"cuda:{options.cuda}"
     if options.device and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
