@@ -2,19 +2,21 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import datasets
-from utils import results
-from utils.config import Config, load
+from utils import ranking, results
+from utils.config import load
 from utils.jobs import cores, run_side_by_side
 from utils.plan import Experiment, explain, naming, plan
 from utils.progress import bar, log, logging_to
 from utils.runner import Run
+from utils.settings import BadInput
 from utils.signals import Stop, listening
 
 
@@ -29,17 +31,26 @@ def launch(options: Namespace) -> int:
         print("\n".join(explain(experiment) for experiment in experiments))
         return 0
     with ExitStack() as locks:
-        steps: tuple[Callable[[Config], None], ...] = (  # each for all of them before the next: nothing is half done
-            lambda config: results.check_folder(config, options.restart),
-            lambda config: locks.enter_context(results.locked(config.save_path)),
-            lambda config: results.prepare(config, options.restart),
-        )
-        for step in steps:
-            for experiment in experiments:
-                with naming(experiment.path):
-                    step(experiment.config)
+        _prepare(experiments, options.restart, locks)
         stop = locks.enter_context(listening())
         return _run_all(experiments, options.jobs or max(1, cores() // torch.get_num_threads()), stop)
+
+
+def _prepare(experiments: Sequence[Experiment], restart: bool, locks: ExitStack) -> None:
+    """Make the results folders; `locks` keep other processes away from them."""
+    folders = list({experiment.folder: experiment for experiment in reversed(experiments)}.values())
+    of_sweeps = [experiment for experiment in folders if experiment.sweep]  # one of each
+    steps: tuple[tuple[Sequence[Experiment], Callable[[Experiment], None]], ...] = (
+        (of_sweeps, lambda e: ranking.check_folder(e.sweep, restart or not e.config.train.load)),
+        (experiments, lambda e: results.check_folder(e.config, restart)),
+        (folders, lambda e: locks.enter_context(results.locked(e.folder))),
+        (of_sweeps, lambda e: ranking.prepare(e.sweep, restart or not e.config.train.load, e.seeds)),
+        (experiments, lambda e: results.prepare(e.config, restart)),
+    )
+    for concerned, step in steps:  # each for all of them before the next: nothing is half done
+        for experiment in concerned:
+            with naming(experiment.path):
+                step(experiment)
 
 
 def _run_all(experiments: Sequence[Experiment], at_once: int, stop: Stop) -> int:
@@ -52,38 +63,46 @@ def _run_all(experiments: Sequence[Experiment], at_once: int, stop: Stop) -> int
                 print(f"{experiment.config.save_path}: seed {seed} finished before, its results are kept")
             else:
                 queue.append((experiment, seed))
-    codes, progress = [0], bar(len(queue), "seeds", 0, "seed")
+    codes, failed, progress = [0], set[tuple[Path, int]](), bar(len(queue), "seeds", 0, "seed")
 
     def done(index: int, code: int) -> None:
         experiment, seed = queue[index]
         if code < 0 and not stop.requested:
             print(f"{experiment.config.save_path}: seed {seed} was killed (signal {-code})", file=sys.stderr)
-        codes.extend((abs(code), _write_score(experiment)))
+        if code and not stop.requested:
+            failed.add((experiment.config.save_path, seed))
+        codes.extend((abs(code), _write_scores([experiment], failed)))
         progress.update()
 
     if at_once == 1:
         for index, (experiment, seed) in enumerate(queue):
-            done(index, _run_seed(experiment, seed, f"seed {seed}", stop))
+            point = f"{experiment.config.save_path.name} " if experiment.sweep else ""
+            done(index, _run_seed(experiment, seed, f"{point}seed {seed}", stop))
     else:
         threads = max(1, min(torch.get_num_threads(), cores() // at_once))
         jobs = [(e.config.save_path, e.data_root, seed, str(e.device), threads) for e, seed in queue]
         run_side_by_side(_job, jobs, at_once, done, stop)
     progress.close()
-    for experiment in experiments:
-        codes.append(_write_score(experiment))
-        score = experiment.config.save_path / "final_score.log"
+    codes.append(_write_scores(experiments, failed))
+    for score in dict.fromkeys(e.folder / ("sweep.log" if e.sweep else "final_score.log") for e in experiments):
         if score.exists():
             print(f"\n{score.read_text()}\n{score}")
     return int(any(codes))
 
 
-def _write_score(experiment: Experiment) -> int:
-    try:
-        results.write_final_score(experiment.config)
-    except OSError as error:
-        print(f"{experiment.config.save_path}: {_reason(error)}", file=sys.stderr)
-        return 1
-    return 0
+def _write_scores(experiments: Sequence[Experiment], failed: Collection[tuple[Path, int]]) -> int:
+    """final_score.* of each, and the rankings of their sweeps; returns 1 if any of it could not be written."""
+    sweeps = {experiment.sweep: experiment.seeds for experiment in experiments if experiment.sweep}
+    writers = [(e.config.save_path, partial(results.write_final_score, e.config)) for e in experiments]
+    writers += [(sweep.root, partial(ranking.write, sweep, seeds, failed)) for sweep, seeds in sweeps.items()]
+    code = 0
+    for folder, write in writers:
+        try:
+            write()
+        except (OSError, BadInput) as error:
+            print(f"{folder}: {_reason(error)}", file=sys.stderr)
+            code = 1
+    return code
 
 
 def _job(save_path: Path, data_root: Path, seed: int, device: str, threads: int, stop: Stop) -> int:
