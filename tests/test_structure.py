@@ -18,6 +18,7 @@ CODE = sorted(
 LAYERS = [
     ["main"],
     ["utils.launch"],
+    ["utils.estimate"],
     ["utils.plan", "utils.ranking", "utils.runner"],
     ["utils.training"],
     ["utils.build", "utils.results", "utils.sweep"],

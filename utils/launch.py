@@ -12,8 +12,9 @@ import torch
 import datasets
 from utils import ranking, results
 from utils.config import load
+from utils.estimate import describe
 from utils.jobs import cores, run_side_by_side
-from utils.plan import Experiment, explain, naming, plan
+from utils.plan import Experiment, naming, plan
 from utils.progress import bar, log, logging_to
 from utils.runner import Run
 from utils.settings import BadInput
@@ -27,13 +28,14 @@ def launch(options: Namespace) -> int:
         BadInput: anything wrong with the input; nothing has been run then.
     """
     experiments = plan(options)
+    at_once = options.jobs or max(1, cores() // torch.get_num_threads())
     if options.check:
-        print("\n".join(explain(experiment) for experiment in experiments))
+        print(describe(experiments, at_once))
         return 0
     with ExitStack() as locks:
         _prepare(experiments, options.restart, locks)
         stop = locks.enter_context(listening())
-        return _run_all(experiments, options.jobs or max(1, cores() // torch.get_num_threads()), stop)
+        return _run_all(experiments, at_once, stop)
 
 
 def _prepare(experiments: Sequence[Experiment], restart: bool, locks: ExitStack) -> None:

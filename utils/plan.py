@@ -16,7 +16,7 @@ from datasets.data import Data, Task
 from methods import Method
 from models.learner import Learner
 from utils.build import build_learner, build_method, build_tasks
-from utils.config import Config, as_yaml
+from utils.config import Config, TrainConfig, as_yaml
 from utils.evaluation import numbers_held
 from utils.seeding import generator
 from utils.settings import BadInput
@@ -103,11 +103,16 @@ def _build(experiment: Experiment) -> tuple[list[Task], Learner, Method]:
     return tasks, learner, build_method(config, learner, generator(seed, "method"))
 
 
+def steps_of(train: TrainConfig, images: int) -> int:
+    """How many steps a task with so many images takes."""
+    return train.steps or train.epochs * ceil(images / train.batch_size)
+
+
 def explain(experiment: Experiment) -> str:
     """What a run would do: the resolved configuration, tasks, sizes, steps."""
     config, seed = experiment.config, experiment.seeds[0]
     tasks, learner, method = _build(experiment)
-    per_task = [config.train.steps or config.train.epochs * ceil(len(t.train) / config.train.batch_size) for t in tasks]
+    per_task = [steps_of(config.train, len(task.train)) for task in tasks]
     lines = [as_yaml(config.dump()), f"tasks of seed {seed}:"]
     for task, steps in zip(tasks, per_task, strict=True):
         names = ", ".join(experiment.data.classes[c] for c in task.classes)
