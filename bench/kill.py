@@ -73,6 +73,8 @@ def left_by(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.glob("exp_*/**/*.pkl")):
         plain = read_pickle(path)
         found[str(path.relative_to(folder))] = {k: v for k, v in plain.items() if k not in NOT_COMPARED}
+    for path in sorted(folder.glob("exp_*/metrics.csv")):
+        found[str(path.relative_to(folder))] = path.read_text()
     return found
 
 

@@ -46,7 +46,8 @@ def test_the_results_folder_is_as_documented(results):
     expected = {"config.yml", "final_score.log", "final_score.json"}
     for seed in (0, 2):
         expected |= {
-            f"exp_{seed}/{name}" for name in ("experiment.log", "final_results.pkl", "state.pt", "state.pt.previous")
+            f"exp_{seed}/{name}"
+            for name in ("experiment.log", "metrics.csv", "final_results.pkl", "state.pt", "state.pt.previous")
         }
         expected |= {f"exp_{seed}/models/task_{t}.pt" for t in range(5)}
         expected |= {f"exp_{seed}/results/task_{t}.pkl" for t in range(5)}

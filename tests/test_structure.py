@@ -8,6 +8,7 @@ import pytest
 
 import methods
 from utils import config
+from utils.sweep import load_points
 
 ROOT = Path(__file__).parent.parent
 CODE = sorted(
@@ -21,10 +22,11 @@ LAYERS = [
     ["utils.figures", "utils.tables"],
     ["utils.study"],
     ["utils.finished"],
-    ["utils.plan", "utils.ray_jobs", "utils.runner", "utils.slurm_jobs"],
+    ["utils.estimate"],
+    ["utils.plan", "utils.ranking", "utils.ray_jobs", "utils.runner", "utils.slurm_jobs"],
     ["utils.training"],
-    ["utils.build", "utils.results"],
-    ["utils.config", "utils.plots", "utils.evaluation"],
+    ["utils.build", "utils.results", "utils.sweep"],
+    ["utils.config", "utils.curves", "utils.plots", "utils.evaluation"],
     ["methods"],
     ["models"],
     ["datasets", "flows"],
@@ -117,9 +119,10 @@ def test_files_open_with_command_cost_and_score_and_are_valid(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "files").glob("*/*.yaml")), ids=lambda path: path.stem)
 def test_files_of_a_study_are_valid_and_say_their_command(path):
-    loaded = config.load(path)
     assert path.read_text().startswith(f"# python main.py {path.relative_to(ROOT)}")
-    assert str(loaded.save_path).startswith(f"results/{path.parent.name}/") and loaded.method.name in methods.known()
+    for point in load_points(path):
+        assert str(point.config.save_path).startswith(f"results/{path.parent.name}/")
+        assert point.config.method.name in methods.known()
 
 
 BASES = {"class": "prer_class_mnist", "task": "prer_mnist"}

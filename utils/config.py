@@ -19,6 +19,8 @@ from utils.settings import AnyCase, BadInput, Settings
 
 MOST_VALUES = 10_000
 """In a file."""
+Pair = tuple[str, Any]
+"""A dotted key, and its value."""
 
 
 class ScenarioConfig(Settings):
@@ -85,6 +87,8 @@ class TrainConfig(Settings):
     """save: so often inside a task; 0: after every epoch, of a generator's fit too"""
     load: bool = True
     """go on from what is in save_path; no: move it aside and start again"""
+    tensorboard: bool = False
+    """write the numbers of metrics.csv as TensorBoard's events too (pip install tensorboard)"""
     save_path: str | None = None
     """results folder; by default results/<dataset>/<method>"""
 
@@ -122,7 +126,7 @@ class Config(Settings):
     @property
     def identity(self) -> dict[str, Any]:
         """The dotted keys that decide the numbers: two runs with the same may share a results folder."""
-        of_train = ("experiments", "device", "save", "checkpoint_minutes", "load", "save_path")
+        of_train = ("experiments", "device", "save", "checkpoint_minutes", "load", "tensorboard", "save_path")
         ignored = {"scenario.data_root", "method.plot", *(f"train.{key}" for key in of_train)}
         ignored |= {f"cluster.{key}" for key in ClusterConfig.model_fields}
         return {key: value for key, value in flatten(self.dump()).items() if key not in ignored}
@@ -133,17 +137,28 @@ class Config(Settings):
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, apply overrides such as "train.epochs=2", and validate everything.
+    """Read the YAML file of one experiment, apply overrides such as "train.epochs=2", and validate everything.
 
     Raises:
         BadInput: all that is wrong with the file or the overrides, a line each.
     """
-    written = flatten(_read(path)).items()
-    entries = translate([*written, *(pair for text in overrides for pair in _override(text))])
-    _refuse_doubles(path, entries[: len(written)])
+    changes = [pair for text in overrides for pair in override(text)]
+    config, warnings = resolve(str(path), list(flatten(read(path)).items()), changes)
+    warn(path, warnings)
+    return config
+
+
+def resolve(where: str, written: Sequence[Pair], changes: Sequence[Pair]) -> tuple[Config, list[str]]:
+    """Dotted keys and values, as a file has them and as they are then changed -> configuration, and warnings.
+
+    Raises:
+        BadInput: all that is wrong with them, a line each that begins with `where`.
+    """
+    entries = translate([*written, *changes])
+    _refuse_doubles(where, entries[: len(written)])
     leaves: dict[str, Any] = {}
     for entry in (entry for entry in entries if not entry.ignored):
-        for other in [key for key in leaves if _overlap(key, entry.key)]:
+        for other in [key for key in leaves if overlap(key, entry.key)]:
             del leaves[other]  # a name replaces a mapping, or the other way round
         leaves[entry.key] = entry.value
     sections = _unflatten(leaves)
@@ -153,26 +168,31 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         _check_together(config)
     except ValidationError as error:
         lines = dict.fromkeys(_describe(schema, problem) for problem in error.errors())
-        raise BadInput("\n".join(f"{path}: {line}" for line in lines)) from None
+        raise BadInput("\n".join(f"{where}: {line}" for line in lines)) from None
     except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
-    for warning in dict.fromkeys(f"{e.written}: has no effect ({e.ignored})" for e in entries if e.ignored):
+        raise BadInput(f"{where}: {error}") from None
+    return config, [f"{e.written}: has no effect ({e.ignored})" for e in entries if e.ignored]
+
+
+def warn(path: Path, warnings: Sequence[str]) -> None:
+    """Say what a file holds to no effect, each thing once."""
+    for warning in dict.fromkeys(warnings):
         print(f"{path}: {warning}", file=sys.stderr)
-    return config
 
 
-def _overlap(one: str, other: str) -> bool:
+def overlap(one: str, other: str) -> bool:
     """Whether setting one of two dotted keys replaces the other."""
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
-def _refuse_doubles(path: Path, entries: Sequence[Entry]) -> None:
+def _refuse_doubles(where: str, entries: Sequence[Entry]) -> None:
     """A file may call a key by our name or by the original's, not by both."""
     lines = [
-        f"{path}: {first.written} and {second.written} both set {min(first.key, second.key, key=len)}; keep one of them"
+        f"{where}: {first.written} and {second.written} both set {min(first.key, second.key, key=len)}; "
+        "keep one of them"
         for i, second in enumerate(entries)
         for first in entries[:i]
-        if _overlap(first.key, second.key)
+        if overlap(first.key, second.key)
     ]
     if lines:
         raise BadInput("\n".join(lines))
@@ -258,7 +278,12 @@ def _parse(text: str) -> Any:
     return yaml.load(text, _Loader)  # a SafeLoader
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """The tree that a YAML file holds.
+
+    Raises:
+        BadInput: there is no such file, or it holds none.
+    """
     try:
         tree = _parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -287,16 +312,24 @@ def _refuse_endless(path: Path, tree: dict[str, Any]) -> None:
         open_nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
-def _override(text: str) -> list[tuple[str, Any]]:
-    """Dotted keys and values to apply one after the other: what was there goes, then each key of a mapping comes."""
+def override(text: str) -> list[Pair]:
+    """The pairs of KEY=VALUE, to apply one after the other.
+
+    Raises:
+        BadInput: it is not of this form.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise BadInput(f"--set {text}: expected KEY=VALUE, e.g. train.epochs=2")
     try:
-        tree = {key.strip(): _parse(value)}
+        return replacing(key.strip(), _parse(value))
     except yaml.YAMLError:
         raise BadInput(f"--set {text}: the value is not valid YAML") from None
-    return [(key.strip(), {}), *flatten(tree).items()]
+
+
+def replacing(key: str, value: Any) -> list[Pair]:
+    """The pairs that give a key this value and no other: what was there goes, then each key of a mapping comes."""
+    return [(key, {}), *flatten({key: value}).items()]
 
 
 def _describe(schema: type[BaseModel], problem: Any) -> str:
@@ -307,7 +340,7 @@ def _describe(schema: type[BaseModel], problem: Any) -> str:
         section = _section_at(schema, location[:-1])
         prefix = ".".join(location[:-1])
         method = schema.model_fields["method"].annotation.__module__.removeprefix("methods.")
-        names = [*section.model_fields, *known_names(prefix, method)]
+        names = [*section.model_fields, *known_names(prefix, method), *([] if prefix else ["sweep"])]
         near = difflib.get_close_matches(location[-1], names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(section.model_fields)}"
         return f"{key}: unknown key; {hint}"

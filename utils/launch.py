@@ -2,20 +2,23 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import datasets
-from utils import results
-from utils.config import Config, load
+from utils import ranking, results
+from utils.config import load
+from utils.estimate import describe
 from utils.jobs import ClusterJob, RunOnCluster, cores, keep_freed_memory, run_side_by_side
-from utils.plan import Experiment, explain, naming, plan
+from utils.plan import Experiment, naming, plan
 from utils.progress import bar, log, logging_to
 from utils.runner import Run
+from utils.settings import BadInput
 from utils.signals import Stop, listening
 
 
@@ -26,22 +29,43 @@ def launch(options: Namespace) -> int:
         BadInput: anything wrong with the input; nothing has been run then.
     """
     experiments = plan(options)
+    at_once = options.jobs or max(1, cores() // torch.get_num_threads())
     if options.check:
-        print("\n".join(explain(experiment) for experiment in experiments))
+        print(describe(experiments, at_once))
         return 0
     with ExitStack() as held:
-
-        def each(step: Callable[[Config], object]) -> None:  # for all of them before the next: nothing is half done
-            for experiment in experiments:
-                with naming(experiment.path):
-                    step(experiment.config)
-
-        each(lambda config: results.check_folder(config, options.restart))
-        each(lambda config: held.enter_context(results.locked(config.save_path)))
+        _check_and_lock(experiments, options.restart, held)
         on_cluster = held.enter_context(_cluster(options.backend, experiments))
-        each(lambda config: results.prepare(config, options.restart))
+        _make_folders(experiments, options.restart)
         stop = held.enter_context(listening())
         return _run_all(experiments, on_cluster, options.jobs, stop)
+
+
+def _each(experiments: Iterable[Experiment], step: Callable[[Experiment], object]) -> None:
+    """One step for all of them before the next: nothing is half done."""
+    for experiment in experiments:
+        with naming(experiment.path):
+            step(experiment)
+
+
+def _folders(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """One experiment of each folder: a sweep's points share theirs."""
+    return list({experiment.folder: experiment for experiment in reversed(experiments)}.values())
+
+
+def _check_and_lock(experiments: Sequence[Experiment], restart: bool, held: ExitStack) -> None:
+    """Make sure that the results folders are free or ours, and keep other processes away from them."""
+    folders = _folders(experiments)
+    sweeps = [experiment for experiment in folders if experiment.sweep]
+    _each(sweeps, lambda e: ranking.check_folder(e.sweep, restart or not e.config.train.load))
+    _each(experiments, lambda e: results.check_folder(e.config, restart))
+    _each(folders, lambda e: held.enter_context(results.locked(e.folder)))
+
+
+def _make_folders(experiments: Sequence[Experiment], restart: bool) -> None:
+    sweeps = [experiment for experiment in _folders(experiments) if experiment.sweep]
+    _each(sweeps, lambda e: ranking.prepare(e.sweep, restart or not e.config.train.load, e.seeds))
+    _each(experiments, lambda e: results.prepare(e.config, restart))
 
 
 def _cluster(backend: str, experiments: Sequence[Experiment]) -> AbstractContextManager[RunOnCluster | None]:
@@ -63,28 +87,30 @@ def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None,
     Returns 1 if one failed, or if results could not be written.
     """
     queue = _unfinished(experiments)
-    codes, progress = [0], bar(len(queue), "seeds", 0, "seed")
+    codes, failed, progress = [0], set[tuple[Path, int]](), bar(len(queue), "seeds", 0, "seed")
 
     def done(index: int, code: int) -> None:
         experiment, seed = queue[index]
         if code < 0 and not stop.requested:
             print(f"{experiment.config.save_path}: seed {seed} was killed (signal {-code})", file=sys.stderr)
-        codes.extend((abs(code), _write_score(experiment)))
+        if code and not stop.requested:
+            failed.add((experiment.config.save_path, seed))
+        codes.extend((abs(code), _write_scores([experiment], failed)))
         progress.update()
 
     if on_cluster:
         on_cluster(_job, [_cluster_job(e, seed) for e, seed in queue], at_once or len(queue), done, stop)
     elif at_once == 1:
         for index, (experiment, seed) in enumerate(queue):
-            done(index, _run_seed(experiment, seed, f"seed {seed}", stop))
+            point = f"{experiment.config.save_path.name} " if experiment.sweep else ""
+            done(index, _run_seed(experiment, seed, f"{point}seed {seed}", stop))
     else:
         at_once = at_once or max(1, cores() // torch.get_num_threads())
         threads = max(1, min(torch.get_num_threads(), cores() // at_once))
         run_side_by_side(_job, [_arguments(e, seed, threads) for e, seed in queue], at_once, done, stop)
     progress.close()
-    for experiment in experiments:
-        codes.append(_write_score(experiment))
-        score = experiment.config.save_path / "final_score.log"
+    codes.append(_write_scores(experiments, failed))
+    for score in dict.fromkeys(e.folder / ("sweep.log" if e.sweep else "final_score.log") for e in experiments):
         if score.exists():
             print(f"\n{score.read_text()}\n{score}")
     return int(any(codes))
@@ -113,13 +139,19 @@ def _cluster_job(experiment: Experiment, seed: int) -> ClusterJob:
     return ClusterJob(f"{path}: seed {seed}", arguments, needs.cpus, needs.gpus, needs.hours)
 
 
-def _write_score(experiment: Experiment) -> int:
-    try:
-        results.write_final_score(experiment.config)
-    except OSError as error:
-        print(f"{experiment.config.save_path}: {_reason(error)}", file=sys.stderr)
-        return 1
-    return 0
+def _write_scores(experiments: Sequence[Experiment], failed: Collection[tuple[Path, int]]) -> int:
+    """final_score.* of each, and the rankings of their sweeps; returns 1 if any of it could not be written."""
+    sweeps = {experiment.sweep: experiment.seeds for experiment in experiments if experiment.sweep}
+    writers = [(e.config.save_path, partial(results.write_final_score, e.config)) for e in experiments]
+    writers += [(sweep.root, partial(ranking.write, sweep, seeds, failed)) for sweep, seeds in sweeps.items()]
+    code = 0
+    for folder, write in writers:
+        try:
+            write()
+        except (OSError, BadInput) as error:
+            print(f"{folder}: {_reason(error)}", file=sys.stderr)
+            code = 1
+    return code
 
 
 def _job(save_path: Path, data_root: Path, seed: int, device: str, threads: int, stop: Stop) -> int:

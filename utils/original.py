@@ -94,10 +94,7 @@ class Entry:
 
 def translate(written: Sequence[tuple[str, Any]]) -> list[Entry]:
     """Dotted keys and values as they were written -> ours. The method that is named last says what its options mean."""
-    method = ""
-    for key, value in written:
-        if translate_key(key, method) in ("method", "method.name") and isinstance(value, str):
-            method = METHODS.get(value.lower(), value.lower())
+    method = named_method(written)
     entries = []
     for key, value in written:
         ours = translate_key(key, method)
@@ -109,6 +106,15 @@ def translate(written: Sequence[tuple[str, Any]]) -> list[Entry]:
             value = words.get(word, value)
         entries.append(Entry(key, ours, value, WITHOUT_EFFECT.get(of_owner)))
     return entries
+
+
+def named_method(written: Sequence[tuple[str, Any]]) -> str:
+    """Our name of the method that is named last; empty if none is."""
+    method = ""
+    for key, value in written:
+        if translate_key(key, method) in ("method", "method.name") and isinstance(value, str):
+            method = METHODS.get(value.lower(), value.lower())
+    return method
 
 
 def translate_key(key: str, method: str) -> str:

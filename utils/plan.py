@@ -2,9 +2,10 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 
@@ -15,22 +16,31 @@ from datasets.data import Data, Task
 from methods import Method
 from models.learner import Learner
 from utils.build import build_learner, build_method, build_tasks
-from utils.config import Config, as_yaml, load
+from utils.config import Config, TrainConfig, as_yaml
 from utils.evaluation import numbers_held
 from utils.seeding import generator
 from utils.settings import BadInput
+from utils.sweep import Point, Sweep, load_points
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One configuration file, checked, with its data."""
+    """One configuration, checked, with its data."""
 
     path: str
+    """the file it comes from, and where that holds several, which of them"""
     config: Config
     data: Data
     data_root: Path
     seeds: tuple[int, ...]
     device: torch.device
+    sweep: Sweep | None = None
+    """that it is a point of"""
+
+    @property
+    def folder(self) -> Path:
+        """The results folder: its sweep's where it has one, else its own."""
+        return self.sweep.root if self.sweep else self.config.save_path
 
 
 @contextmanager
@@ -48,24 +58,33 @@ def plan(options: Namespace) -> list[Experiment]:
     Raises:
         BadInput: anything wrong with the files, the options or the data.
     """
-    configs = [load(Path(path), options.set) for path in options.configs]
-    folders = [config.save_path.resolve() for config in configs]
-    for i, folder in enumerate(folders):
-        if folder in folders[:i]:
-            raise BadInput(f"{options.configs[i]}: train.save_path: {folder} is used by two of these files; change one")
+    points = [point for path in options.configs for point in load_points(Path(path), options.set)]
+    _refuse_shared_folders(points)
     loaded: dict[tuple[str, Path], Data] = {}
     experiments, here = [], options.backend == "local"
-    for path, config in zip(options.configs, configs, strict=True):
+    for point in points:
+        config = point.config
         root = Path(options.data_root or os.environ.get("DATA_ROOT") or config.scenario.data_root or "data")
         key = (config.scenario.dataset.model_dump_json(), root)
-        with naming(path):
+        with naming(point.where):
             if key not in loaded:
                 loaded[key] = datasets.load(config.scenario.dataset, root)
             seeds = options.seeds or tuple(range(config.train.experiments))
             device = _device(options.device or config.train.device, None if here else config.cluster.gpus)
-            experiments.append(Experiment(path, config, loaded[key], root, seeds, device))
+            experiments.append(Experiment(point.where, config, loaded[key], root, seeds, device, point.sweep))
             _build(experiments[-1])  # whatever the parts refuse, they refuse now
+            if config.train.tensorboard and find_spec("tensorboard") is None:
+                raise BadInput("train.tensorboard: the package is not there; pip install tensorboard, or set it to no")
     return experiments
+
+
+def _refuse_shared_folders(points: Sequence[Point]) -> None:
+    seen: dict[Path, str] = {}
+    sweeps = {point.sweep: point.where for point in points if point.sweep}
+    folders = [(sweep.root, where) for sweep, where in sweeps.items()]
+    for folder, where in folders + [(point.config.save_path, point.where) for point in points]:
+        if seen.setdefault(folder.resolve(), where) != where:
+            raise BadInput(f"{where}: train.save_path: {folder} is used by two of these files; change one")
 
 
 def _device(name: str, gpus: float | None) -> torch.device:
@@ -89,11 +108,16 @@ def _build(experiment: Experiment) -> tuple[list[Task], Learner, Method]:
     return tasks, learner, build_method(config, learner, generator(seed, "method"))
 
 
+def steps_of(train: TrainConfig, images: int) -> int:
+    """How many steps a task with so many images takes."""
+    return train.steps or train.epochs * ceil(images / train.batch_size)
+
+
 def explain(experiment: Experiment) -> str:
     """What a run would do: the resolved configuration, tasks, sizes, steps."""
     config, seed = experiment.config, experiment.seeds[0]
     tasks, learner, method = _build(experiment)
-    per_task = [config.train.steps or config.train.epochs * ceil(len(t.train) / config.train.batch_size) for t in tasks]
+    per_task = [steps_of(config.train, len(task.train)) for task in tasks]
     lines = [as_yaml(config.dump()), f"tasks of seed {seed}:"]
     for task, steps in zip(tasks, per_task, strict=True):
         names = ", ".join(experiment.data.classes[c] for c in task.classes)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from utils import metrics
+from utils import curves, metrics
 from utils.config import Config, as_yaml
 from utils.config import load as load_config
 from utils.files import (
@@ -38,14 +38,18 @@ SCORES = (
     "LastBackwardTransfer",
     "F1",
 )
+SWEEP = "sweep.json"
+"""In a folder of a sweep: what its points are, and their ranking."""
 
 
 class RunFolder:
-    """One seed's part of the results: `exp_<seed>/`."""
+    """One seed's part of the results: `exp_<seed>/`, with events for TensorBoard if they are wanted."""
 
-    def __init__(self, root: Path, seed: int) -> None:
-        self.seed, self.path = seed, root / f"exp_{seed}"
+    def __init__(self, root: Path, seed: int, tensorboard: bool = False) -> None:
+        self.seed, self.path, self.tensorboard = seed, root / f"exp_{seed}", tensorboard
         self.final = self.path / "final_results.pkl"
+        self.metrics = self.path / "metrics.csv"
+        self.events = self.path / "events.out.tfevents.metrics"
         self.state = self.path / "state.pt"
         self.log = self.path / "experiment.log"
 
@@ -57,6 +61,18 @@ class RunFolder:
         """After a task: its weights, and the results so far."""
         write_tensors(self.path / "models" / f"task_{task}.pt", learner)
         write_pickle(self.path / "results" / f"task_{task}.pkl", results)
+        self._save_metrics(results)
+
+    def save_final(self, results: dict[str, Any]) -> None:
+        """After the last task: the results, which say that the seed is finished."""
+        self._save_metrics(results)
+        write_pickle(self.final, results)
+
+    def _save_metrics(self, results: dict[str, Any]) -> None:
+        found = curves.rows(results)
+        write_text(self.metrics, curves.as_csv(found))
+        if self.tensorboard:
+            curves.append_events(self.events, found)
 
     def save_state(self, state: dict[str, Any]) -> None:
         """All that is needed to go on from here; the state before stays beside it."""
@@ -88,9 +104,12 @@ class RunFolder:
 def locked(root: Path) -> Iterator[None]:
     """Inside, no other process runs on this results folder. The lock ends with the process, however that ends.
 
+    The points of a sweep have one lock, the sweep's.
+
     Raises:
         BadInput: another one does, or the folder beside which the lock lies cannot be written.
     """
+    root = root.parent if (root.parent / SWEEP).exists() else root
     try:
         file = root.with_name(f".{root.name}.lock")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -117,8 +136,12 @@ def check_folder(config: Config, restart: bool) -> None:
     there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise BadInput(f"train.save_path: {root} cannot be made: {there} is not a directory that may be written to")
-    if (root / "config.yml").exists() and not restart and config.train.load:
-        _check_same(config, load_config(root / "config.yml"))
+    if restart or not config.train.load:
+        return
+    if (root / SWEEP).exists():
+        raise BadInput(f"train.save_path: {root} holds a sweep; choose another, or start again with --restart")
+    if (root / "config.yml").exists():
+        check_same(root, config.identity, load_config(root / "config.yml").identity)
 
 
 def prepare(config: Config, restart: bool) -> None:
@@ -127,24 +150,36 @@ def prepare(config: Config, restart: bool) -> None:
     Raises:
         BadInput: it cannot be written.
     """
-    root = config.save_path
+    make_folder(config.save_path, restart or not config.train.load, "config.yml", as_yaml(config.dump()))
+
+
+def make_folder(root: Path, anew: bool, name: str, text: str) -> None:
+    """Make a results folder with the file that says what it is of; `anew`, what was there is moved aside.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
     try:
-        if root.exists() and (restart or not config.train.load):
+        if root.exists() and anew:
             aside = (root.with_name(f"{root.name}.old-{i}") for i in itertools.count(1))
             root.rename(next(path for path in aside if not path.exists()))
         root.mkdir(exist_ok=True)
-        write_text(root / "config.yml", as_yaml(config.dump()))
+        write_text(root / name, text)
     except OSError as error:
         raise BadInput(f"train.save_path: {root} cannot be written ({error}); choose another") from error
 
 
-def _check_same(new: Config, old: Config) -> None:
-    ours, theirs = new.identity, old.identity
+def check_same(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Make sure that what decides the numbers is what it was in the folder `root`.
+
+    Raises:
+        BadInput: it is not; names what differs.
+    """
     differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     if differing:
         changes = ", ".join(f"{key}: {theirs.get(key)} -> {ours.get(key)}" for key in differing[:6])
         raise BadInput(
-            f"train.save_path: {new.save_path} holds results of another configuration ({changes}); "
+            f"train.save_path: {root} holds results of another configuration ({changes}); "
             "choose another save_path, or start again with --restart"
         )
 
@@ -208,18 +243,19 @@ def _final_log(score: dict[str, Any]) -> str:
         "",
         " " * 22 + "".join(f"{part:>19}" for part in parts),
     ]
-    lines += [f"{name:22}" + "".join(f"{_plus_minus(score[part][name]):>19}" for part in parts) for name in SCORES]
+    lines += [f"{name:22}" + "".join(f"{plus_minus(score[part][name]):>19}" for part in parts) for name in SCORES]
     lines += ["", "test accuracy on task (column) after training on task (row), mean over seeds", ""]
     matrix = score["test"]["accuracy_matrix"]["mean"]
     lines.append("      " + "".join(f"{j:>8}" for j in range(len(matrix))))
     lines += [f"{i:>6}" + "".join(f"{value:>8.4f}" for value in row) for i, row in enumerate(matrix)]
     lines.append("")
-    lines += [f"{name:22}{_plus_minus(value, digits=1):>19}" for name, value in score["time"].items()]
+    lines += [f"{name:22}{plus_minus(value, digits=1):>19}" for name, value in score["time"].items()]
     lines += [f"{name:22}{value:>19,}" for name, value in score["memory"].items()]
     return "\n".join(lines) + "\n"
 
 
-def _plus_minus(value: dict[str, Any], digits: int = 4) -> str:
+def plus_minus(value: dict[str, Any], digits: int = 4) -> str:
+    """A summary as people read it: mean ± std; - where there is no mean."""
     if value["mean"] is None:
         return "-"
     spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"

@@ -16,7 +16,7 @@ from utils import metrics, plots
 from utils.build import build_learner, build_method, build_optimizer, build_tasks
 from utils.config import Config, flatten
 from utils.evaluation import accuracy, confusion, evaluating, numbers_held, scored_part
-from utils.files import write_bytes, write_pickle
+from utils.files import write_bytes
 from utils.progress import bar, log
 from utils.results import RunFolder
 from utils.seeding import Streams, isolated, preserved
@@ -35,7 +35,7 @@ class Run:
         self.method = build_method(config, self.learner, self.streams["method"])
         self.method.journal = Journal(self._keep_if_due)
         self.optimizer = build_optimizer(config.train, self.learner)
-        self.folder = RunFolder(config.save_path, seed)
+        self.folder = RunFolder(config.save_path, seed, config.train.tensorboard)
         self.saved: dict[str, Any] = {"tasks_done": 0, "before": None, "training": None, "position": None, "fits": None}
         self.saved_at = time.monotonic()
         self.training: Training | None = None  # while it goes on
@@ -77,7 +77,7 @@ class Run:
             tasks.close()
             self._draw_scores()
         self.results |= self._totals()
-        write_pickle(self.folder.final, self.results)
+        self.folder.save_final(self.results)
         log.info("done in %.1f s", self.results["time"]["total_s"])
         return self.results
 
