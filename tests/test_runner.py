@@ -245,8 +245,10 @@ def test_the_program_loads_what_it_wrote(small, run, tmp_path):
 
 def test_an_optimizer_that_is_not_reset_keeps_its_moments_and_starts_each_task_at_the_full_rate(config, data):
     run = started(config(train__reset_optimizer=False, train__schedule="cosine"), data)
-    run.results["epochs"], optimizer = [], run.optimizer
+    run.results |= run._initial_scores()
+    optimizer = run.optimizer
     run._learn(run.tasks[0])
+    run._score(run.tasks[0])
     run._task_is_over(1)
     moment = next(iter(optimizer.state.values()))["exp_avg"].clone()
     rates, learn = [], run.method.after_backward
