@@ -20,6 +20,8 @@ from utils.training import train_step
 LEAST_IMAGES = 64
 """Ends of tasks are rehearsed on so many images, or on a batch of them, and on four times as many: what they take on
 all images is on the line through both."""
+FIT_SECONDS = 0.05
+"""For so long, but for one epoch at least, each fit of a generator is rehearsed."""
 TIMED_STEPS = 10
 SECONDS = 1.5
 """After so long, the points of a sweep are no longer rehearsed each, but take what the last one took a step."""
@@ -35,7 +37,7 @@ class Cost:
 
 
 class _FirstEpochs(Journal):
-    """Does the first epoch of each fit, and adds up what the others would take."""
+    """Does the first epochs of each fit, and adds up what the others would take."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__()
@@ -44,9 +46,11 @@ class _FirstEpochs(Journal):
     def run(
         self, epoch: Callable[[int], bool | None], count: int, parts: Mapping[str, Stateful], stream: torch.Generator
     ) -> None:
-        begin = self.now()
-        epoch(0)
-        self.left_out += (count - 1) * (self.now() - begin)
+        begin, done, took = self.now(), 0, 0.0
+        while done < count and took < FIT_SECONDS:
+            epoch(done)
+            done, took = done + 1, self.now() - begin
+        self.left_out += (count - done) * took / max(1, done)
 
 
 class _Rehearsal:
@@ -69,7 +73,8 @@ class _Rehearsal:
     def __call__(self) -> Cost:
         images = max(LEAST_IMAGES, self.config.train.batch_size)
         second = self.tasks[min(1, len(self.tasks) - 1)]
-        before = self._hooks(self.tasks[0], images, 1)  # what is imported and made at first use is not timed
+        # Not timed, since there is more to do at the first use; on more images, so that a generator can be drawn from.
+        before = self._hooks(self.tasks[0], 8 * images, 1)
         held = [size(self.method.state_dict())]
         less = self._hooks(second, images, TIMED_STEPS)
         held.append(size(self.method.state_dict()))
@@ -181,10 +186,11 @@ def _table(experiments: Sequence[Experiment], at_once: int) -> list[str]:
         seconds, room = seconds + seeds * cost.seconds, room + seeds * cost.size
     runs = sum(len(experiment.seeds) for experiment in experiments)
     side_by_side = f", {_duration(seconds / at_once)} with {at_once} side by side" if at_once > 1 else ""
+    without = "" if None not in costs else ", without those marked -"
     return [
         *lines,
         f"in all {runs} run{'s' if runs > 1 else ''}: about {_duration(seconds)}{side_by_side}; "
-        f"at most {_megabytes(room)} on disk",
+        f"at most {_megabytes(room)} on disk{without}",
         "Time: training with the method's own part, and evaluation, from a rehearsal of some steps on this machine as "
         "busy as it is; without figures, diagnostics and the reading of data. Disk: without figures.",
         *notes,
