@@ -1,7 +1,7 @@
 """What `--check` says: each experiment, and what the whole queue takes, from a rehearsal of which nothing is kept."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -166,10 +166,11 @@ def rehearse(experiment: Experiment) -> Cost:
         return _Rehearsal(experiment)()
 
 
-def describe(experiments: Sequence[Experiment], at_once: int) -> str:
-    """What a run would do: each file, with a sweep's first point for all of them, and what the queue takes."""
+def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
+    """What a run would do: each file, with a sweep's first point for all of them; then what the queue takes."""
     firsts = {experiment.folder: experiment for experiment in reversed(experiments)}
-    return "\n".join([*(f"{explain(e)}\n" for e in reversed(firsts.values())), *_table(experiments, at_once)])
+    yield from (f"{explain(experiment)}\n" for experiment in reversed(firsts.values()))
+    yield "\n".join(_table(experiments, at_once))
 
 
 def _table(experiments: Sequence[Experiment], at_once: int) -> list[str]:

@@ -31,7 +31,8 @@ def launch(options: Namespace) -> int:
     experiments = plan(options)
     at_once = options.jobs or max(1, cores() // torch.get_num_threads())
     if options.check:
-        print(describe(experiments, at_once))
+        for part in describe(experiments, at_once):
+            print(part, flush=True)  # the first at once
         return 0
     with ExitStack() as held:
         _check_and_lock(experiments, options.restart, held)
