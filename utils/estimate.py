@@ -176,7 +176,12 @@ def rehearse(experiment: Experiment) -> Cost:
 def describe(experiments: Sequence[Experiment], at_once: int) -> str:
     """What a run would do: each file, with a sweep's first point for all of them, and what the queue takes."""
     firsts = {experiment.folder: experiment for experiment in reversed(experiments)}
-    return "\n".join([*(f"{explain(e)}\n" for e in reversed(firsts.values())), *_table(experiments, at_once)])
+    texts = []
+    for experiment in reversed(firsts.values()):
+        if experiment.sweep:
+            texts.append(f"# the first of {len(experiment.sweep.points)} points")
+        texts.append(f"{explain(experiment)}\n")
+    return "\n".join([*texts, *_table(experiments, at_once)])
 
 
 def _table(experiments: Sequence[Experiment], at_once: int) -> list[str]:
