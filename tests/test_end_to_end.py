@@ -158,7 +158,8 @@ def test_without_save_only_the_results_are_written(small, run, tmp_path):
     small["train"]["save"] = False
     assert run(small) == 0
     there = {path.name for path in (tmp_path / "results").rglob("*") if path.is_file()}
-    assert there == {"config.yml", "experiment.log", "final_results.pkl", "final_score.log", "final_score.json"}
+    final = {"final_results.pkl", "final_score.log", "final_score.json", "metrics.csv"}
+    assert there == {"config.yml", "experiment.log", *final}
 
 
 def test_one_seed_and_one_task_leave_undefined_scores_null(small, run, tmp_path):

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from test_resume import After
 
 from bench.kill import left_by
+from main import main
 from methods import find, known
 from utils import launch, results
 from utils.config import Config, load
@@ -221,6 +222,9 @@ def test_a_folder_is_of_one_sweep_or_of_one_experiment(swept, small, run, tmp_pa
         assert run(plain, "--set", f"train.save_path={tmp_path / 'results' / 'importance=1'}") == 2
         assert run(swept) == 2
     assert "another process runs on" in capsys.readouterr().err
+    one, two = (str(tmp_path / "results" / f"importance={i}" / "config.yml") for i in (1, 100))
+    assert main([one, two, "--seeds", "0"]) == 0  # each is a configuration of its own, and was finished before
+    assert capsys.readouterr().out.count("seed 0 finished before") == 2
     assert run(swept, "--seeds", "0", "--restart", "--set", "train.lr=0.5") == 0
     assert (tmp_path / "results.old-1" / "sweep.json").read_text() == whole
     assert run(plain, "--seeds", "0", "--restart") == 0

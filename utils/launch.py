@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -40,12 +40,13 @@ def launch(options: Namespace) -> int:
 
 def _prepare(experiments: Sequence[Experiment], restart: bool, locks: ExitStack) -> None:
     """Make the results folders; `locks` keep other processes away from them."""
-    folders = list({experiment.folder: experiment for experiment in reversed(experiments)}.values())
-    of_sweeps = [experiment for experiment in folders if experiment.sweep]  # one of each
-    steps: tuple[tuple[Sequence[Experiment], Callable[[Experiment], None]], ...] = (
+    folders = {experiment.folder: experiment for experiment in reversed(experiments)}
+    of_sweeps = [experiment for experiment in folders.values() if experiment.sweep]  # one of each
+    owners = {results.owner(folder): experiment for folder, experiment in folders.items()}
+    steps: tuple[tuple[Iterable[Experiment], Callable[[Experiment], None]], ...] = (
         (of_sweeps, lambda e: ranking.check_folder(e.sweep, restart or not e.config.train.load)),
         (experiments, lambda e: results.check_folder(e.config, restart)),
-        (folders, lambda e: locks.enter_context(results.locked(e.folder))),
+        (owners.values(), lambda e: locks.enter_context(results.locked(results.owner(e.folder)))),
         (of_sweeps, lambda e: ranking.prepare(e.sweep, restart or not e.config.train.load, e.seeds)),
         (experiments, lambda e: results.prepare(e.config, restart)),
     )
