@@ -3,6 +3,7 @@
 import json
 import re
 import types
+from contextlib import nullcontext
 from math import prod
 from pathlib import Path
 from typing import Union, get_args, get_origin
@@ -13,9 +14,12 @@ from conftest import method_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from test_resume import After
 
+from bench.kill import left_by
+from main import main
 from methods import find, known
-from utils import results
+from utils import launch, results
 from utils.config import Config, load
 from utils.settings import BadInput
 from utils.sweep import MOST_POINTS, combinations, label, load_points, short_names
@@ -218,6 +222,9 @@ def test_a_folder_is_of_one_sweep_or_of_one_experiment(swept, small, run, tmp_pa
         assert run(plain, "--set", f"train.save_path={tmp_path / 'results' / 'importance=1'}") == 2
         assert run(swept) == 2
     assert "another process runs on" in capsys.readouterr().err
+    one, two = (str(tmp_path / "results" / f"importance={i}" / "config.yml") for i in (1, 100))
+    assert main([one, two, "--seeds", "0"]) == 0  # each is a configuration of its own, and was finished before
+    assert capsys.readouterr().out.count("seed 0 finished before") == 2
     assert run(swept, "--seeds", "0", "--restart", "--set", "train.lr=0.5") == 0
     assert (tmp_path / "results.old-1" / "sweep.json").read_text() == whole
     assert run(plain, "--seeds", "0", "--restart") == 0
@@ -253,6 +260,21 @@ def test_a_point_that_fails_is_listed_and_the_others_are_ranked(swept, run, tmp_
     assert found["lr=1e+30"]["status"] == "failed" and found["lr=1e+30"]["failed"] == [0, 1]
     assert ranking(tmp_path / "results")["chosen"]["name"] == "lr=0.001"
     assert "failed  lr=1e+30  (seeds 0, 1)" in (tmp_path / "results" / "sweep.log").read_text()
+
+
+def test_an_interrupted_sweep_goes_on_to_the_same_bits(swept, run, tmp_path, monkeypatch):
+    folders = [tmp_path / "whole", tmp_path / "resumed"]
+    whole, resumed = ({**swept, "train": {**swept["train"], "save_path": str(folder)}} for folder in folders)
+    assert run(whole, "--seeds", "0,1") == 0
+    for looks in (5, 40, 60):
+        with monkeypatch.context() as patch:
+            patch.setattr(launch, "listening", lambda looks=looks: nullcontext(After(looks)))
+            assert run(resumed, "--seeds", "0,1") == 130
+    assert all(point["status"] == "not finished" for point in ranking(folders[1])["points"][1:])
+    assert run(resumed, "--seeds", "0,1") == 0
+    for name in ("importance=1", "importance=100"):
+        assert len(left := left_by(folders[0] / name)) > 10 and left == left_by(folders[1] / name)
+    assert ranking(folders[0]) == ranking(folders[1])
 
 
 def test_the_example_ranks_six_points():

@@ -20,8 +20,11 @@ from utils.training import train_step
 LEAST_IMAGES = 64
 """Ends of tasks are rehearsed on so many images, or on a batch of them, and on four times as many: what they take on
 all images is on the line through both."""
-FIT_SECONDS = 0.05
-"""For so long, but for one epoch at least, each fit of a generator is rehearsed."""
+FIRST_FIT_SECONDS = 0.3
+"""For so long each fit of a generator goes on after the first task, since one that learnt next to nothing is slow to
+draw from, or cannot be; afterwards, an epoch."""
+LONG_SECONDS = 10
+"""Where the end of a task takes so long on few images, it is not rehearsed on more."""
 TIMED_STEPS = 10
 SECONDS = 1.5
 """After so long, the points of a sweep are no longer rehearsed each, but take what the last one took a step."""
@@ -41,13 +44,13 @@ class _FirstEpochs(Journal):
 
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__()
-        self.now, self.left_out = now, 0.0
+        self.now, self.left_out, self.least_seconds = now, 0.0, 0.0
 
     def run(
         self, epoch: Callable[[int], bool | None], count: int, parts: Mapping[str, Stateful], stream: torch.Generator
     ) -> None:
         begin, done, took = self.now(), 0, 0.0
-        while done < count and took < FIT_SECONDS:
+        while done < count and (done == 0 or took < self.least_seconds):
             epoch(done)
             done, took = done + 1, self.now() - begin
         self.left_out += (count - done) * took / max(1, done)
@@ -66,19 +69,23 @@ class _Rehearsal:
         self.method.journal = self.journal = _FirstEpochs(self.now)
 
     def now(self) -> float:
+        """Seconds; on CPU, where it can be told, those that this process had, however busy the machine is."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return (
+            time.process_time() if self.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+        )
 
     def __call__(self) -> Cost:
         images = max(LEAST_IMAGES, self.config.train.batch_size)
         second = self.tasks[min(1, len(self.tasks) - 1)]
-        # Not timed, since there is more to do at the first use; on more images, so that a generator can be drawn from.
-        before = self._hooks(self.tasks[0], 8 * images, 1)
-        held = [size(self.method.state_dict())]
+        self.journal.least_seconds = FIRST_FIT_SECONDS
+        before = self._hooks(self.tasks[0], 8 * images, 1)  # not timed: the first use of anything takes longer
+        self.journal.least_seconds = 0.0
+        held, begin = [size(self.method.state_dict())], self.now()
         less = self._hooks(second, images, TIMED_STEPS)
         held.append(size(self.method.state_dict()))
-        more = self._hooks(second, 4 * images, 0)
+        more = self._hooks(second, 4 * images, 0) if self.now() - begin < LONG_SECONDS else less
         slope = (more.seconds - less.seconds) / max(1, more.images - less.images)
         past = (less.images - less.own) / before.own  # share of the past tasks' images that are trained on again
         trained_on, own = [], [len(task.train) for task in self.tasks]
@@ -169,7 +176,10 @@ def rehearse(experiment: Experiment) -> Cost:
 def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
     """What a run would do: each file, with a sweep's first point for all of them; then what the queue takes."""
     firsts = {experiment.folder: experiment for experiment in reversed(experiments)}
-    yield from (f"{explain(experiment)}\n" for experiment in reversed(firsts.values()))
+    for experiment in reversed(firsts.values()):
+        if experiment.sweep:
+            yield f"# the first of {len(experiment.sweep.points)} points"
+        yield f"{explain(experiment)}\n"
     yield "\n".join(_table(experiments, at_once))
 
 
@@ -192,8 +202,8 @@ def _table(experiments: Sequence[Experiment], at_once: int) -> list[str]:
         *lines,
         f"in all {runs} run{'s' if runs > 1 else ''}: about {_duration(seconds)}{side_by_side}; "
         f"at most {_megabytes(room)} on disk{without}",
-        "Time: training with the method's own part, and evaluation, from a rehearsal of some steps on this machine as "
-        "busy as it is; without figures, diagnostics and the reading of data. Disk: without figures.",
+        "Time: training with the method's own part, and evaluation, from a rehearsal of some steps on this machine; "
+        "without figures, diagnostics and the reading of data. Disk: without figures.",
         *notes,
     ]
 

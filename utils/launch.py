@@ -60,7 +60,8 @@ def _check_and_lock(experiments: Sequence[Experiment], restart: bool, held: Exit
     sweeps = [experiment for experiment in folders if experiment.sweep]
     _each(sweeps, lambda e: ranking.check_folder(e.sweep, restart or not e.config.train.load))
     _each(experiments, lambda e: results.check_folder(e.config, restart))
-    _each(folders, lambda e: held.enter_context(results.locked(e.folder)))
+    owners = {results.owner(experiment.folder): experiment for experiment in folders}
+    _each(owners.values(), lambda e: held.enter_context(results.locked(results.owner(e.folder))))
 
 
 def _make_folders(experiments: Sequence[Experiment], restart: bool) -> None:

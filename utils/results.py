@@ -100,16 +100,18 @@ class RunFolder:
             return None
 
 
+def owner(root: Path) -> Path:
+    """The folder whose lock keeps others away from a results folder: its sweep's, if it is in one, else itself."""
+    return root.parent if (root.parent / SWEEP).exists() else root
+
+
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Inside, no other process runs on this results folder. The lock ends with the process, however that ends.
-
-    The points of a sweep have one lock, the sweep's.
+    """Inside, no other process runs on this results folder, an `owner`. The lock ends with the process.
 
     Raises:
         BadInput: another one does, or the folder beside which the lock lies cannot be written.
     """
-    root = root.parent if (root.parent / SWEEP).exists() else root
     try:
         file = root.with_name(f".{root.name}.lock")
         file.parent.mkdir(parents=True, exist_ok=True)

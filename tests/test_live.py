@@ -1,0 +1,182 @@
+"""Watching a run: metrics.csv, TensorBoard's events, and what --check says the queue will take."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import method_settings
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_resume import After, begun, experiment
+
+from bench.kill import left_by
+from methods import known
+from utils import curves, estimate, plan
+from utils.options import parse
+from utils.results import finished_runs
+from utils.signals import Interrupted
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "exp_0" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def two_tasks(small) -> dict:
+    small["method"] = method_settings("oewc")
+    small["scenario"] |= {"dev_split": 0.25, "labels_per_task": 3}
+    return small
+
+
+def test_metrics_are_the_numbers_of_the_run_in_long_format(two_tasks, run, tmp_path):
+    assert run(two_tasks) == 0
+    folder = tmp_path / "results"
+    done, score = finished_runs(folder)[0], json.loads((folder / "final_score.json").read_text())
+    rows = table(folder)
+    assert list(rows[0]) == ["seed", "task", "epoch", "split", "metric", "value"]
+    assert {row["seed"] for row in rows} == {"0"}
+    values = {tuple(row[k] for k in ("task", "epoch", "split", "metric")): float(row["value"]) for row in rows}
+    assert len(values) == len(rows), "a row is there once"
+    for t in range(2):
+        for e in range(2):
+            assert values[str(t), str(e), "train", "loss"] == done["epochs"][t][e]["loss"]
+            assert values[str(t), str(e), "dev", "accuracy"] == done["epochs"][t][e]["accuracy"]
+        for part in ("test", "train", "dev"):
+            for j in range(2):
+                assert values[str(t), "", part, f"accuracy/{j}"] == done[part]["accuracy_matrix"][t][j]
+                assert values["", "", part, f"initial_accuracy/{j}"] == done[part]["initial_accuracy"][j]
+        for name, value in done["diagnostics"][t].items():
+            assert values[str(t), "", "", name] == value
+    for name in ("FinalAccuracy", "BWT", "FWT", "Forgetting", "TotalAccuracy", "F1"):
+        assert values["1", "", "test", name] == score["test"][name]["values"][0]
+    assert values["0", "", "test", "FinalAccuracy"] == done["test"]["accuracy_matrix"][0][0]
+    assert ("0", "", "test", "F1") not in values
+
+
+def test_without_save_metrics_come_with_the_results(two_tasks, data, tmp_path):
+    config = experiment(two_tasks, tmp_path / "unsaved", two_tasks["method"], save=False)
+    with pytest.raises(Interrupted):
+        begun(config, data, After(12))()
+    assert not (tmp_path / "unsaved" / "exp_0" / "metrics.csv").exists()
+    begun(config, data)()
+    assert {row["task"] for row in table(tmp_path / "unsaved")} == {"", "0", "1"}
+
+
+def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    found = EventAccumulator(str(folder / "exp_0")).Reload()
+    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def test_events_are_the_rows_and_change_no_bit_of_the_run(two_tasks, data, tmp_path):
+    begun(experiment(two_tasks, tmp_path / "plain", two_tasks["method"]), data)()
+    watched = experiment(two_tasks, tmp_path / "watched", two_tasks["method"], tensorboard=True)
+    chance = iter(range(3, 100, 4))
+    while True:
+        try:
+            begun(watched, data, After(next(chance)))()
+            break
+        except Interrupted:
+            continue
+    assert left_by(tmp_path / "plain") == left_by(tmp_path / "watched")
+    assert not list((tmp_path / "plain").rglob("*tfevents*"))
+    found, rows = events(tmp_path / "watched"), table(tmp_path / "watched")
+    assert sum(map(len, found.values())) == len(rows)
+    losses = [float(row["value"]) for row in rows if row["metric"] == "loss"]
+    assert found["train/loss"] == [(epoch, pytest.approx(loss)) for epoch, loss in enumerate(losses)]
+    accuracies = [float(row["value"]) for row in rows if row["split"] == "test" and row["metric"] == "accuracy/0"]
+    assert found["test/accuracy/0"] == [(task, pytest.approx(value)) for task, value in enumerate(accuracies)]
+    assert watched.identity == experiment(two_tasks, tmp_path / "plain", two_tasks["method"]).identity
+
+
+def test_events_that_a_kill_cut_anywhere_are_completed(tmp_path):
+    path, found = tmp_path / "events.out.tfevents.x", [curves.Row(0, 0, e, "train", "loss", e / 7) for e in range(5)]
+    curves.append_events(path, found[:3])
+    curves.append_events(path, found)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        curves.append_events(path, found)
+        assert len(path.read_bytes()) == len(whole)
+    read = EventAccumulator(str(tmp_path)).Reload().Scalars("train/loss")
+    assert [(event.step, event.value) for event in read] == [(e, pytest.approx(e / 7)) for e in range(5)]
+
+
+def test_tensorboard_that_is_not_there_is_missed_before_anything_runs(two_tasks, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plan, "find_spec", lambda name: None)
+    two_tasks["train"]["tensorboard"] = True
+    assert run(two_tasks) == 2
+    error = capsys.readouterr().err
+    assert "train.tensorboard: the package is not there; pip install tensorboard" in error and "\n" not in error.strip()
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_method_is_rehearsed(small, tmp_path, name):
+    small["method"] = method_settings(name)
+    (experiment,) = plan.plan(_options(small, tmp_path))
+    state = torch.get_rng_state()
+    cost = estimate.rehearse(experiment)
+    assert torch.equal(state, torch.get_rng_state())
+    images = (48, 96, 144) if name == "joint" else (48, 48, 48)
+    assert cost.steps == sum(plan.steps_of(experiment.config.train, n) for n in images)
+    assert 0 < cost.seconds < 600 and cost.size > 0
+
+
+def _options(tree: dict, tmp_path: Path, *more: str):
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return parse([str(path), *more])
+
+
+def test_time_grows_with_the_work_and_disk_is_what_is_used(small, run, tmp_path):
+    small["method"] = method_settings("oewc")
+    small["train"]["checkpoint_minutes"] = 0
+    cost, longer = (
+        estimate.rehearse(plan.plan(_options(small, tmp_path, "--set", f"train.epochs={epochs}"))[0])
+        for epochs in (2, 200)
+    )
+    assert longer.steps == 100 * cost.steps and longer.seconds > 10 * cost.seconds and longer.size == cost.size
+    assert run(small) == 0
+    used = sum(path.stat().st_size for path in (tmp_path / "results").rglob("*.pt*"))
+    assert cost.size / 3 < used < 1.1 * cost.size
+    small["train"]["save"] = False
+    assert estimate.rehearse(plan.plan(_options(small, tmp_path))[0]).size == 0
+
+
+def test_check_shows_the_configuration_once_and_then_the_queue(small, run, capsys, tmp_path):
+    small["scenario"]["dev_split"] = 0.25
+    small["sweep"] = {"train.lr": [0.1, 0.2], "train.epochs": [1, 2, 3]}
+    assert run(small, "--check", "--seeds", "0-3", "--jobs", "2") == 0
+    said = capsys.readouterr().out
+    assert said.count("scenario:\n") == 1 and said.count("tasks of seed 0:") == 1
+    assert len(re.findall(r"results/epochs=[123],lr=0.[12] +4 ", said)) == 6
+    assert re.search(
+        r"in all 24 runs: about [\d.]+ (s|min), [\d.]+ (s|min) with 2 side by side; at most [\d.]+ MB", said
+    )
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_rehearsal_that_fails_is_told_and_does_not_stop_the_check(small, run, capsys, monkeypatch):
+    def fails(experiment) -> None:
+        raise FloatingPointError("no sample near its data")
+
+    monkeypatch.setattr(estimate, "rehearse", fails)
+    assert run(small, "--check") == 0
+    said = capsys.readouterr().out
+    assert (
+        "a rehearsal failed (FloatingPointError: no sample near its data)" in said and "without those marked -" in said
+    )
+
+
+def test_points_beyond_the_time_for_rehearsals_are_scaled(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "SECONDS", 0)
+    monkeypatch.setattr(estimate, "rehearse", lambda experiment: estimate.Cost(5.0, 7, 10))
+    small["scenario"]["dev_split"] = 0.25
+    small["sweep"] = {"train.epochs": [1, 4], "train.batch_size": [16, 32]}
+    costs, notes = estimate._costs(plan.plan(_options(small, tmp_path)))
+    assert [cost.seconds for cost in costs] == [5.0, 20.0, 2.5, 10.0] and not notes
+    assert all(cost.size == 7 for cost in costs)
