@@ -38,15 +38,15 @@ def rows(results: dict[str, Any]) -> list[Row]:
         for part in parts
         for j, value in enumerate(results[part]["initial_accuracy"])
     ]
-    for task, history in enumerate(results["epochs"]):
-        for epoch, values in enumerate(history):
+    for task, diagnostics in enumerate(results["diagnostics"]):  # of each task that is over
+        for epoch, values in enumerate(results["epochs"][task]):
             found.append(Row(seed, task, epoch, "train", "loss", values["loss"]))
             found.append(Row(seed, task, epoch, watched, "accuracy", values["accuracy"]))
         for part in parts:
             row = results[part]["accuracy_matrix"][task]
             found += [Row(seed, task, None, part, f"accuracy/{j}", value) for j, value in enumerate(row)]
             found += [Row(seed, task, None, part, *score) for score in _scores(results, part, task)]
-        found += [Row(seed, task, None, "", *number) for number in results["diagnostics"][task].items()]
+        found += [Row(seed, task, None, "", *number) for number in diagnostics.items()]
     return found
 
 

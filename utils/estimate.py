@@ -72,11 +72,11 @@ class _Rehearsal:
         """Seconds; on CPU, where it can be told, those that this process had, however busy the machine is."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return (
-            time.process_time() if self.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
-        )
+        alone = self.device.type == "cpu" and torch.get_num_threads() == 1
+        return time.process_time() if alone else time.perf_counter()
 
     def __call__(self) -> Cost:
+        """Do it. What a method does at the beginning and the end of a task is on a line over the number of images."""
         images = max(LEAST_IMAGES, self.config.train.batch_size)
         second = self.tasks[min(1, len(self.tasks) - 1)]
         self.journal.least_seconds = FIRST_FIT_SECONDS
