@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if options.compare:
-            from utils.compare import compare
+            from utils.comparison.compare import compare
 
             return compare(options.compare, options.out)
         from utils.launch import launch

@@ -13,12 +13,13 @@ import yaml
 from scipy import stats
 
 from main import main
-from utils import charts, plots, statistics, tables
+from utils import plots
+from utils.comparison import charts, statistics, tables
+from utils.comparison.finished import find
+from utils.comparison.groups import groups
 from utils.config import load
 from utils.files import write_pickle
-from utils.finished import find
 from utils.results import write_final_score
-from utils.study import groups
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the page is not tried in a browser")

@@ -15,17 +15,16 @@ from utils import config
 from utils.sweep import load_points
 
 ROOT = Path(__file__).parent.parent
-CODE = sorted(
-    p for folder in ("methods", "models", "flows", "datasets", "utils", ".") for p in (ROOT / folder).glob("*.py")
-)
+FOLDERS = ("methods", "methods/mechanisms", "models", "flows", "datasets", "utils", "utils/comparison", ".")
+CODE = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
 
 LAYERS = [
     ["main"],
-    ["utils.compare", "utils.launch"],
-    ["utils.report"],
-    ["utils.figures", "utils.tables"],
-    ["utils.study"],
-    ["utils.finished"],
+    ["utils.comparison.compare", "utils.launch"],
+    ["utils.comparison.report"],
+    ["utils.comparison.figures", "utils.comparison.tables"],
+    ["utils.comparison.groups"],
+    ["utils.comparison.finished"],
     ["utils.estimate"],
     ["utils.plan", "utils.ranking", "utils.ray_jobs", "utils.runner", "utils.slurm_jobs"],
     ["utils.training"],
@@ -35,14 +34,14 @@ LAYERS = [
     ["models"],
     ["datasets", "flows"],
     [
-        "utils.charts",
+        "utils.comparison.charts",
+        "utils.comparison.statistics",
         "utils.files",
         "utils.metrics",
         "utils.original",
         "utils.progress",
         "utils.seeding",
         "utils.settings",
-        "utils.statistics",
     ],
     ["utils.jobs"],
     ["utils.options", "utils.signals"],
@@ -67,15 +66,14 @@ def imports(path: Path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (
-                f"{node.module}.{alias.name}" if node.module == "utils" else node.module for alias in node.names
-            )
+            folder = node.module in ("utils", "utils.comparison")
+            yield from (f"{node.module}.{alias.name}" if folder else node.module for alias in node.names)
 
 
 @pytest.mark.parametrize("path", CODE, ids=module_name)
 def test_imports_point_down(path):
     name = module_name(path)
-    if name == "utils":
+    if name in ("utils", "utils.comparison"):
         return
     assert layer(name) is not None, f"{name} has no place in the picture"
     for imported in imports(path):

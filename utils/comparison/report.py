@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utils import charts, figures, tables
+from utils.comparison import charts, figures, tables
+from utils.comparison.finished import Summary
+from utils.comparison.groups import Group, differing, shown
 from utils.config import flatten
-from utils.finished import Summary
-from utils.study import Group, differing, shown
 
 
 class Cell(NamedTuple):

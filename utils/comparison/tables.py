@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from utils.comparison.finished import FinishedRun, Summary
+from utils.comparison.groups import Group
+from utils.comparison.statistics import LEVEL, Paired
 from utils.config import flatten
-from utils.finished import FinishedRun, Summary
-from utils.statistics import LEVEL, Paired
-from utils.study import Group
 
 
 class Column(NamedTuple):

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils import tables
+from utils.comparison import tables
+from utils.comparison.finished import find
+from utils.comparison.groups import groups
+from utils.comparison.report import report
 from utils.files import write_text
-from utils.finished import find
-from utils.report import report
 from utils.settings import BadInput
-from utils.study import groups
 
 
 def compare(folders: Sequence[Path], out: Path) -> int:

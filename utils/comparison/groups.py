@@ -6,8 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from utils.finished import FinishedRun
-from utils.statistics import FEWEST_FOR_T, LEVEL, Paired, against_best, least_wilcoxon, normalised, seeds_for_wilcoxon
+from utils.comparison.finished import FinishedRun
+from utils.comparison.statistics import (
+    FEWEST_FOR_T,
+    LEVEL,
+    Paired,
+    against_best,
+    least_wilcoxon,
+    normalised,
+    seeds_for_wilcoxon,
+)
 
 MOST_IN_NAME = 3
 """Settings that the name of a run tells; one that differs in more is called by its folder."""

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from methods import find
-from utils import charts
-from utils.charts import Line, Look, Point
-from utils.finished import FinishedRun, Summary
+from utils.comparison import charts
+from utils.comparison.charts import Line, Look, Point
+from utils.comparison.finished import FinishedRun, Summary
+from utils.comparison.groups import Group
 from utils.results import RunFolder
-from utils.study import Group
 
 REFERENCES = ("naive", "joint")
 """Methods drawn in grey: what the others are measured by."""
