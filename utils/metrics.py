@@ -4,7 +4,8 @@ R is a T x T array, R[i, j] the accuracy on task j after training on task i; the
 too. What is undefined (a mean over no task, a deviation of one seed) is None, never 0 or 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -82,3 +83,11 @@ def summary(values: Sequence[float | None]) -> dict[str, object]:
         "ci95": float(stdtrit(n - 1, 0.975) * std / np.sqrt(n)) if n > 1 else None,
         "values": list(values),
     }
+
+
+def plus_minus(value: Mapping[str, Any], digits: int = 4) -> str:
+    """A `summary` as people read it: mean ± std; - where there is no mean."""
+    if value["mean"] is None:
+        return "-"
+    spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"
+    return f"{value['mean']:.{digits}f}{spread}"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.files import write_text
-from utils.metrics import summary
-from utils.results import SWEEP, check_same, make_folder, plus_minus
+from utils.metrics import plus_minus, summary
+from utils.results import SWEEP, check_same, make_folder
 from utils.settings import BadInput
 from utils.sweep import Sweep
 

@@ -25,6 +25,7 @@ from utils.files import (
     write_tensors,
     write_text,
 )
+from utils.metrics import plus_minus
 from utils.progress import log
 from utils.settings import BadInput
 
@@ -254,11 +255,3 @@ def _final_log(score: dict[str, Any]) -> str:
     lines += [f"{name:22}{plus_minus(value, digits=1):>19}" for name, value in score["time"].items()]
     lines += [f"{name:22}{value:>19,}" for name, value in score["memory"].items()]
     return "\n".join(lines) + "\n"
-
-
-def plus_minus(value: dict[str, Any], digits: int = 4) -> str:
-    """A summary as people read it: mean ± std; - where there is no mean."""
-    if value["mean"] is None:
-        return "-"
-    spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"
-    return f"{value['mean']:.{digits}f}{spread}"

@@ -12,11 +12,9 @@ from methods import find
 from utils.comparison import charts
 from utils.comparison.charts import Line, Look, Point
 from utils.comparison.finished import FinishedRun, Summary
-from utils.comparison.groups import Group
+from utils.comparison.groups import REFERENCES, Group
 from utils.results import RunFolder
 
-REFERENCES = ("naive", "joint")
-"""Methods drawn in grey: what the others are measured by."""
 MOST_IN_ALT = 8
 """Runs that a figure's alternative text tells; the tables have them all."""
 MOST_PICTURES, MOST_PICTURE_BYTES = 12, 2_500_000

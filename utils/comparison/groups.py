@@ -16,7 +16,10 @@ from utils.comparison.statistics import (
     normalised,
     seeds_for_wilcoxon,
 )
+from utils.metrics import plus_minus
 
+REFERENCES = ("naive", "joint")
+"""Methods that the others are measured by, the lower and the upper."""
 MOST_IN_NAME = 3
 """Settings that the name of a run tells; one that differs in more is called by its folder."""
 MOST_NAMED = 6
@@ -80,7 +83,7 @@ class Group:
     @cached_property
     def references(self) -> tuple[FinishedRun, FinishedRun] | None:
         """The run of naive and that of joint, where there is one of each."""
-        naive, joint = ([run for run in self.runs if run.method == name] for name in ("naive", "joint"))
+        naive, joint = ([run for run in self.runs if run.method == name] for name in REFERENCES)
         return (naive[0], joint[0]) if len(naive) == len(joint) == 1 else None
 
     @cached_property
@@ -98,8 +101,7 @@ class Group:
     def verdict(self) -> str:
         """What the tests come to, in a sentence or two."""
         final = self.runs[self.best].score.test.FinalAccuracy
-        spread = "" if final.std is None else f" ± {final.std:.4f}"
-        opening = f"Best: {self.names[self.best]}, FinalAccuracy {final.mean:.4f}{spread}."
+        opening = f"Best: {self.names[self.best]}, FinalAccuracy {plus_minus(final.model_dump())}."
         if all(test is None or test.t is None for test in self.tests):
             return opening
         having: dict[str, list[str]] = {}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from utils.comparison import charts, figures, tables
 from utils.comparison.finished import Summary
-from utils.comparison.groups import Group, differing, shown
+from utils.comparison.groups import REFERENCES, Group, differing, shown
 from utils.config import flatten
 
 
@@ -35,7 +35,9 @@ def report(groups: Sequence[Group]) -> tuple[str, list[str]]:
         sections.append(section)
         notes += of_group
     runs = [run for group in groups for run in group.runs]
-    page = environment.get_template("report.html").render(sections=sections, notes=notes, runs=runs)
+    page = environment.get_template("report.html").render(
+        sections=sections, notes=notes, runs=runs, references=REFERENCES
+    )
     return page, notes
 
 

@@ -10,6 +10,7 @@ from utils.comparison.finished import FinishedRun, Summary
 from utils.comparison.groups import Group
 from utils.comparison.statistics import LEVEL, Paired
 from utils.config import flatten
+from utils.metrics import plus_minus
 
 
 class Column(NamedTuple):
@@ -47,8 +48,7 @@ def cell(column: Column, run: FinishedRun) -> str:
     value = column.of(run)
     if isinstance(value, int):
         return f"{value:,}"
-    spread = "" if value.std is None else f" ± {value.std:.{column.digits}f}"
-    return number(value.mean, column.digits) + spread
+    return plus_minus(value.model_dump(), column.digits)
 
 
 def interval(value: Summary, digits: int = 4) -> str:
