@@ -72,7 +72,7 @@ def as_floats(x: Tensor) -> Tensor:
 def chunks(x: Tensor) -> tuple[Tensor, ...]:
     """Parts of x (N, ...) that go through a network one after the other where no gradient is needed.
 
-    On CPU so small that what is between two layers stays in the cache: half the time of a thousand at once.
+    On CPU so small that what is between two layers stays in the cache (bench/choices.py).
     """
     return x.split(128 if x.device.type == "cpu" else 1024)
 

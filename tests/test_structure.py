@@ -44,7 +44,7 @@ LAYERS = [
         "utils.settings",
     ],
     ["utils.jobs"],
-    ["utils.options", "utils.signals"],
+    ["utils.allocator", "utils.options", "utils.signals"],
 ]
 """From top to bottom: a module imports only from layers below its own, or its own package."""
 

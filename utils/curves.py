@@ -81,11 +81,12 @@ def append_events(path: Path, found: list[Row]) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     missing, now, epochs = io.BytesIO(), time.time(), 0
+    writer = RecordWriter(missing)
     path.touch()
     with path.open("r+b") as file:
         count = _seek_end(file)
         if not count:
-            RecordWriter(missing).write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+            writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         for index, row in enumerate(found):
             epochs += row.metric == "loss"
             if index + 1 < count:  # the file begins with a record that is no row
@@ -94,7 +95,7 @@ def append_events(path: Path, found: list[Row]) -> None:
             summary = Summary(
                 value=[Summary.Value(tag=f"{row.split or 'method'}/{row.metric}", simple_value=row.value)]
             )
-            RecordWriter(missing).write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
+            writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
         file.truncate()
         file.write(missing.getvalue())
         file.flush()

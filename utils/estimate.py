@@ -222,7 +222,7 @@ def _costs(experiments: Sequence[Experiment]) -> tuple[list[Cost | None], list[s
             try:
                 cost = rehearse(experiment)
                 last[experiment.folder] = experiment, cost
-            except Exception as error:  # the estimate is a service; the run would say more
+            except (ArithmeticError, MemoryError, RuntimeError) as error:  # a flow without samples, out of memory
                 notes.append(f"{experiment.path}: a rehearsal failed ({type(error).__name__}: {error})")
         costs.append(cost)
     return costs, notes

@@ -4,11 +4,9 @@ Why not a pool: its workers do not hear of a request to stop, and one that is ki
 Processes come from a server that has everything imported, and so start at once.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
@@ -19,8 +17,6 @@ from utils.signals import Interrupted, Stop, listening
 
 POLL_SECONDS = 0.2
 """How soon a request to stop is passed on."""
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of glibc's mallopt (malloc.h)."""
 INTERRUPTED = 130
 """Exit code of a job that was asked to stop, and has saved where it is."""
 
@@ -44,19 +40,6 @@ RunOnCluster = Callable[[Callable[..., int], Sequence[ClusterJob], int, Callable
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, for the next step, where the C library is glibc.
-
-    Blocks above 128 KiB, such as a layer's output, otherwise go back to the system when they are freed and come again
-    as new pages: a fifth of the time of a step on colour images.
-    """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest that it takes
-            libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def in_child() -> bool:

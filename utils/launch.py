@@ -12,9 +12,10 @@ import torch
 
 import datasets
 from utils import ranking, results
+from utils.allocator import keep_freed_memory
 from utils.config import load
 from utils.estimate import describe
-from utils.jobs import ClusterJob, RunOnCluster, cores, keep_freed_memory, run_side_by_side
+from utils.jobs import ClusterJob, RunOnCluster, cores, run_side_by_side
 from utils.plan import Experiment, naming, plan
 from utils.progress import bar, log, logging_to
 from utils.runner import Run
@@ -29,9 +30,8 @@ def launch(options: Namespace) -> int:
         BadInput: anything wrong with the input; nothing has been run then.
     """
     experiments = plan(options)
-    at_once = options.jobs or max(1, cores() // torch.get_num_threads())
     if options.check:
-        for part in describe(experiments, at_once):
+        for part in describe(experiments, _at_once(options.jobs)):
             print(part, flush=True)  # the first at once
         return 0
     with ExitStack() as held:
@@ -83,8 +83,13 @@ def _cluster(backend: str, experiments: Sequence[Experiment]) -> AbstractContext
     return nullcontext()
 
 
-def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None, at_once: int, stop: Stop) -> int:
-    """Run the seeds that are not finished, at most `at_once` at a time (0: as there is room).
+def _at_once(jobs: int) -> int:
+    """How many seeds run side by side on this machine; of 0 jobs as many as there is room for."""
+    return jobs or max(1, cores() // torch.get_num_threads())
+
+
+def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None, jobs: int, stop: Stop) -> int:
+    """Run the seeds that are not finished, at most so many jobs at a time (0: as there is room).
 
     Returns 1 if one failed, or if results could not be written.
     """
@@ -101,13 +106,12 @@ def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None,
         progress.update()
 
     if on_cluster:
-        on_cluster(_job, [_cluster_job(e, seed) for e, seed in queue], at_once or len(queue), done, stop)
-    elif at_once == 1:
+        on_cluster(_job, [_cluster_job(e, seed) for e, seed in queue], jobs or len(queue), done, stop)
+    elif (at_once := _at_once(jobs)) == 1:
         for index, (experiment, seed) in enumerate(queue):
             point = f"{experiment.config.save_path.name} " if experiment.sweep else ""
             done(index, _run_seed(experiment, seed, f"{point}seed {seed}", stop))
     else:
-        at_once = at_once or max(1, cores() // torch.get_num_threads())
         threads = max(1, min(torch.get_num_threads(), cores() // at_once))
         run_side_by_side(_job, [_arguments(e, seed, threads) for e, seed in queue], at_once, done, stop)
     progress.close()
