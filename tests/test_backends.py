@@ -22,7 +22,8 @@ RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_
 RAY |= {"RAY_worker_niceness": "0"}
 """Environment of all that belongs to Ray: on loopback, with a token of its own, and not the last to be served."""
 ON_THIS_MACHINE = (
-    "import sys, main, utils.slurm_jobs as slurm; slurm.CLUSTER = 'local'; sys.exit(main.main(sys.argv[1:]))"
+    "import sys, main, utils.slurm_jobs as slurm; slurm.CLUSTER, slurm.POLL_SECONDS = 'local', 0.1; "
+    "sys.exit(main.main(sys.argv[1:]))"
 )
 
 
@@ -37,9 +38,23 @@ def options(folder: Path, *more: str) -> list[str]:
     return ["files/si_digits.yaml", "--seeds", "0-1", *more, "--set", f"train.save_path={folder}", *keys]
 
 
+started: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """A test that failed leaves no process and no open pipe to the next one."""
+    yield
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=PATIENCE)
+    started.clear()
+
+
 def begin(arguments: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen:
     """Python in a session of its own."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
@@ -49,6 +64,8 @@ def begin(arguments: list[str], environment: dict[str, str] | None = None) -> su
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+    started.append(process)
+    return process
 
 
 def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
@@ -59,10 +76,10 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-def trains(folder: Path, task: int = 0) -> Callable[[], bool]:
-    """Whether both seeds are in the middle of a task."""
+def trains(folder: Path) -> Callable[[], bool]:
+    """Whether both seeds have begun, and can be resumed."""
     logs = [folder / f"exp_{seed}" / "experiment.log" for seed in (0, 1)]
-    return lambda: all(log.exists() and f"task {task} epoch 2" in log.read_text() for log in logs)
+    return lambda: all(log.exists() and "task 0 epoch 2" in log.read_text() for log in logs)
 
 
 def resumed(folder: Path) -> int:
@@ -123,7 +140,7 @@ def test_ray_on_this_machine_stops_goes_on_survives_a_kill_and_gives_the_same_bi
     code, _, error = finish(process)
     assert code == 130 and "interrupted by SIGINT; to go on:" in error and not finished_runs(folder)
     process = begin(command, RAY)
-    wait_until(trains(folder, 2), process)
+    wait_until(lambda: resumed(folder) == 2, process)
     os.kill(int(processes(process.pid, b"ray::_task")[0].name), signal.SIGKILL)
     code, _, error = finish(process)
     assert code == 0 and resumed(folder) == 3 and error.count("goes on from its last checkpoint") == 1, error
@@ -184,7 +201,7 @@ def test_slurm_s_queue_stops_goes_on_is_requeued_and_gives_the_same_bits(tmp_pat
     code, _, error = finish(process, traceback=True)  # of submitit's stand-in for Slurm, which is interrupted
     assert code == 130 and "interrupted by SIGTERM; to go on:" in error and not finished_runs(folder)
     process = begin(command)
-    wait_until(trains(folder, 2), process)
+    wait_until(lambda: resumed(folder) == 2, process)
     jobs = processes(process.pid, b"submitit.core._submit")
     os.kill(int(jobs[0].name), signal.SIGUSR2)  # as Slurm does, before it takes the machine away
     code, _, error = finish(process)
