@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import bare_loop, jobs, measuring, peers, profile, scale
+from bench import bare_loop, choices, jobs, measuring, peers, profile, scale
 from models import ENCODERS
 from models.learner import HEADS, Learner
 
@@ -162,3 +162,20 @@ def test_jobs(monkeypatch, capsys):
     assert call(monkeypatch, jobs, DIGITS, *options) == 0
     printed = capsys.readouterr().out
     assert "| 1 | " in printed and "| 2 | " in printed and "the same bits in all 2 runs" in printed
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`", "ignore:TF32")  # forward mode and oneDNN's switch say it
+@pytest.mark.parametrize("choice", choices.CHOICES)
+def test_all_ways_of_a_choice_give_the_same_numbers(choice):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        rows = choices.measure(choices.CHOICES[choice][1](False), rounds=1)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(rows) > 1 and rows[0][2] == "1.00" and all(float(ms) > 0 for _, ms, _ in rows)
+
+
+def test_ways_that_differ_are_not_compared():
+    with pytest.raises(AssertionError, match="wrong: "):
+        choices.measure({"right": lambda: torch.zeros(2), "wrong": lambda: torch.ones(2)}, rounds=1)
