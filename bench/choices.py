@@ -20,13 +20,14 @@ if __name__ == "__main__":  # in the place of bench/, whose profile.py is not th
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.ideas import GREY, Ways, convolutions, couplings, gem
 from bench.measuring import machine, markdown
 from datasets.data import as_floats, laid_out
 from methods.mechanisms.gradients import gradient_of
 from models import ENCODERS
-from models.encoders import BlockwiseTranspose
+from models.encoders import BlockwiseTranspose, pixel_cross_entropy
 from utils.allocator import keep_freed_memory
 
 COLOUR = (3, 32, 32)
@@ -73,11 +74,24 @@ def last_decoder_layer() -> Ways:
     return {"block by block": lambda: step(ours), "transposed convolution": lambda: step(usual)}
 
 
+def reconstruction() -> Ways:
+    logits, x = laid_out(torch.randn(128, *GREY)).requires_grad_(), laid_out(torch.rand(128, *GREY))
+
+    def step(loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        return torch.autograd.grad(loss(logits, x).mean(), logits)[0]
+
+    return {
+        "-log sigmoid": lambda: step(pixel_cross_entropy),
+        "torch's": lambda: step(F.binary_cross_entropy_with_logits),
+    }
+
+
 CHOICES: dict[str, tuple[str, Callable[[bool], Ways]]] = {
     "evaluation-grey": ("2,000 grey images through the paper's encoder", lambda _: evaluation(GREY)),
     "evaluation-colour": ("2,000 colour images through the paper's encoder", lambda _: evaluation(COLOUR)),
     "allocator": ("gradient of 64 colour images, the paper's encoder", lambda _: allocator()),
     "decoder": ("gradient of the last layer of the grey decoder, 128 codes", lambda _: last_decoder_layer()),
+    "reconstruction": ("gradient of the binary cross-entropy of 128 grey images", lambda _: reconstruction()),
     "convolutions": ("gradient of 64 grey images, the paper's encoder", convolutions),
     "couplings": ("gradient of 256 codes of 100 dimensions, 20 couplings", couplings),
     "gem": ("products of a direction with the gradients of four memories of 200 grey images", lambda _: gem()),

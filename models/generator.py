@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from datasets.data import Split, as_bytes, chunks, concatenate, mapped
 from models.code_flow import CodeFlow, Condition, ConditioningSettings, FlowSettings
-from models.encoders import Encoder
+from models.encoders import Encoder, pixel_cross_entropy
 from models.fitting import Journal, minimise
 from utils.settings import AnyCase, Settings
 
@@ -140,7 +140,7 @@ def _mse(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
 
 
 def _bce(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, x)
+    return pixel_cross_entropy(logits, x).mean()
 
 
 def _gaussian(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:

@@ -6,10 +6,9 @@ from math import ceil
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from datasets.data import as_bytes, as_floats, chunks
-from models.encoders import Encoder
+from models.encoders import Encoder, pixel_cross_entropy
 from models.fitting import Journal
 from utils.settings import Settings
 
@@ -62,7 +61,7 @@ class VAE(nn.Module):
         mean, log_variance = self.mean(features), self.log_variance(features)
         noise = torch.randn(mean.shape, device=mean.device, generator=stream)
         pixels = self.decoder(mean + (0.5 * log_variance).exp() * noise)
-        reconstruction = F.binary_cross_entropy_with_logits(pixels, x, reduction="none").flatten(1).sum(dim=1)
+        reconstruction = pixel_cross_entropy(pixels, x).flatten(1).sum(dim=1)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
         return reconstruction, divergence
 

@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 from conftest import EMBEDDING, make_prer, merged, train
+from torch.nn import functional as F
 
 from flows import FLOWS
 from methods.mechanisms.distance import frechet
 from models.code_flow import CodeFlow, FlowSettings
-from models.encoders import BlockwiseTranspose
+from models.encoders import BlockwiseTranspose, pixel_cross_entropy
 from models.feature_generator import Subspace
 from models.fitting import minimise
 from models.generator import RECONSTRUCTION_LOSSES
@@ -246,3 +247,12 @@ def test_a_blockwise_transposed_convolution_is_a_transposed_convolution(kernel, 
         found.append((y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])))
     for own, other in zip(*found, strict=True):
         torch.testing.assert_close(own, other)
+
+
+def test_pixel_cross_entropy_is_torch_s_with_its_gradient_for_large_logits_too():
+    logits = torch.cat((torch.linspace(-200, 200, 100), torch.randn(156))).view(4, 1, 8, 8).requires_grad_()
+    x = torch.rand(4, 1, 8, 8)
+    ours, theirs = pixel_cross_entropy(logits, x), F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+    assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    gradients = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (ours, theirs)]
+    assert torch.allclose(*gradients, atol=1e-6)
