@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Name of a line -> its points (task, value)."""
+MOST_NUMBERED = 12
+"""Tasks of an accuracy matrix with a number in each cell; of more, the figure grows no further."""
+MOST_NAMED = 16
+"""Lines with a name each; of more, only the first and the last have one, and colours say the order."""
 
 
 def accuracy_matrix(r: np.ndarray, title: str) -> bytes:
     """Heat map of the accuracy matrix r (T, T), in [0, 1], with the value in each cell."""
-    size = 1.6 + 0.55 * len(r)
+    size = 1.6 + 0.55 * min(len(r), MOST_NUMBERED)
     figure = _figure(size + 0.9, size)
     axes = figure.add_subplot()
     image = axes.imshow(r, vmin=0, vmax=1, cmap="cividis")
-    if len(r) <= 12:
+    if len(r) <= MOST_NUMBERED:
         for (i, j), value in np.ndenumerate(r):
             axes.text(
                 j, i, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.55 else "white", size=8
@@ -48,12 +52,20 @@ def accuracy_over_tasks(r: np.ndarray, title: str) -> bytes:
 
 def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "", scale: str = "linear") -> bytes:
     """Lines over the number of tasks learnt; the values' scale is linear or log."""
+    from matplotlib import colormaps
+
     figure = _figure(6, 3.6)
     axes = figure.add_subplot()
-    for name, points in series.items():
+    usual = [name for name in series if name != emphasised]
+    named = series if len(usual) <= MOST_NAMED else {usual[0], usual[-1], emphasised}
+    for index, (name, points) in enumerate(series.items()):
         x, y = zip(*points, strict=True)
-        style = {"color": "black", "linewidth": 2.2, "linestyle": "--"} if name == emphasised else {"linewidth": 1.2}
-        axes.plot(x, y, marker="o", markersize=3.5, label=name, **style)
+        style = {"color": f"C{index}", "linewidth": 1.2}
+        if named is not series:
+            style = {"color": colormaps["viridis"](index / len(series)), "linewidth": 0.8}
+        if name == emphasised:
+            style = {"color": "black", "linewidth": 2.2, "linestyle": "--"}
+        axes.plot(x, y, marker="o", markersize=3.5, label=name if name in named else None, **style)
     axes.set(xlabel="after task", ylabel=fill(meaning, 36), title=title, yscale=scale)
     _whole_numbers(axes.xaxis)
     axes.grid(alpha=0.3)
