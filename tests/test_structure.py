@@ -12,6 +12,7 @@ import datasets
 import flows.flow
 import methods
 from utils import config
+from utils.reference import reference
 from utils.sweep import load_points
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +21,8 @@ CODE = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"
 
 LAYERS = [
     ["main"],
-    ["utils.comparison.compare", "utils.launch"],
+    ["utils.verify"],
+    ["utils.comparison.compare", "utils.launch", "utils.reference"],
     ["utils.comparison.report"],
     ["utils.comparison.figures", "utils.comparison.tables"],
     ["utils.comparison.groups"],
@@ -32,7 +34,7 @@ LAYERS = [
     ["utils.config", "utils.curves", "utils.plots", "utils.evaluation"],
     ["methods"],
     ["models"],
-    ["datasets", "flows"],
+    ["datasets", "flows", "utils.made_with"],
     [
         "utils.comparison.charts",
         "utils.comparison.statistics",
@@ -119,8 +121,33 @@ def test_files_open_with_command_cost_and_score_and_are_valid(path):
     assert "about" in header[0] and ("expect" in header[0] or "not measured" in header[0])
 
 
+STUDY = sorted((ROOT / "files" / "study").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in STUDY}), ids=lambda folder: folder.name)
+def test_files_of_the_study_ask_the_same_of_every_method(folder):
+    loaded = {path.stem: config.load(path) for path in folder.glob("*.yaml")}
+    assert {"naive", "joint", "prer"} <= loaded.keys() <= set(methods.known())
+    for name, own in loaded.items():
+        assert (own.method.name, str(own.save_path)) == (name, f"results/study/{folder.name}/{name}")
+        assert (own.scenario, own.train.experiments) == (loaded["naive"].scenario, loaded["naive"].train.experiments)
+        if (folder.name, name) != ("mnist_class", "prer"):  # whose schedule is its own
+            assert (own.model, own.train.epochs) == (loaded["naive"].model, loaded["naive"].train.epochs)
+        assert (folder / f"{name}.yaml").read_text().startswith(f"# python main.py files/study/{folder.name}/*.yaml")
+
+
+@pytest.mark.parametrize("path", STUDY, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_files_of_the_study_have_the_values_of_the_files_they_name(path):
+    named = re.search(r"# Values as in (\S+)\.\n", path.read_text())
+    if named:
+        ours, theirs = config.load(path).method, config.load(ROOT / named[1]).method
+        assert ours.model_copy(update={"margin": 0.0}) == theirs if ours.name == "gem" else ours == theirs
+    else:
+        assert path.parent.name == "cifar10_part"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "files").glob("*/*.yaml")), ids=lambda path: path.stem)
-def test_files_of_a_study_are_valid_and_say_their_command(path):
+def test_files_of_a_folder_are_valid_and_say_their_command(path):
     assert path.read_text().startswith(f"# python main.py {path.relative_to(ROOT)}")
     for point in load_points(path):
         assert str(point.config.save_path).startswith(f"results/{path.parent.name}/")
@@ -178,3 +205,10 @@ def test_the_flow_of_contributing_works_as_it_stands():
     back, inverse_ladj = flow.inverse(z, c)
     torch.testing.assert_close(back, x)
     torch.testing.assert_close(ladj, -inverse_ladj)
+
+
+def test_the_page_of_options_is_current_and_says_what_each_means():
+    page = (ROOT / "docs" / "options.md").read_text()
+    assert page == reference(), "python -m utils.reference > docs/options.md"
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) > 150 and all(len(row) == 4 and row[3].strip(" |") for row in rows)
