@@ -14,6 +14,7 @@ import methods
 from datasets import DatasetSettings
 from models import ENCODERS
 from models.learner import HEADS, Scenario
+from utils.made_with import MadeWith
 from utils.original import Entry, known_names, translate
 from utils.settings import AnyCase, BadInput, Settings
 
@@ -117,6 +118,8 @@ class Config(Settings):
     """how it is trained, and where the results go"""
     cluster: ClusterConfig = ClusterConfig()
     """what a seed takes of a cluster"""
+    made_with: MadeWith | None = Field(None, exclude=True)
+    """written by a run into its results folder; decides nothing"""
 
     @property
     def save_path(self) -> Path:

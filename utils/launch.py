@@ -16,6 +16,7 @@ from utils.allocator import keep_freed_memory
 from utils.config import load
 from utils.estimate import describe
 from utils.jobs import ClusterJob, RunOnCluster, cores, run_side_by_side
+from utils.made_with import made_with
 from utils.plan import Experiment, naming, plan
 from utils.progress import bar, log, logging_to
 from utils.runner import Run
@@ -37,7 +38,8 @@ def launch(options: Namespace) -> int:
     with ExitStack() as held:
         _check_and_lock(experiments, options.restart, held)
         on_cluster = held.enter_context(_cluster(options.backend, experiments))
-        _make_folders(experiments, options.restart)
+        threads = _threads(_at_once(options.jobs)) if options.backend == "local" else None
+        _make_folders(experiments, options.restart, threads)
         stop = held.enter_context(listening())
         return _run_all(experiments, on_cluster, options.jobs, stop)
 
@@ -64,10 +66,16 @@ def _check_and_lock(experiments: Sequence[Experiment], restart: bool, held: Exit
     _each(owners.values(), lambda e: held.enter_context(results.locked(results.owner(e.folder))))
 
 
-def _make_folders(experiments: Sequence[Experiment], restart: bool) -> None:
+def _make_folders(experiments: Sequence[Experiment], restart: bool, threads: int | None) -> None:
+    """Make them, with what their seeds are made with: so many threads here, on a cluster what the experiment says."""
     sweeps = [experiment for experiment in _folders(experiments) if experiment.sweep]
     _each(sweeps, lambda e: ranking.prepare(e.sweep, restart or not e.config.train.load, e.seeds))
-    _each(experiments, lambda e: results.prepare(e.config, restart))
+
+    def prepare(experiment: Experiment) -> None:
+        config = experiment.config
+        results.prepare(config, restart, made_with(str(experiment.device), threads or config.cluster.cpus))
+
+    _each(experiments, prepare)
 
 
 def _cluster(backend: str, experiments: Sequence[Experiment]) -> AbstractContextManager[RunOnCluster | None]:
@@ -86,6 +94,12 @@ def _cluster(backend: str, experiments: Sequence[Experiment]) -> AbstractContext
 def _at_once(jobs: int) -> int:
     """How many seeds run side by side on this machine; of 0 jobs as many as there is room for."""
     return jobs or max(1, cores() // torch.get_num_threads())
+
+
+def _threads(at_once: int) -> int:
+    """How many each of the seeds has that run side by side."""
+    threads = torch.get_num_threads()
+    return threads if at_once == 1 else max(1, min(threads, cores() // at_once))
 
 
 def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None, jobs: int, stop: Stop) -> int:
@@ -110,10 +124,10 @@ def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None,
     elif (at_once := _at_once(jobs)) == 1:
         for index, (experiment, seed) in enumerate(queue):
             point = f"{experiment.config.save_path.name} " if experiment.sweep else ""
-            done(index, _run_seed(experiment, seed, f"{point}seed {seed}", stop))
+            done(index, run_seed(experiment, seed, f"{point}seed {seed}", stop))
     else:
-        threads = max(1, min(torch.get_num_threads(), cores() // at_once))
-        run_side_by_side(_job, [_arguments(e, seed, threads) for e, seed in queue], at_once, done, stop)
+        jobs_arguments = [_arguments(e, seed, _threads(at_once)) for e, seed in queue]
+        run_side_by_side(_job, jobs_arguments, at_once, done, stop)
     progress.close()
     codes.append(_write_scores(experiments, failed))
     for score in dict.fromkeys(e.folder / ("sweep.log" if e.sweep else "final_score.log") for e in experiments):
@@ -166,16 +180,17 @@ def _job(save_path: Path, data_root: Path, seed: int, device: str, threads: int,
     config = load(save_path / "config.yml")
     data = datasets.load(config.scenario.dataset, data_root)
     experiment = Experiment(str(save_path), config, data, data_root, (seed,), torch.device(device))
-    return _run_seed(experiment, seed, f"{save_path.name} seed {seed}", stop)
+    return run_seed(experiment, seed, f"{save_path.name} seed {seed}", stop)
 
 
-def _run_seed(experiment: Experiment, seed: int, name: str, stop: Stop) -> int:
+def run_seed(experiment: Experiment, seed: int, name: str, stop: Stop, tasks: int | None = None) -> int:
+    """One seed, or its first so many tasks, in this process; returns its exit code, and says what went wrong."""
     folder = results.RunFolder(experiment.config.save_path, seed)
     keep_freed_memory()
     try:
         with logging_to(folder.log, f"{name}: "):
             try:
-                Run(experiment.config, experiment.data, seed, experiment.device, stop)()
+                Run(experiment.config, experiment.data, seed, experiment.device, stop)(tasks)
             except Exception:
                 log.debug("failed", exc_info=True)
                 raise

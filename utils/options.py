@@ -32,6 +32,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="run nothing: tables, tests and a report of finished runs",
     )
     add("--out", type=Path, metavar="DIR", help="where --compare writes; ./comparison if not given")
+    add(
+        "--verify",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="run a seed of these finished runs again (of --seeds, each): does the same come out?",
+    )
+    add("--tasks", type=int, metavar="N", help="with --verify: only the first N tasks")
     options = parser.parse_args(arguments)
     _check_either(parser, options)
     if options.jobs is None:
@@ -43,18 +51,28 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+OPTIONS_OF = {"compare": ("out",), "verify": ("tasks", "seeds", "device", "cuda", "data_root")}
+"""What may stand beside an option that runs no experiment."""
+
+
 def _check_either(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Either experiments are run, or finished ones are compared."""
-    if options.compare is None:
-        if not options.configs:
-            parser.error("what to do? give a CONFIG to run, or --compare DIR")
-        if options.out is not None:
-            parser.error("--out is for --compare; a run writes into its train.save_path")
-        return
+    """Either experiments are run, or finished ones are compared or verified."""
     given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
-    if others := [name for name in given if name not in ("compare", "out")]:
-        parser.error(f"--compare runs nothing: leave out {', '.join(others)}")
-    options.out = options.out or Path("comparison")
+    for what, beside in OPTIONS_OF.items():
+        if what in given:
+            if others := [name for name in given if name not in (what, *beside)]:
+                parser.error(f"--{what} runs no experiment: leave out {', '.join(others)}")
+            break
+    else:
+        if not options.configs:
+            parser.error("what to do? give a CONFIG to run, --compare DIR, or --verify DIR")
+        for name, what in (("out", "compare"), ("tasks", "verify")):
+            if name in given:
+                parser.error(f"--{name} is for --{what}")
+    if options.tasks is not None and options.tasks < 1:
+        parser.error(f"--tasks {options.tasks}: expected 1 or more")
+    if options.compare:
+        options.out = options.out or Path("comparison")
 
 
 def seeds(text: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from utils.files import (
     write_tensors,
     write_text,
 )
+from utils.made_with import MadeWith
 from utils.metrics import plus_minus
 from utils.progress import log
 from utils.settings import BadInput
@@ -58,9 +60,13 @@ class RunFolder:
         """Where a figure goes."""
         return self.path / "plots" / f"{name}.png"
 
+    def weights(self, task: int) -> Path:
+        """Where the classifier's weights after a task go."""
+        return self.path / "models" / f"task_{task}.pt"
+
     def save_task(self, task: int, learner: dict[str, torch.Tensor], results: dict[str, Any]) -> None:
         """After a task: its weights, and the results so far."""
-        write_tensors(self.path / "models" / f"task_{task}.pt", learner)
+        write_tensors(self.weights(task), learner)
         write_pickle(self.path / "results" / f"task_{task}.pkl", results)
         self._save_metrics(results)
 
@@ -147,13 +153,19 @@ def check_folder(config: Config, restart: bool) -> None:
         check_same(root, config.identity, load_config(root / "config.yml").identity)
 
 
-def prepare(config: Config, restart: bool) -> None:
+def prepare(config: Config, restart: bool, made_with: MadeWith) -> None:
     """Make the results folder and put the configuration there; an older run is moved aside if it is not to go on.
+
+    What a run that goes on was begun with stays written there; it is said where it is something else now.
 
     Raises:
         BadInput: it cannot be written.
     """
-    make_folder(config.save_path, restart or not config.train.load, "config.yml", as_yaml(config.dump()))
+    root, anew = config.save_path, restart or not config.train.load
+    begun = None if anew or not (root / "config.yml").exists() else load_config(root / "config.yml").made_with
+    if begun and (changes := begun.changed_to(made_with)):
+        print(f"{root}: goes on with {changes}: not to the bit what it would have been", file=sys.stderr)
+    make_folder(root, anew, "config.yml", as_yaml({**config.dump(), "made_with": (begun or made_with).model_dump()}))
 
 
 def make_folder(root: Path, anew: bool, name: str, text: str) -> None:

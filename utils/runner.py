@@ -52,8 +52,8 @@ class Run:
             "memory_by_task": [],
         }
 
-    def __call__(self) -> dict[str, Any]:
-        """Run what is left of the seed; returns its results.
+    def __call__(self, tasks: int | None = None) -> dict[str, Any]:
+        """Run what is left of the seed, or of its first so many tasks; returns its results.
 
         Raises:
             Interrupted: it was asked to stop, and has saved where it is.
@@ -66,15 +66,15 @@ class Run:
                 self.results |= self._initial_scores()
                 self._task_is_over(0)
             start = self.saved["tasks_done"]
-            tasks = bar(len(self.tasks), f"seed {self.seed}", 1, "task")
-            tasks.update(start)
-            for task in self.tasks[start:]:
+            progress = bar(len(self.tasks), f"seed {self.seed}", 1, "task")
+            progress.update(start)
+            for task in self.tasks[start:tasks]:
                 self._learn(task)
                 self._score(task)
                 self._draw(task)
                 self._task_is_over(task.index + 1)
-                tasks.update()
-            tasks.close()
+                progress.update()
+            progress.close()
             self._draw_scores()
         self.results |= self._totals()
         self.folder.save_final(self.results)

@@ -132,8 +132,10 @@ class FinishedRun:
         return found, notes
 
 
-def find(folders: Sequence[Path]) -> list[FinishedRun]:
+def find(folders: Sequence[Path], option: str = "--compare") -> list[FinishedRun]:
     """All finished runs in these folders, each of them a results folder, or one with results folders in it.
+
+    `option` is where they were named, for messages.
 
     Runs that --restart moved aside (`<save_path>.old-1`) are taken only if they are named themselves.
 
@@ -143,12 +145,10 @@ def find(folders: Sequence[Path]) -> list[FinishedRun]:
     found: dict[Path, FinishedRun] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise BadInput(f"--compare {folder}: not a directory; give results folders, or a folder that holds some")
+            raise BadInput(f"{option} {folder}: not a directory; give results folders, or a folder that holds some")
         scores = [folder / "final_score.json"] if (folder / "final_score.json").exists() else _below(folder)
         if not scores:
-            raise BadInput(
-                f"--compare {folder}: no finished run: no final_score.json in it or below; run main.py first"
-            )
+            raise BadInput(f"{option} {folder}: no finished run: no final_score.json in it or below; run main.py first")
         for score in scores:
             if score.resolve() not in found:
                 found[score.resolve()] = _read(score.parent)

@@ -1,0 +1,138 @@
+"""`--verify`: the same comes out again, and what does not is told, with the task at which it begins."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from main import main
+from utils.config import load
+from utils.files import write_tensors
+from utils.made_with import made_with
+
+
+@pytest.fixture
+def finished(small, run, tmp_path):
+    """A results folder of two seeds of three tasks."""
+    small["method"] = {"name": "ewc", "plot": False}
+    assert run(small, "--seeds", "0-1") == 0
+    return tmp_path / "results"
+
+
+def verify(*arguments: object) -> int:
+    try:
+        return main(["--verify", *map(str, arguments)])
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_a_finished_run_comes_out_again(finished, capsys):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert verify(finished, "--seeds", "0-1") == 0
+    out = capsys.readouterr().out
+    assert out.count(": bit-identical\n") == 2 and out.count("here: the same\n") == 2
+    assert out.count("numbers are equal, the weights' bits too\n") == 6 and ": identical: " in out
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_the_first_tasks_alone(finished, capsys):
+    assert verify(finished, "--tasks", "2") == 0
+    out = capsys.readouterr().out
+    assert "task 1: identical" in out and "task 2" not in out and "seed 1" not in out
+
+
+def test_what_is_kept_without_weights_and_curves(finished, capsys):
+    shutil.rmtree(finished / "exp_0")
+    assert verify(finished.parent) == 0  # a folder that holds it
+    out = capsys.readouterr().out
+    assert "18 of 18 numbers are equal, weights are not stored" not in out  # three tasks, two splits, of one task
+    assert "task 2: identical: 6 of 6 numbers are equal, weights are not stored" in out
+    assert out.rstrip().endswith("seed 0: identical in all that is stored")
+
+
+def test_other_weights_with_the_same_accuracies(finished, capsys):
+    path = finished / "exp_0" / "models" / "task_1.pt"
+    weights = torch.load(path, weights_only=True)
+    next(iter(weights.values())).view(-1)[0] += 1e-6
+    write_tensors(path, weights)
+    assert verify(finished) == 0
+    out = capsys.readouterr().out
+    assert "task 0: identical" in out and "task 1: the same: " in out and "other weights; accuracies differ" in out
+    assert "seed 0: the same within 0.01, not to the bit from task 1 on" in out
+
+
+def test_other_accuracies(finished, capsys):
+    shutil.rmtree(finished / "exp_0")
+    path = finished / "final_score.json"
+    score = json.loads(path.read_text())
+    score["test"]["accuracy_matrix"]["values"][0][1][2] += 0.011
+    score["test"]["accuracy_matrix"]["values"][0][2][0] += 0.009
+    path.write_text(json.dumps(score))
+    assert verify(finished) == 1
+    out = capsys.readouterr().out
+    assert (
+        "task 1: DIFFERS: 5 of 6 numbers are equal, weights are not stored; accuracies differ by at most 0.0110" in out
+    )
+    assert "task 2: the same: " in out
+    assert "DIFFERS: not to the bit from task 1 on, by more than 0.01 from 1 on" in out
+
+
+def test_another_method_is_told(finished, capsys):
+    tree = yaml.safe_load((finished / "config.yml").read_text())
+    tree["train"]["lr"] = 0.05
+    (finished / "config.yml").write_text(yaml.safe_dump(tree))
+    assert verify(finished) == 1
+    assert "seed 0: DIFFERS: not to the bit from task 0 on, by more than 0.01 from 1 on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--seeds", "7"), "--seeds 7: "),
+        (("--tasks", "4"), "--tasks 4: "),
+        (("--tasks", "0"), "--tasks 0: expected 1 or more"),
+        (("--out", "x"), "--verify runs no experiment: leave out out"),
+        (("--restart",), "--verify runs no experiment: leave out restart"),
+        (("--device", "cuda:9"), "cuda:9 is not there"),
+    ],
+)
+def test_bad_input(finished, capsys, options, told):
+    assert verify(finished, *options) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_no_run_to_verify(tmp_path, capsys):
+    assert verify(tmp_path) == 2
+    assert capsys.readouterr().err.startswith(f"--verify {tmp_path}: no finished run")
+    assert main_code("files/naive_digits.yaml", "--tasks", "2") == 2
+    assert "--tasks is for --verify" in capsys.readouterr().err
+
+
+def main_code(*arguments: str) -> int:
+    try:
+        return main(list(arguments))
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_what_a_run_is_made_with_is_written_and_a_change_is_said(small, run, tmp_path, capsys, monkeypatch):
+    assert run(small, "--seeds", "0") == 0
+    path = tmp_path / "results" / "config.yml"
+    begun = load(path).made_with
+    assert begun == made_with("cpu", 1) and begun.torch == torch.__version__ and begun.threads == 1
+    monkeypatch.setattr("utils.launch.made_with", lambda *_: begun.model_copy(update={"torch": "0.4.1"}))
+    capsys.readouterr()
+    assert run(small, "--seeds", "0-1") == 0
+    assert f"goes on with torch 0.4.1 instead of {torch.__version__}" in capsys.readouterr().err
+    assert load(path).made_with == begun  # the first seed's
+    assert run(small, "--seeds", "0", "--restart") == 0
+    assert load(path).made_with.torch == "0.4.1"
+
+
+def test_made_with_in_words():
+    here = made_with("cpu", 2)
+    assert ", 2 threads" in str(here) and f"torch {torch.__version__}" in str(here)
+    assert here.changed_to(here) == "" and here.changed_to(made_with("cpu", 1)) == "threads 1 instead of 2"
