@@ -9,6 +9,7 @@ that the generator makes up for the old classes.
 """
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
@@ -25,10 +26,10 @@ from models.generator import AutoencoderSettings, FlowSettings, Generator
 from models.learner import Learner
 from utils.settings import AnyCase, BadInput, Settings
 
-DRAWN = 10
-"""Images a row in the figures."""
-JUDGED = 200
-"""Made-up samples of a class, for its agreement."""
+DRAWN, MOST_ROWS = 10, 20
+"""Images a row in the figures, and rows: of more classes, some from all over them."""
+JUDGED, LEAST_JUDGED = 2000, 50
+"""Made-up samples for the agreement: of all classes together, but at least so many of each."""
 MEASURED = 1000
 """Samples of a task, for their likelihood."""
 REJECTIONS = 10
@@ -325,11 +326,10 @@ class PRER(Method):
         health = {"redrawn": float(flow.redrawn)}
         if self.distances[1]:
             health["embedding_distance"] = float(self.distances[0] / self.distances[1])
-        for c in self.learner.classes_before(task.index + 1):
-            asked = self._in_turns([c], JUDGED)
-            health[f"agreement/class {c}"] = float(
-                (self._judged(self._sample(asked)[0], asked) == asked).float().mean()
-            )
+        seen = self.learner.classes_before(task.index + 1)
+        asked = self._in_turns(seen, max(JUDGED, LEAST_JUDGED * len(seen)))
+        as_asked = (self._judged(self._sample(asked)[0], asked) == asked).float()
+        health |= {f"agreement/class {c}": float(as_asked[asked == c].mean()) for c in seen}
         for t in range(task.index):
             some = (self.learner.task_of[y] == t).nonzero()[:MEASURED, 0]
             codes = self.generator.codes(as_floats(x[some])) if self.of_images else x[some]
@@ -362,6 +362,7 @@ class PRER(Method):
         if not self.of_images:
             return {}
         seen = sorted(self.learner.classes_before(task.index + 1))
+        seen = seen[:: ceil(len(seen) / MOST_ROWS)]
         y = self._in_turns(seen, DRAWN * len(seen))
         x, _ = self._sample(y)
         samples = [(f"class {c}", as_floats(x[y == c])) for c in seen]
