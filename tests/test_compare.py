@@ -184,7 +184,7 @@ def test_missing_or_damaged_scores(study, tmp_path, capsys, monkeypatch):
 
 
 def test_either_run_or_compare(study, capsys):
-    assert "give a CONFIG to run, or --compare DIR" in refused(capsys)
+    assert "give a CONFIG to run, --compare DIR, or --verify DIR" in refused(capsys)
     assert "leave out configs, seeds" in refused(capsys, "files/ewc_digits.yaml", "--seeds", "0", "--compare", study)
     assert "--out is for --compare" in refused(capsys, "files/ewc_digits.yaml", "--out", "x")
 

@@ -169,14 +169,14 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, alt: str, scale
 def _label(name: str, left: float, top: float, taken: list[tuple[float, float, float, float]]) -> str:
     """The name where it covers nothing that is there already; nothing if there is no such place."""
     width = LETTER * len(name)
-    beside = (left + 8, left - 8 - width)
-    places = [(side, top + down) for down in (4, -8, 16) for side in beside]
-    for a, b in places:
-        box = (a, b - 10, a + width, b + 2)
-        inside = box[0] > LEFT and box[2] < WIDTH - 2 and box[1] > 0 and box[3] < HEIGHT - BOTTOM
-        if inside and not any(box[0] < c and a_ < box[2] and box[1] < d and b_ < box[3] for a_, b_, c, d in taken):
-            taken.append(box)
-            return f'<text class="name" x="{a:.0f}" y="{b:.0f}">{escape(name)}</text>'
+    for down in (4, -8, 16):
+        for x, anchor in ((left + 8, "start"), (left - 8, "end")):
+            y, begin = top + down, x if anchor == "start" else x - width
+            box = (begin, y - 10, begin + width, y + 2)
+            inside = box[0] > LEFT and box[2] < WIDTH - 2 and box[1] > 0 and box[3] < HEIGHT - BOTTOM
+            if inside and not any(box[0] < c and a < box[2] and box[1] < d and b < box[3] for a, b, c, d in taken):
+                taken.append(box)
+                return f'<text class="name" text-anchor="{anchor}" x="{x:.0f}" y="{y:.0f}">{escape(name)}</text>'
     return ""
 
 
