@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from bench import bare_loop, choices, jobs, measuring, peers, profile, scale
+from bench import bare_loop, choices, jobs, measuring, montage, peers, profile, scale
 from models import ENCODERS
 from models.learner import HEADS, Learner
 
@@ -179,3 +180,16 @@ def test_all_ways_of_a_choice_give_the_same_numbers(choice):
 def test_ways_that_differ_are_not_compared():
     with pytest.raises(AssertionError, match="wrong: "):
         choices.measure({"right": lambda: torch.zeros(2), "wrong": lambda: torch.ones(2)}, rounds=1)
+
+
+def test_montage(monkeypatch, tmp_path, capsys):
+    plots, out = tmp_path / "plots", tmp_path / "out.png"
+    assert call(monkeypatch, montage, str(tmp_path), "--out", str(out)) == 2 and not out.exists()
+    plots.mkdir()
+    for task, colour in enumerate(["red", "blue"]):
+        Image.new("RGB", (30, 10 * (task + 1)), colour).save(plots / f"samples_task_{task}.png")
+    assert call(monkeypatch, montage, str(tmp_path), "--out", str(out), "--width", "60") == 0
+    with Image.open(out) as picture:
+        assert picture.size == (60, 20)
+        pixels = [picture.getpixel(at) for at in ((5, 5), (5, 15), (45, 5), (45, 15))]
+    assert pixels == [(255, 0, 0), (255, 255, 255), (0, 0, 255), (0, 0, 255)]
