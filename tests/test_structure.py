@@ -12,6 +12,7 @@ import datasets
 import flows.flow
 import methods
 from utils import config
+from utils.comparison.finished import find
 from utils.reference import reference
 from utils.sweep import load_points
 
@@ -144,6 +145,17 @@ def test_files_of_the_study_have_the_values_of_the_files_they_name(path):
         assert ours.model_copy(update={"margin": 0.0}) == theirs if ours.name == "gem" else ours == theirs
     else:
         assert path.parent.name == "cifar10_part"
+
+
+@pytest.mark.parametrize("folder", sorted(ROOT.glob("study/*")), ids=lambda folder: folder.name)
+def test_what_is_kept_of_the_study_was_made_by_its_files_on_one_commit(folder):
+    runs = find([folder])
+    assert {run.folder.name for run in runs} == {path.stem for path in STUDY if path.parent.name == folder.name}
+    for run in runs:
+        asked = config.load(ROOT / "files" / "study" / folder.name / f"{run.folder.name}.yaml")
+        assert run.settings == asked.identity and len(run.score.seeds) == asked.train.experiments
+    assert len({run.config.made_with.commit for run in runs}) == 1
+    assert "dirty" not in runs[0].config.made_with.commit
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "files").glob("*/*.yaml")), ids=lambda path: path.stem)
