@@ -109,6 +109,17 @@ def test_old_tasks_shares_the_loss_out(tasks):
     assert losses[0.25] == pytest.approx(0.75 * new + 0.25 * old, rel=1e-5)
 
 
+def test_replay_weighs_as_much_as_the_past_has_classes(tasks):
+    method = make_prer(weights={"er": 0.0, "replay": 3.0})
+    for past in tasks[:2]:
+        train(method, past)
+    task = method.begin_task(tasks[2])
+    loss = method.loss(*task.train.batch(slice(0, 16)), task)
+    assert method.parts.keys() == {"cross-entropy", "replay"} and min(method.parts.values()) > 0
+    expected = method.parts["cross-entropy"] / 3 + method.parts["replay"] * 2 / 3  # the weight is in it
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_without_weights_it_is_naive_even_with_a_past(tasks):
     method = make_prer(weights={"er": 0.0})
     train(method, tasks[0])

@@ -227,6 +227,18 @@ def test_a_fit_may_be_counted_in_steps(annealing):
     assert seen == [8] * 7
 
 
+def test_every_class_has_the_same_weight_in_a_fit():
+    labels, drawn = torch.tensor([0] * 90 + [1] * 10), []
+    module = torch.nn.Linear(1, 1)
+
+    def loss(index):
+        drawn.append(labels[index])
+        return module.weight.square().sum()
+
+    minimise(loss, [module], labels, FlowSettings(steps=20, batch_size=50), torch.Generator().manual_seed(0))
+    assert 0.45 < float(torch.cat(drawn).float().mean()) < 0.55
+
+
 def test_frechet_distance_of_known_gaussians():
     torch.manual_seed(0)
     a, b = torch.randn(4000, 2), 2 * torch.randn(4000, 2) + torch.tensor([3.0, 0.0])
