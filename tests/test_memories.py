@@ -1,6 +1,6 @@
 """GEM, A-GEM, LwF, DER, replay and ER against what can be worked out by hand; the memory they share."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -231,7 +231,7 @@ def test_distillation_is_of_the_past_s_outputs_only(tasks, scenario):
 def test_lwf_s_teacher_is_frozen_and_is_what_the_learner_was(tasks):
     method = make("lwf")
     optimizer = torch.optim.Adam(method.learner.parameters(), lr=1e-2)
-    for past, current in zip(tasks, tasks[1:], strict=False):  # after each task, not the first alone
+    for past, current in pairwise(tasks):  # after each task, not the first alone
         with torch.no_grad():
             method.learner.encoder.projection.weight.mul_(2)
         method.end_task(past)
