@@ -34,6 +34,7 @@ COLOUR = (3, 32, 32)
 
 
 def evaluation(shape: tuple[int, int, int]) -> Ways:
+    """2,000 images (C, H, W) through the paper's encoder without gradients, so many at a time."""
     encoder, images = ENCODERS["paper"](shape, None), torch.randint(256, (2000, *shape), dtype=torch.uint8)
 
     @torch.inference_mode()
@@ -45,6 +46,7 @@ def evaluation(shape: tuple[int, int, int]) -> Ways:
 
 @functools.cache
 def colour_step() -> Callable[[], Tensor]:
+    """What computes the gradient (P,) of 64 colour images; made once a process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     encoder, images = ENCODERS["paper"](COLOUR, None), torch.randint(256, (64, *COLOUR), dtype=torch.uint8)
@@ -52,10 +54,13 @@ def colour_step() -> Callable[[], Tensor]:
 
 
 def colour_gradient_norm() -> Tensor:
+    """Of that gradient: all that has to leave the process."""
     return colour_step()().norm()
 
 
 def allocator() -> Ways:
+    """The same step in two processes, since how memory is given is a matter of the whole process."""
+
     def process(*initializer: Callable[[], None]) -> Callable[[], Tensor]:
         pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), *initializer)
         return lambda: pool.submit(colour_gradient_norm).result()
@@ -64,6 +69,7 @@ def allocator() -> Ways:
 
 
 def last_decoder_layer() -> Ways:
+    """Forward and backward pass of the grey decoder's last layer, on 128 codes."""
     ours, usual = (kind(12, 1, 4, 2, 1) for kind in (BlockwiseTranspose, nn.ConvTranspose2d))
     usual.load_state_dict(ours.state_dict())
     x = laid_out(torch.rand(128, 12, 14, 14))
@@ -75,6 +81,7 @@ def last_decoder_layer() -> Ways:
 
 
 def reconstruction() -> Ways:
+    """Gradient (128, 1, 28, 28) of the binary cross-entropy of pixels."""
     logits, x = laid_out(torch.randn(128, *GREY)).requires_grad_(), laid_out(torch.rand(128, *GREY))
 
     def step(loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -124,6 +131,7 @@ def measure(ways: Ways, rounds: int) -> list[list[str]]:
 
 
 def main() -> int:
+    """Measure the choices that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("choices", nargs="*", metavar="choice", help=f"of {', '.join(CHOICES)} (default: all)")
     parser.add_argument("--rounds", type=int, default=25, help="measurements of each way (default 25)")

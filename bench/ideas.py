@@ -21,6 +21,7 @@ GREY = (1, 28, 28)
 
 
 def convolutions(compiled: bool) -> Ways:
+    """Gradient (P,) of the paper's grey encoder on a batch of 64."""
     encoder, x = ENCODERS["paper"](GREY, None), torch.rand(64, *GREY)
     first, second = encoder.features[0], encoder.features[2]
 
@@ -90,6 +91,7 @@ class ByHand(torch.autograd.Function):
 
 
 def couplings(compiled: bool) -> Ways:
+    """Gradient (P,) of the likelihood of 256 codes under 20 blocks of the flow."""
     width, classes, batch = 100, 10, 256
     blocks = [(ActNorm(width), Permutation(width), AffineCoupling(width, classes, 1.0, 0)) for _ in range(20)]
     flow = Compose([transform for block in blocks for transform in block])
@@ -148,6 +150,7 @@ def couplings(compiled: bool) -> Ways:
 
 
 def gem() -> Ways:
+    """Inner products (4,) of a direction with the gradients of four memories: what GEM checks at each step."""
     tasks, size = 4, 200
     learner = Learner(ENCODERS["paper"](GREY, None), HEADS["paper"](0.0), "task", [(0, 1)] * tasks)
     x, y = torch.rand(tasks, size, *GREY), torch.randint(2, (tasks, size))

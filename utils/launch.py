@@ -126,8 +126,8 @@ def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None,
             point = f"{experiment.config.save_path.name} " if experiment.sweep else ""
             done(index, run_seed(experiment, seed, f"{point}seed {seed}", stop))
     else:
-        jobs_arguments = [_arguments(e, seed, _threads(at_once)) for e, seed in queue]
-        run_side_by_side(_job, jobs_arguments, at_once, done, stop)
+        threads = _threads(at_once)
+        run_side_by_side(_job, [_arguments(e, seed, threads) for e, seed in queue], at_once, done, stop)
     progress.close()
     codes.append(_write_scores(experiments, failed))
     for score in dict.fromkeys(e.folder / ("sweep.log" if e.sweep else "final_score.log") for e in experiments):

@@ -3,6 +3,7 @@
 import platform
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from utils.settings import Settings
@@ -58,6 +59,7 @@ def made_with(device: str, threads: int) -> MadeWith:
     )
 
 
+@cache  # of the program as it was started, however many experiments it runs
 def _commit() -> str | None:
     root = Path(__file__).parent.parent
     if not (root / ".git").exists() or not shutil.which("git"):

@@ -164,7 +164,7 @@ def prepare(config: Config, restart: bool, made_with: MadeWith) -> None:
     root, anew = config.save_path, restart or not config.train.load
     begun = None if anew or not (root / "config.yml").exists() else load_config(root / "config.yml").made_with
     if begun and (changes := begun.changed_to(made_with)):
-        print(f"{root}: goes on with {changes}: not to the bit what it would have been", file=sys.stderr)
+        print(f"{root}: goes on with {changes}: perhaps not to the bit what it would have been", file=sys.stderr)
     make_folder(root, anew, "config.yml", as_yaml({**config.dump(), "made_with": (begun or made_with).model_dump()}))
 
 
