@@ -52,7 +52,7 @@ STEP = {"batches", "forward", "backward", "optimizer"}
 """Parts of a training step; inside those of `WHOLE` they are not told apart."""
 WHOLE = {"input", "building", "generator", "evaluation", "writing"}
 WRAPPED = {
-    "input": "utils.config:load datasets:load utils.build:build_tasks",
+    "input": "utils.loading:load datasets:load utils.build:build_tasks",
     "building": "utils.build:build_learner utils.build:build_method utils.build:build_optimizer",
     "batches": "torch:randperm datasets.data:Split.batch methods.mechanisms.buffer:Buffer.draw",
     "forward": "methods:Method.loss methods:Method.current_loss models.learner:Learner.embed "
@@ -66,7 +66,7 @@ WRAPPED = {
     "models.vae:VAE.fit models.vae:VAE.sample models.gan:FeatureGAN.fit models.gan:FeatureGAN.sample",
     "evaluation": "utils.runner:Run._initial_scores utils.runner:Run._score utils.evaluation:accuracy",
     "writing": "utils.runner:Run._training_is_over utils.runner:Run._task_is_over utils.runner:Run._write_state "
-    "utils.runner:Run._draw utils.runner:Run._draw_scores utils.files:write_pickle utils.results:write_final_score "
+    "utils.runner:Run._draw utils.runner:Run._draw_scores utils.files:write_pickle utils.final_score:write_final_score "
     "utils.results:prepare",
 }
 """Part -> the functions, module:name, whose time it is."""

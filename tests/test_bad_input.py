@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import main
-from utils import config as configuration
+import methods
+from utils import loading
 from utils.original import translate_key
 from utils.settings import BadInput
 
@@ -203,7 +204,7 @@ def test_all_mistakes_are_told_at_once(small, run, capsys):
 def load(tmp_path, text, *overrides):
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    return configuration.load(path, overrides)
+    return loading.load(path, overrides)
 
 
 BASE = "method: {name: NAIVE}\nscenario: {dataset: DIGITS}\n"
@@ -266,4 +267,4 @@ def test_a_resolved_configuration_loads_as_it_is(tmp_path):
 
 def test_bad_input_carries_its_own_words():
     with pytest.raises(BadInput, match="did you mean 'prer'"):
-        configuration.methods.find("prrr")
+        methods.find("prrr")

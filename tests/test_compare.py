@@ -17,9 +17,9 @@ from utils import plots
 from utils.comparison import charts, statistics, tables
 from utils.comparison.finished import find
 from utils.comparison.groups import groups
-from utils.config import load
 from utils.files import write_pickle
-from utils.results import write_final_score
+from utils.final_score import write_final_score
+from utils.loading import load
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the page is not tried in a browser")

@@ -87,8 +87,8 @@ def test_scores_are_those_of_the_runs(results):
 
 
 def test_checkpoints_are_plain_weights_that_give_the_recorded_accuracy(results, tmp_path):
-    from utils.config import load
     from utils.evaluation import accuracy
+    from utils.loading import load
     from utils.runner import Run
 
     config = load(results / "config.yml")

@@ -10,10 +10,11 @@ import yaml
 import main
 import methods
 from methods import MethodConfig
-from utils import config
-from utils.config import flatten
+from utils import loading
+from utils.config import ScenarioConfig, TrainConfig
 from utils.original import KEYS, METHODS, SECTIONS, WITHOUT_EFFECT, known_names, translate, translate_key
 from utils.settings import BadInput, Settings
+from utils.trees import flatten
 
 FOLDER = Path(__file__).parent / "originals"
 
@@ -254,8 +255,8 @@ def test_every_file_means_what_it_meant(stem, tmp_path, capsys):
     plain.write_text(yaml.safe_dump({"method": {"name": name}, "scenario": {"dataset": dataset}}))
     meaning = MEANINGS[stem]
     usual = USUAL | {"train.save_path": f"results/{dataset}/{stem.replace(f'_{dataset}', '')}"}
-    expected = flatten(config.load(plain).dump()) | usual
-    assert flatten(config.load(path).dump()) == expected | meaning.keys
+    expected = flatten(loading.load(plain).dump()) | usual
+    assert flatten(loading.load(path).dump()) == expected | meaning.keys
     lines = capsys.readouterr().err.splitlines()
     assert [re.sub(r" \(.+\)$", "", line) for line in lines] == [
         f"{path}: {key}: has no effect" for key in meaning.ignored
@@ -295,7 +296,7 @@ def fields(settings: type[Settings], prefix: str = "") -> set[str]:
 
 @pytest.mark.parametrize("owner", {*KEYS, *(key.partition(".")[0] for key in WITHOUT_EFFECT)})
 def test_names_lead_to_our_keys_and_hide_none(owner):
-    section = {"scenario": config.ScenarioConfig, "train": config.TrainConfig}.get(owner)
+    section = {"scenario": ScenarioConfig, "train": TrainConfig}.get(owner)
     ours = fields(section or methods.find(owner)[1])
     name, prefix = ("", owner) if section else (owner, "method")
     ignored = {key.removeprefix(f"{owner}.") for key in WITHOUT_EFFECT if key.startswith(f"{owner}.")}
@@ -363,7 +364,7 @@ def test_one_key_by_two_names_is_an_error(tmp_path, capsys, options, first, seco
 def test_all_doubles_are_told_at_once_and_sections_count(tmp_path):
     text = PRER + "train: {epochs: 1, device: cpu}\ntrain_config: {epochs: 2, cuda: no}\n"
     with pytest.raises(BadInput) as error:
-        config.load(write(tmp_path, text))
+        loading.load(write(tmp_path, text))
     lines = str(error.value).splitlines()
     assert [line.split(": ", 1)[1] for line in lines] == [
         "train.epochs and train_config.epochs both set train.epochs; keep one of them",
@@ -385,7 +386,7 @@ def test_overrides_replace_by_any_name(tmp_path, capsys):
         "cl_config.cl_problem=SIT",
         "cl_config.dataset=CIFAR10",
     ]
-    loaded = config.load(path, overrides)
+    loaded = loading.load(path, overrides)
     flow = loaded.method.flow
     assert (flow.levels, flow.blocks, flow.conditioning.type, flow.conditioning.dimension) == (
         1,
@@ -397,29 +398,29 @@ def test_overrides_replace_by_any_name(tmp_path, capsys):
     assert (loaded.train.device, loaded.train.epochs) == ("auto", 2)
     assert (loaded.scenario.type, loaded.scenario.dataset.name) == ("class", "cifar10")
     assert capsys.readouterr().err == ""
-    config.load(path, ["cl_technique_config.tolerance_cap=3", "cl_technique_config.tolerance_cap=4"])
+    loading.load(path, ["cl_technique_config.tolerance_cap=3", "cl_technique_config.tolerance_cap=4"])
     reason = WITHOUT_EFFECT["prer.flow.tolerance_cap"]
     assert capsys.readouterr().err == f"{path}: cl_technique_config.tolerance_cap: has no effect ({reason})\n"
 
 
 def test_an_override_of_the_method_changes_what_names_mean(tmp_path):
     path = write(tmp_path, HEAD + "cl_technique_config: {name: naive}\n")
-    ewc = config.load(path, ["cl_technique_config.penalty_importance=5", "cl_technique_config.name=EWC"])
+    ewc = loading.load(path, ["cl_technique_config.penalty_importance=5", "cl_technique_config.name=EWC"])
     assert (ewc.method.name, ewc.method.importance) == ("ewc", 5)
     with pytest.raises(BadInput, match=r"method\.penalty_importance: unknown key"):
-        config.load(path, ["cl_technique_config.penalty_importance=5"])
+        loading.load(path, ["cl_technique_config.penalty_importance=5"])
 
 
 def test_a_mapping_that_overrides_replaces_the_whole(tmp_path):
     path = write(tmp_path, PRER.replace("name: prer", "name: prer, nf: {blocks: 9, n_hiddens: 4}"))
-    flow = config.load(path, ["method.nf={n_hiddens: 2, conditioning_config: {type: none}}"]).method.flow
+    flow = loading.load(path, ["method.nf={n_hiddens: 2, conditioning_config: {type: none}}"]).method.flow
     assert (flow.hidden_layers, flow.conditioning.type) == (2, "none")
     assert flow.blocks == methods.find("prer")[1].model_fields["flow"].default.blocks
 
 
 def test_keys_match_without_regard_to_case(tmp_path):
     """As the original's did: it turned them all to lower case."""
-    loaded = config.load(
+    loaded = loading.load(
         write(tmp_path, "CL_technique_config: {Name: prer, NF: {Blocks: 3}}\nCl_Config: {Dataset: SVHN}")
     )
     assert (loaded.method.flow.blocks, loaded.scenario.dataset.name) == (3, "svhn")

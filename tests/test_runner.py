@@ -8,9 +8,10 @@ from conftest import CPU, EMBEDDING, SMALL_PRER, method_settings
 
 from methods import Method, find, known
 from utils.build import SCHEDULES, build_learner, build_optimizer, build_tasks
-from utils.config import Config, load
+from utils.config import Config
 from utils.evaluation import accuracy, confusion, evaluating
 from utils.files import read_pickle
+from utils.loading import load
 from utils.runner import Run
 from utils.seeding import Streams, generator, isolated
 from utils.training import batches

@@ -11,7 +11,7 @@ import torch
 import datasets
 import flows.flow
 import methods
-from utils import config
+from utils import loading
 from utils.comparison.finished import find
 from utils.reference import reference
 from utils.sweep import load_points
@@ -29,9 +29,10 @@ LAYERS = [
     ["utils.comparison.groups"],
     ["utils.comparison.finished"],
     ["utils.estimate"],
-    ["utils.plan", "utils.ranking", "utils.ray_jobs", "utils.runner", "utils.slurm_jobs"],
+    ["utils.final_score", "utils.plan", "utils.ranking", "utils.ray_jobs", "utils.runner", "utils.slurm_jobs"],
     ["utils.training"],
     ["utils.build", "utils.results", "utils.sweep"],
+    ["utils.loading"],
     ["utils.config", "utils.curves", "utils.plots", "utils.evaluation"],
     ["methods"],
     ["models"],
@@ -44,9 +45,9 @@ LAYERS = [
         "utils.original",
         "utils.progress",
         "utils.seeding",
-        "utils.settings",
+        "utils.trees",
     ],
-    ["utils.jobs"],
+    ["utils.jobs", "utils.settings"],
     ["utils.allocator", "utils.options", "utils.signals"],
 ]
 """From top to bottom: a module imports only from layers below its own, or its own package."""
@@ -113,7 +114,7 @@ def test_there_is_a_file_for_every_method_and_data_set():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_files_open_with_command_cost_and_score_and_are_valid(path):
-    loaded = config.load(path)
+    loaded = loading.load(path)
     *method, dataset = path.stem.split("_")  # prer_paper_mnist: a variant of prer
     assert loaded.method.name == method[0] and loaded.scenario.dataset.name == dataset
     assert str(loaded.save_path) == f"results/{dataset}/{'_'.join(method)}"
@@ -127,7 +128,7 @@ STUDY = sorted((ROOT / "files" / "study").glob("*/*.yaml"))
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in STUDY}), ids=lambda folder: folder.name)
 def test_files_of_the_study_ask_the_same_of_every_method(folder):
-    loaded = {path.stem: config.load(path) for path in folder.glob("*.yaml")}
+    loaded = {path.stem: loading.load(path) for path in folder.glob("*.yaml")}
     assert {"naive", "joint", "prer"} <= loaded.keys() <= set(methods.known())
     for name, own in loaded.items():
         assert (own.method.name, str(own.save_path)) == (name, f"results/study/{folder.name}/{name}")
@@ -141,7 +142,7 @@ def test_files_of_the_study_ask_the_same_of_every_method(folder):
 def test_files_of_the_study_have_the_values_of_the_files_they_name(path):
     named = re.search(r"# Values as in (\S+)\.\n", path.read_text())
     if named:
-        ours, theirs = config.load(path).method, config.load(ROOT / named[1]).method
+        ours, theirs = loading.load(path).method, loading.load(ROOT / named[1]).method
         assert ours.model_copy(update={"margin": 0.0}) == theirs if ours.name == "gem" else ours == theirs
     else:
         assert path.parent.name == "cifar10_part"
@@ -152,7 +153,7 @@ def test_what_is_kept_of_the_study_was_made_by_its_files_on_one_commit(folder):
     runs = find([folder])
     assert {run.folder.name for run in runs} == {path.stem for path in STUDY if path.parent.name == folder.name}
     for run in runs:
-        asked = config.load(ROOT / "files" / "study" / folder.name / f"{run.folder.name}.yaml")
+        asked = loading.load(ROOT / "files" / "study" / folder.name / f"{run.folder.name}.yaml")
         assert run.settings == asked.identity and len(run.score.seeds) == asked.train.experiments
     assert len({run.config.made_with.commit for run in runs}) == 1
     assert "dirty" not in runs[0].config.made_with.commit
@@ -171,8 +172,8 @@ BASES = {"class": "prer_class_mnist", "task": "prer_mnist"}
 
 @pytest.mark.parametrize("path", sorted((ROOT / "files" / "ablation").glob("*.yaml")), ids=lambda path: path.stem)
 def test_an_ablation_differs_in_one_thing(path):
-    base = config.load(ROOT / "files" / f"{BASES[path.stem.split('_')[0]]}.yaml").identity
-    own = config.load(path).identity
+    base = loading.load(ROOT / "files" / f"{BASES[path.stem.split('_')[0]]}.yaml").identity
+    own = loading.load(path).identity
     assert sum(base[key] != own[key] for key in base) == 1
 
 

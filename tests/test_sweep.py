@@ -20,7 +20,8 @@ from bench.kill import left_by
 from main import main
 from methods import find, known
 from utils import launch, results
-from utils.config import Config, load
+from utils.config import Config
+from utils.loading import load
 from utils.settings import BadInput
 from utils.sweep import MOST_POINTS, combinations, label, load_points, short_names
 

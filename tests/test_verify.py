@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from main import main
-from utils.config import load
 from utils.files import write_tensors
+from utils.loading import load
 from utils.made_with import made_with
 
 

@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from utils import metrics
 
 
@@ -52,10 +50,8 @@ def rows(results: dict[str, Any]) -> list[Row]:
 
 def _scores(results: dict[str, Any], part: str, task: int) -> list[tuple[str, float]]:
     """Scores after a task, of the tasks so far as if there were no others; F1 is known after the last only."""
-    seen, confusion = task + 1, np.array(results[part]["confusion"])
-    r = np.array(results[part]["accuracy_matrix"])[:seen, :seen]
-    found = metrics.scores(r, np.array(results[part]["initial_accuracy"])[:seen], confusion)
-    last = seen == len(results["tasks"])
+    scored, last = results[part], task + 1 == len(results["tasks"])
+    found = metrics.scores(scored["accuracy_matrix"][: task + 1], scored["initial_accuracy"], scored["confusion"])
     return [(name, value) for name, value in found.items() if value is not None and (last or name != "F1")]
 
 

@@ -13,9 +13,10 @@ import torch
 import datasets
 from utils import ranking, results
 from utils.allocator import keep_freed_memory
-from utils.config import load
 from utils.estimate import describe
+from utils.final_score import write_final_score
 from utils.jobs import ClusterJob, RunOnCluster, cores, run_side_by_side
+from utils.loading import load
 from utils.made_with import made_with
 from utils.plan import Experiment, naming, plan
 from utils.progress import bar, log, logging_to
@@ -162,7 +163,7 @@ def _cluster_job(experiment: Experiment, seed: int) -> ClusterJob:
 def _write_scores(experiments: Sequence[Experiment], failed: Collection[tuple[Path, int]]) -> int:
     """final_score.* of each, and the rankings of their sweeps; returns 1 if any of it could not be written."""
     sweeps = {experiment.sweep: experiment.seeds for experiment in experiments if experiment.sweep}
-    writers = [(e.config.save_path, partial(results.write_final_score, e.config)) for e in experiments]
+    writers = [(e.config.save_path, partial(write_final_score, e.config)) for e in experiments]
     writers += [(sweep.root, partial(ranking.write, sweep, seeds, failed)) for sweep, seeds in sweeps.items()]
     code = 0
     for folder, write in writers:

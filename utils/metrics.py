@@ -53,17 +53,26 @@ def f1(confusion: np.ndarray) -> float:
     return float((2 * hits[occurring] / totals[occurring]).mean())
 
 
-def scores(r: np.ndarray, initial: np.ndarray, confusion: np.ndarray) -> dict[str, float | None]:
-    """Every score of one run, by its name in final_score.json."""
+def scores(
+    matrix: Sequence[Sequence[float]], initial: Sequence[float], confusion: Sequence[Sequence[int]]
+) -> dict[str, float | None]:
+    """Every score, by its name in final_score.json, of the tasks learnt so far as if there were no others.
+
+    Args:
+        matrix: the accuracies after each task so far, on all tasks (t x T).
+        initial: those of the untrained classifier (T).
+        confusion: of all classes that occur in these tasks (K x K).
+    """
+    r, b = np.array(matrix)[:, : len(matrix)], np.array(initial)[: len(matrix)]
     return {
         "FinalAccuracy": final_accuracy(r),
         "BWT": bwt(r),
-        "FWT": fwt(r, initial),
+        "FWT": fwt(r, b),
         "Forgetting": forgetting(r),
         "TotalAccuracy": total_accuracy(r),
         "BackwardTransfer": backward_transfer(r),
         "LastBackwardTransfer": last_backward_transfer(r),
-        "F1": f1(confusion),
+        "F1": f1(np.array(confusion)),
     }
 
 

@@ -16,11 +16,12 @@ from datasets.data import Data, Task
 from methods import Method
 from models.learner import Learner
 from utils.build import build_learner, build_method, build_tasks
-from utils.config import Config, TrainConfig, as_yaml
+from utils.config import Config, TrainConfig
 from utils.evaluation import numbers_held
 from utils.seeding import generator
 from utils.settings import BadInput
 from utils.sweep import Point, Sweep, load_points
+from utils.trees import as_yaml
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The results folder: what is where in it. Every write is whole or not at all; results are plain data."""
 
 import itertools
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -9,13 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from utils import curves, metrics
-from utils.config import Config, as_yaml
-from utils.config import load as load_config
+from utils import curves
+from utils.config import Config
 from utils.files import (
     Damaged,
     previous,
@@ -26,21 +23,12 @@ from utils.files import (
     write_tensors,
     write_text,
 )
+from utils.loading import load as load_config
 from utils.made_with import MadeWith
-from utils.metrics import plus_minus
 from utils.progress import log
 from utils.settings import BadInput
+from utils.trees import as_yaml
 
-SCORES = (
-    "FinalAccuracy",
-    "BWT",
-    "FWT",
-    "Forgetting",
-    "TotalAccuracy",
-    "BackwardTransfer",
-    "LastBackwardTransfer",
-    "F1",
-)
 SWEEP = "sweep.json"
 """In a folder of a sweep: what its points are, and their ranking."""
 
@@ -204,66 +192,3 @@ def finished_runs(root: Path) -> dict[int, dict[str, Any]]:
     seeds = sorted(int(folder.name[4:]) for folder in root.glob("exp_*") if folder.name[4:].isdecimal())
     runs = {seed: RunFolder(root, seed).results() for seed in seeds}
     return {seed: run for seed, run in runs.items() if run is not None}
-
-
-def write_final_score(config: Config) -> Path | None:
-    """final_score.json and final_score.log of all finished seeds; returns the path of the log, None without a seed."""
-    root = config.save_path
-    runs = list(finished_runs(root).values())
-    if not runs:
-        return None
-    score = _final_score(config, runs)
-    write_text(root / "final_score.json", json.dumps(score, indent=1, allow_nan=False) + "\n")
-    write_text(root / "final_score.log", _final_log(score))
-    return root / "final_score.log"
-
-
-def _final_score(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    score: dict[str, Any] = {
-        "method": config.method.name,
-        "dataset": config.scenario.dataset.name,
-        "scenario": config.scenario.type,
-        "seeds": [run["seed"] for run in runs],
-        "protocol": {"selection": config.train.selection, "epochs": config.train.epochs, "steps": config.train.steps},
-    }
-    for part in [part for part in ("test", "train", "dev") if part in runs[0]]:
-        values = np.array([run[part]["accuracy_matrix"] for run in runs])  # (S, T, T)
-        std = values.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
-        matrix = {"mean": values.mean(axis=0).tolist(), "std": std, "values": values.tolist()}
-        per_run = [
-            metrics.scores(
-                np.array(run[part]["accuracy_matrix"]),
-                np.array(run[part]["initial_accuracy"]),
-                np.array(run[part]["confusion"]),
-            )
-            for run in runs
-        ]
-        score[part] = {"accuracy_matrix": matrix}
-        score[part] |= {name: metrics.summary([run[name] for run in per_run]) for name in SCORES}
-    score["time"] = {name: metrics.summary([run["time"][name] for run in runs]) for name in runs[0]["time"]}
-    score["memory"] = {name: max(run["memory"][name] for run in runs) for name in runs[0]["memory"]}
-    return score
-
-
-def _final_log(score: dict[str, Any]) -> str:
-    seeds = score["seeds"]
-    length = (
-        f"{score['protocol']['steps']} steps" if score["protocol"]["steps"] else f"{score['protocol']['epochs']} epochs"
-    )
-    parts = [part for part in ("test", "train", "dev") if part in score]
-    lines = [
-        f"{score['method']} on {score['dataset']}, {score['scenario']} scenario, {length} a task, "
-        f"weights chosen: {score['protocol']['selection']}",
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}): mean ± std over seeds",
-        "",
-        " " * 22 + "".join(f"{part:>19}" for part in parts),
-    ]
-    lines += [f"{name:22}" + "".join(f"{plus_minus(score[part][name]):>19}" for part in parts) for name in SCORES]
-    lines += ["", "test accuracy on task (column) after training on task (row), mean over seeds", ""]
-    matrix = score["test"]["accuracy_matrix"]["mean"]
-    lines.append("      " + "".join(f"{j:>8}" for j in range(len(matrix))))
-    lines += [f"{i:>6}" + "".join(f"{value:>8.4f}" for value in row) for i, row in enumerate(matrix)]
-    lines.append("")
-    lines += [f"{name:22}{plus_minus(value, digits=1):>19}" for name, value in score["time"].items()]
-    lines += [f"{name:22}{value:>19,}" for name, value in score["memory"].items()]
-    return "\n".join(lines) + "\n"

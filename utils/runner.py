@@ -14,7 +14,7 @@ from datasets.data import Data, Split, Task
 from models.fitting import Journal
 from utils import metrics, plots
 from utils.build import build_learner, build_method, build_optimizer, build_tasks
-from utils.config import Config, flatten
+from utils.config import Config
 from utils.evaluation import accuracy, confusion, evaluating, numbers_held, scored_part
 from utils.files import write_bytes
 from utils.progress import bar, log
@@ -22,6 +22,7 @@ from utils.results import RunFolder
 from utils.seeding import Streams, isolated, preserved
 from utils.signals import Interrupted, Stop
 from utils.training import Training
+from utils.trees import flatten
 
 
 class Run:
@@ -143,11 +144,8 @@ class Run:
 
     def _log_scores(self, task: Task, part: str, seen: np.ndarray) -> None:
         """Every score as it stands after a task: those of the tasks seen, as if there were no others."""
-        count = task.index + 1
-        r = np.array(self.results[part]["accuracy_matrix"])[:, :count]
-        initial = np.array(self.results[part]["initial_accuracy"])[:count]
-        known = {name: value for name, value in metrics.scores(r, initial, seen).items() if value is not None}
-        values = ", ".join(f"{name} {value:.4f}" for name, value in known.items())
+        scores = metrics.scores(self.results[part]["accuracy_matrix"], self.results[part]["initial_accuracy"], seen)
+        values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if value is not None)
         log.debug("task %d %s scores: %s", task.index, part, values)
 
     @property

@@ -8,9 +8,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from utils.config import Config, Pair, flatten, overlap, override, read, replacing, resolve, warn
+from utils.config import Config
+from utils.loading import override, replacing, resolve, warn
 from utils.original import named_method, translate_key
 from utils.settings import BadInput
+from utils.trees import Pair, flatten, overlap, read
 
 MOST_POINTS = 1000
 """Of one sweep."""

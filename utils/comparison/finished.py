@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from utils.config import Config, load
+from utils.config import Config
 from utils.files import Damaged, read_pickle
+from utils.loading import load
 from utils.results import RunFolder
 from utils.settings import BadInput
 

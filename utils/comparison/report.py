@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from utils.comparison import charts, figures, tables
 from utils.comparison.finished import Summary
 from utils.comparison.groups import REFERENCES, Group, differing, shown
-from utils.config import flatten
+from utils.trees import flatten
 
 
 class Cell(NamedTuple):

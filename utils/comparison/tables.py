@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from utils.comparison.finished import FinishedRun, Summary
 from utils.comparison.groups import Group
 from utils.comparison.statistics import LEVEL, Paired
-from utils.config import flatten
 from utils.metrics import plus_minus
+from utils.trees import flatten
 
 
 class Column(NamedTuple):

@@ -1,0 +1,114 @@
+"""Plain data as YAML text, and as dotted keys."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.settings import BadInput
+
+MOST_VALUES = 10_000
+"""In a file."""
+Pair = tuple[str, Any]
+"""A dotted key, and its value."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tree that a YAML file holds.
+
+    Raises:
+        BadInput: there is no such file, or it holds none.
+    """
+    try:
+        tree = parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise BadInput(f"{path}: no such file{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read ({error})") from None
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        got = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise BadInput(f"{path}: holds {got}; expected the sections method, scenario, model, train")
+    _refuse_endless(path, tree)
+    return tree
+
+
+def parse(text: str) -> Any:
+    """What YAML text holds.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return yaml.load(text, _Loader)  # a SafeLoader
+
+
+def as_yaml(tree: dict[str, Any]) -> str:
+    """Plain data as the text of a file that `read` reads back."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _refuse_endless(path: Path, tree: dict[str, Any]) -> None:
+    """Aliases may unfold to more than any memory holds, or to themselves."""
+    open_nodes, count = [tree], 0
+    while open_nodes:
+        node = open_nodes.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise BadInput(f"{path}: more than {MOST_VALUES:,} values, aliases unfolded; an experiment needs fewer")
+        open_nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys; an empty mapping stays a value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        flat |= flatten(value, f"{dotted}.") if isinstance(value, dict) and value else {dotted: value}
+    return flat
+
+
+def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested mappings; a section that holds nothing is an empty one."""
+    tree: dict[str, Any] = {}
+    for dotted, value in leaves.items():
+        *parents, last = dotted.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return {section: {} if value is None else value for section, value in tree.items()}
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether setting one of two dotted keys replaces the other."""
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses a key written twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (where, _) in zip(keys, node.value, strict=True):
+            if keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is written twice", where.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around what `_Loader` would take for a number."""
+
+
+for _reader_or_writer in (_Loader, _Dumper):
+    _reader_or_writer.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
