@@ -61,7 +61,8 @@ WRAPPED = {
     "optimizer": "torch.optim:Adam.step torch.optim:SGD.step torch.optim:Optimizer.zero_grad "
     "torch.optim.lr_scheduler:LRScheduler.step",
     "checks": "utils.training:Training._check utils.training:Training.check_weights",
-    "generator": "models.fitting:minimise models.generator:Generator.fit models.generator:Generator.sample "
+    "generator": "models.fitting:minimise models.image_generator:ImageGenerator.fit "
+    "models.image_generator:ImageGenerator.sample models.feature_generator:FeatureGenerator.sample "
     "models.code_flow:CodeFlow.fit models.code_flow:CodeFlow.sample models.feature_generator:FeatureGenerator.fit "
     "models.vae:VAE.fit models.vae:VAE.sample models.gan:FeatureGAN.fit models.gan:FeatureGAN.sample",
     "evaluation": "utils.runner:Run._initial_scores utils.runner:Run._score utils.evaluation:accuracy",

@@ -20,13 +20,10 @@ from torch.nn import functional as F
 from datasets.data import Task, as_floats, mapped
 from methods import ImageGrid, Method, MethodConfig
 from methods.mechanisms.distillation import divergence
+from methods.mechanisms.health import DRAWN, MEASURED, reconstructions
 from models.learner import NO_LOGIT, Learner
 from models.vae import VAE, VAESettings
 
-DRAWN = 10
-"""Images a row in the figures."""
-MEASURED = 1000
-"""Images that the generator is judged by."""
 PER_IMAGE = 4
 """Images made up for each one of the task: the classifier learns fewer by heart."""
 
@@ -148,11 +145,7 @@ class DGR(Method):
     def pictures(self, task: Task) -> dict[str, ImageGrid]:
         made = as_floats(self.vae.sample(5 * DRAWN, self.stream))
         samples = [("", row) for row in made.split(DRAWN)]
-        pairs = []
-        for c in task.classes:
-            x, _ = task.train.take((task.train.y == c).nonzero()[:DRAWN, 0]).batch(slice(None))
-            pairs += [(f"class {c}, real", x), (f"class {c}, decoded", self.vae.reconstruct(x))]
         return {
             "samples": ImageGrid(f"Images made up after task {task.index}", samples),
-            "reconstructions": ImageGrid(f"Images of task {task.index} and their reconstructions", pairs),
+            "reconstructions": reconstructions(task, lambda x, y: self.vae.reconstruct(x)),
         }

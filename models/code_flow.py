@@ -125,6 +125,11 @@ class CodeFlow(nn.Module):
         return self.flow.log_prob(z, self.condition(y))
 
     @torch.no_grad()
+    def negative_log_likelihood(self, z: Tensor, y: Tensor) -> float:
+        """Mean of codes z (B, d) given their classes y (B,), in nats per dimension."""
+        return float(-self.log_prob(z, y).mean() / self.dimension)
+
+    @torch.no_grad()
     def posterior(self, z: Tensor) -> Tensor:
         """Log-probabilities (B, K) of the classes of codes z (B, d) by Bayes' rule, all known ones as likely before.
 

@@ -8,6 +8,7 @@ from datasets.data import Split, mapped
 from models.code_flow import CodeFlow, FlowSettings
 from models.encoders import Encoder
 from models.fitting import Journal
+from models.generator import Generator, Made
 
 SMALLEST_SHARE = 1e-2
 """Floor under a direction's deviation, relative to the largest, where directions are balanced."""
@@ -59,8 +60,8 @@ class Subspace(nn.Module):
         return torch.where(self.active, self.features(self.codes(features)), features)
 
 
-class FeatureGenerator(nn.Module):
-    """Learns the features of the classes seen so far, and makes new ones; the same size however many tasks there were.
+class FeatureGenerator(Generator):
+    """Learns the features of the classes seen so far, and makes codes of new ones.
 
     The encoder's features are its own up to the first task's end; then they are frozen, and only their part in the
     leading principal directions is passed on, to what is learnt above them. A code is that part's coordinates.
@@ -75,8 +76,7 @@ class FeatureGenerator(nn.Module):
     """
 
     def __init__(self, encoder: Encoder, classes: int, flow: FlowSettings) -> None:
-        super().__init__()
-        self.__dict__["encoder"] = encoder
+        super().__init__(encoder)
         if flow.dimension > encoder.feature_dim:
             raise ValueError(f"dimension {flow.dimension} is more than the encoder's {encoder.feature_dim} features")
         self.subspace = encoder.subspace = Subspace(encoder.feature_dim, flow.dimension)
@@ -84,25 +84,39 @@ class FeatureGenerator(nn.Module):
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] -> codes (B, dimension)."""
         return self.subspace.codes(self.encoder.features(x))
 
-    def blurred(self, codes: Tensor, stream: torch.Generator) -> Tensor:
+    def sample(self, y: Tensor, stream: torch.Generator) -> Made:
+        codes = self.flow.sample(y, stream)
+        return Made(codes, codes)
+
+    def codes_of(self, made: Tensor) -> Tensor:
+        return made
+
+    def inputs(self, made: Tensor) -> Tensor:
+        return made
+
+    def real_inputs(self, x: Tensor, stream: torch.Generator) -> Tensor:
         """Codes (B, dimension) with the noise that the flow's samples bear, so that real and made-up look alike."""
+        self.encoder.features.eval()  # frozen, its running statistics too
+        codes = self.codes(x)
         noise = torch.randn(codes.shape, device=codes.device, generator=stream)
         return codes + self.flow.settings.noise * self.flow.deviation * noise
 
-    def embed(self, codes: Tensor) -> Tensor:
-        """Codes (B, dimension) -> embeddings (B, d), by the part of the encoder that is still learnt."""
+    def embed(self, inputs: Tensor) -> Tensor:
         layer, subspace = self.encoder.projection, self.subspace
         if isinstance(layer, nn.Linear):  # the two linear maps as one: there are many more features than codes
             bias = layer.bias + layer.weight @ subspace.mean
-            return F.linear(codes, layer.weight @ subspace.basis.T, bias)
-        return layer(subspace.features(codes))
+            return F.linear(inputs, layer.weight @ subspace.basis.T, bias)
+        return layer(subspace.features(inputs))
+
+    @property
+    def learnt(self) -> nn.Module:
+        return self.encoder.projection if self.subspace.active else self.encoder
 
     @torch.no_grad()
-    def freeze(self) -> None:
-        """The first task is over: from now on features are projected and balanced.
+    def begin_rehearsal(self) -> None:
+        """The first task is over: from now on features are frozen, projected and balanced.
 
         A linear layer above is rewritten so that it says of balanced features what it said of them before.
         """
@@ -120,17 +134,6 @@ class FeatureGenerator(nn.Module):
         stream: torch.Generator,
         journal: Journal | None = None,
     ) -> None:
-        """Learn the features of the images `real`, and keep what was made up before, every class with the same weight.
-
-        Args:
-            real: the task's images.
-            replayed: codes (M, dimension) and classes (M,) made up; None on the first task.
-            stream: draws batches and noise.
-            journal: lets an interrupted fit go on.
-
-        Raises:
-            FloatingPointError: the likelihood is not finite.
-        """
         if self.flow.fits == 0:
             some = torch.randperm(len(real), device=real.y.device, generator=stream)[:MOST_FEATURES]
             features = mapped(self.encoder.features, real.x[some])

@@ -1,161 +1,89 @@
-"""PRER's generator of images: a decoder, and a conditional flow on its codes."""
+"""What PRER asks of a generator: made-up samples of past classes, and what the encoder says of them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from datasets.data import Split, as_bytes, chunks, concatenate, mapped
-from models.code_flow import CodeFlow, Condition, ConditioningSettings, FlowSettings
-from models.encoders import Encoder, pixel_cross_entropy
-from models.fitting import Journal, minimise
-from utils.settings import AnyCase, Settings
+from datasets.data import Split, chunks
+from models.code_flow import CodeFlow
+from models.encoders import Encoder
+from models.fitting import Journal
 
 
-class AutoencoderSettings(Settings):
-    """The decoder, and the projection of the encoder's features to the codes that the flow models."""
+class Made(NamedTuple):
+    """Samples that were made up: x (N, ...), and the codes (N, dimension) they come from."""
 
-    epochs: int = Field(10, ge=0)
-    """passes over the task's data and the generated data, after each task"""
-    steps: int | None = Field(None, ge=1)
-    """batches after each task, instead of epochs"""
-    lr: float = Field(1e-3, gt=0)
-    """Adam's learning rate"""
-    batch_size: int = Field(128, ge=1)
-    """images a step"""
-    weight_decay: float = Field(0.0, ge=0)
-    """Adam's L2 penalty"""
-    annealing: bool = True
-    """let the learning rate fall to 0 along a cosine"""
-    reset: bool = False
-    """begin each fit with a new decoder, not with that of the last task"""
-    rec_loss: Annotated[Literal["mse", "bce", "gaussian"], AnyCase] = "bce"
-    """reconstruction loss: squared error, binary cross-entropy, or Gaussian likelihood with a learned deviation"""
-    conditioning: ConditioningSettings = ConditioningSettings()
-    """what the decoder is told of the class"""
-
-
-@dataclass(frozen=True)
-class Generated:
-    """Made-up samples: images with the classes asked for, and the codes (N, dimension) they were decoded from."""
-
-    split: Split
+    x: Tensor
     codes: Tensor
 
 
-class Generator(nn.Module):
-    """Learns the images of the classes seen so far, and makes new ones; the same size however many tasks there were.
+class Generator(nn.Module, ABC):
+    """A flow on codes of images, and what turns codes into samples; the same size however many tasks there were.
 
-    A code of an image is a projection of the encoder's features, fitted together with the decoder; or, with
-    `code="embedding"`, the encoder's embedding itself. The encoder is read, never trained, and not a part of the state.
+    What a sample is, an image or a code, is the generator's own; `inputs` turns samples into what `embed` takes.
+    The encoder is read, never trained by the generator, and no part of its state.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        classes: int,
-        code: Literal["projection", "embedding"],
-        autoencoder: AutoencoderSettings,
-        flow: FlowSettings,
-    ) -> None:
+    flow: CodeFlow
+
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.__dict__["encoder"] = encoder
-        self.settings = autoencoder
-        self.projection = nn.Linear(encoder.feature_dim, flow.dimension) if code == "projection" else None
-        dimension = encoder.embedding_dim if self.projection is None else flow.dimension
-        self.condition = Condition(autoencoder.conditioning, classes)
-        self.decoder = self._new_decoder(dimension)
-        self.log_deviation = nn.Parameter(torch.zeros(()))  # of rec_loss: gaussian
-        self.flow = CodeFlow(dimension, classes, flow)
+        self.__dict__["encoder"] = encoder  # past nn.Module's registration
 
-    def _new_decoder(self, dimension: int) -> nn.Module:
-        return self.encoder.mirror(dimension + self.condition.size, self.encoder.image_shape)
-
-    @torch.no_grad()
-    def read(self, x: Tensor) -> Tensor:
-        """What the encoder says of images (B, C, H, W) in [0, 1]: features to be projected, or the codes themselves."""
-        features = self.encoder.features(x)
-        return self.encoder.projection(features) if self.projection is None else features
-
-    def project(self, read: Tensor) -> Tensor:
-        """What was read of images (B, ...) -> their codes (B, dimension)."""
-        return read if self.projection is None else self.projection(read)
-
+    @abstractmethod
     def codes(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> codes (B, dimension). No gradient reaches the encoder."""
-        return self.project(self.read(x))
 
-    def decode(self, codes: Tensor, y: Tensor) -> Tensor:
-        """Codes (B, dimension) and class ids (B,) -> logits of pixels (B, C, H, W)."""
-        condition = self.condition(y)
-        return self.decoder(codes if condition is None else torch.cat((codes, condition), dim=1))
+    @abstractmethod
+    def sample(self, y: Tensor, stream: torch.Generator) -> Made:
+        """Make samples up, one of each class in y (N,)."""
 
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] of classes y (B,), encoded and decoded."""
-        return self.decode(self.codes(x), y).sigmoid()
+    @abstractmethod
+    def codes_of(self, made: Tensor) -> Tensor:
+        """The codes (B, dimension) that samples (B, ...) have now."""
 
-    @torch.no_grad()
-    def sample(self, y: Tensor, stream: torch.Generator) -> Generated:
-        """Make images, one of each class in y (N,)."""
-        codes = self.flow.sample(y, stream)
-        parts = zip(chunks(codes), chunks(y), strict=True)
-        return Generated(Split(torch.cat([as_bytes(self.decode(*part).sigmoid()) for part in parts]), y), codes)
+    @abstractmethod
+    def inputs(self, made: Tensor) -> Tensor:
+        """Samples (B, ...) as `embed` takes them."""
 
-    def fit(self, real: Split, replayed: Split | None, stream: torch.Generator, journal: Journal | None = None) -> None:
-        """Learn the images of `real`, and keep those of `replayed`, every class with the same weight.
+    @abstractmethod
+    def real_inputs(self, x: Tensor, stream: torch.Generator) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] as `embed` takes them, next to samples, in a training step."""
 
-        First decoder and projection by reconstruction, then the flow on the codes by maximum likelihood.
+    @abstractmethod
+    def embed(self, inputs: Tensor) -> Tensor:
+        """Inputs (B, ...) -> embeddings (B, d), with gradients for the part of the encoder that is still learnt."""
+
+    @abstractmethod
+    def fit(
+        self,
+        real: Split,
+        replayed: tuple[Tensor, Tensor] | None,
+        stream: torch.Generator,
+        journal: Journal | None = None,
+    ) -> None:
+        """Learn the images of a task, and keep what was made up before it, every class with the same weight.
+
+        Args:
+            real: the task's images.
+            replayed: samples (M, ...) and their classes (M,); None on the first task.
+            stream: draws batches and noise.
+            journal: lets an interrupted fit go on.
 
         Raises:
-            FloatingPointError: the loss is not finite.
+            FloatingPointError: a loss is not finite.
         """
-        pool = real if replayed is None else concatenate(real, replayed)
-        if self.flow.fits > 0 and self.settings.reset:
-            self.decoder = self._new_decoder(self.flow.dimension).to(pool.y.device)
-        read = mapped(self.read, pool.x)  # once: the encoder stays as it is
-        self._fit_autoencoder(pool, read, stream, journal)
-        noisy = torch.ones(len(pool), device=pool.y.device)  # decoding and encoding took the noise out again
-        with torch.no_grad():
-            codes = self.project(read)
-        self.flow.fit(codes, pool.y, noisy, stream, journal)
 
-    def _fit_autoencoder(self, pool: Split, read: Tensor, stream: torch.Generator, journal: Journal | None) -> None:
-        reconstruction = RECONSTRUCTION_LOSSES[self.settings.rec_loss]
-        parts = [part for part in (self.projection, self.decoder, self.condition) if part is not None]
+    def begin_rehearsal(self) -> None:
+        """A task begins that is not the first: from now on `embed` is asked for."""
 
-        def loss(index: Tensor) -> Tensor:
-            x, y = pool.batch(index)
-            return reconstruction(self.decode(self.project(read[index]), y), x, self.log_deviation)
+    @property
+    def learnt(self) -> nn.Module:
+        """The part of the encoder that is still learnt."""
+        return self.encoder
 
-        minimise(loss, [*parts, nn.ParameterList([self.log_deviation])], pool.y, self.settings, stream, journal)
-
-
-def _mse(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
-    return (logits.sigmoid() - x).square().mean()
-
-
-def _bce(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
-    return pixel_cross_entropy(logits, x).mean()
-
-
-def _gaussian(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
-    """Gaussian negative log-likelihood with one learned deviation, softly bounded below by e^-6.
-
-    Rybkin, Daniilidis and Levine, "Simple and effective VAE training with calibrated decoders", ICML 2021, section 3.
-    """
-    log_deviation = -6 + F.softplus(log_deviation + 6)
-    error = ((logits.sigmoid() - x) / log_deviation.exp()).square()
-    return (0.5 * error + log_deviation).mean()
-
-
-RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "mse": _mse,
-    "bce": _bce,
-    "gaussian": _gaussian,
-}
-"""`rec_loss` -> loss(logits of pixels (B, C, H, W), images (B, C, H, W), log-deviation ()), mean over pixels."""
+    def embeddings(self, made: Tensor) -> Tensor:
+        """Embeddings (N, d) of samples (N, ...), however many."""
+        return torch.cat([self.embed(self.inputs(part)) for part in chunks(made)])

@@ -88,11 +88,34 @@ class Learner(nn.Module):
 
     def predict(self, z: Tensor, task: int) -> Tensor:
         """Embeddings (B, d) -> the most likely global class id (B,); in the class scenario the task plays no part."""
-        logits = self.logits(z, task)
+        return self._class_of(self.logits(z, task), task)
+
+    def predict_mixed(self, z: Tensor, y: Tensor) -> Tensor:
+        """Embeddings (B, d) -> the class (B,) that the head of each one's own label y (B,) takes it for."""
+        predicted = torch.empty_like(y)
+        for task in self.task_of[y].unique().tolist():
+            of_task = self.task_of[y] == task
+            predicted[of_task] = self.predict(z[of_task], task)
+        return predicted
+
+    def likeliest(self, probabilities: Tensor, task: int) -> Tensor:
+        """Probabilities (B, K) of all global classes -> the likeliest class (B,) that the task may have.
+
+        In the domain scenario a class stands for all that have its position, whichever task they are of.
+        """
+        if self.scenario == "domain":
+            by_position = probabilities.new_zeros(len(probabilities), self.widths[0])
+            probabilities = by_position.index_add_(1, self.position_of, probabilities)
+        elif self.scenario == "task":
+            probabilities = probabilities[:, self.groups[task]]
+        return self._class_of(probabilities, task)
+
+    def _class_of(self, scores: Tensor, task: int) -> Tensor:
+        """The global class id (B,) of the largest of a head's columns (B, k), among those that the task may have."""
         if self.scenario == "class":
-            return logits.argmax(dim=1)
-        group = torch.tensor(self.groups[task], device=z.device)
-        return group[logits[:, : len(group)].argmax(dim=1)]  # an uneven task may have fewer classes than columns
+            return scores.argmax(dim=1)
+        group = torch.tensor(self.groups[task], device=scores.device)
+        return group[scores[:, : len(group)].argmax(dim=1)]  # an uneven task may have fewer classes than columns
 
 
 def paper_head(dropout: float) -> Callable[[int, int], nn.Module]:

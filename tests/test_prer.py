@@ -81,7 +81,7 @@ def test_mixing_keeps_or_replaces_real_samples_as_it_says(tasks):
         task = method.begin_task(tasks[2])
         sizes, real = [], []
         x, y = task.train.batch(slice(0, 48))
-        method.learner.embed = lambda images, method=method, sizes=sizes, real=real, x=x: (
+        method.generator.embed = lambda images, method=method, sizes=sizes, real=real, x=x: (
             sizes.append(len(images)),
             real.append(sum((images[i] == x[i]).all().item() for i in range(min(len(images), len(x))))),
             method.learner.encoder(images),
@@ -235,7 +235,7 @@ def test_freezing_changes_nothing_but_what_is_outside_the_subspace(tasks):
     codes = subspace.codes(features)
     torch.testing.assert_close(method.generator.embed(codes), before, atol=1e-5, rtol=1e-4)  # not frozen yet
     for _ in range(2):  # the second time changes nothing more
-        method.generator.freeze()
+        method.generator.begin_rehearsal()
         torch.testing.assert_close(encoder.projection(encoder.subspace(features)), before, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(method.generator.embed(codes), before, atol=1e-5, rtol=1e-4)
 

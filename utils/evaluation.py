@@ -48,6 +48,11 @@ def scored_part(train: Split) -> Split:
     return train.take(slice(0, SCORED_TRAINING_IMAGES))
 
 
-def numbers_held(method: nn.Module) -> int:
-    """How many numbers a method keeps between tasks: parameters, buffers, stored images' pixels."""
-    return sum(value.numel() for value in method.state_dict().values() if isinstance(value, torch.Tensor))
+def memory(method: Method) -> dict[str, int]:
+    """Numbers held between tasks: the classifier's, the method's (stored images' pixels too), and real samples kept."""
+    tensors = [value for value in method.state_dict().values() if isinstance(value, torch.Tensor)]
+    return {
+        "learner_parameters": sum(p.numel() for p in method.learner.parameters()),
+        "method_floats": sum(value.numel() for value in tensors),
+        "stored_real_samples": method.stored_real_samples,
+    }

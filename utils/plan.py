@@ -14,10 +14,9 @@ import torch
 import datasets
 from datasets.data import Data, Task
 from methods import Method
-from models.learner import Learner
 from utils.build import build_learner, build_method, build_tasks
 from utils.config import Config, TrainConfig
-from utils.evaluation import numbers_held
+from utils.evaluation import memory
 from utils.seeding import generator
 from utils.settings import BadInput
 from utils.sweep import Point, Sweep, load_points
@@ -102,11 +101,11 @@ def _device(name: str, gpus: float | None) -> torch.device:
     return device
 
 
-def _build(experiment: Experiment) -> tuple[list[Task], Learner, Method]:
+def _build(experiment: Experiment) -> tuple[list[Task], Method]:
     config, cpu, seed = experiment.config, torch.device("cpu"), experiment.seeds[0]
     tasks = build_tasks(config, experiment.data, seed, cpu)
     learner = build_learner(config, experiment.data, tasks, seed)
-    return tasks, learner, build_method(config, learner, generator(seed, "method"))
+    return tasks, build_method(config, learner, generator(seed, "method"))
 
 
 def steps_of(train: TrainConfig, images: int) -> int:
@@ -117,7 +116,8 @@ def steps_of(train: TrainConfig, images: int) -> int:
 def explain(experiment: Experiment) -> str:
     """What a run would do: the resolved configuration, tasks, sizes, steps."""
     config, seed = experiment.config, experiment.seeds[0]
-    tasks, learner, method = _build(experiment)
+    tasks, method = _build(experiment)
+    held = memory(method)
     per_task = [steps_of(config.train, len(task.train)) for task in tasks]
     lines = [as_yaml(config.dump()), f"tasks of seed {seed}:"]
     for task, steps in zip(tasks, per_task, strict=True):
@@ -128,9 +128,9 @@ def explain(experiment: Experiment) -> str:
     channels, height, width = experiment.data.image_shape
     lines += [
         f"images: {channels} x {height} x {width}, classes: {len(experiment.data.classes)}",
-        f"classifier: {sum(p.numel() for p in learner.parameters()):,} parameters",
+        f"classifier: {held['learner_parameters']:,} parameters",
         f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own, "
-        f"{numbers_held(method):,} numbers held between tasks, as far as known before the first",
+        f"{held['method_floats']:,} numbers held between tasks, as far as known before the first",
         f"steps: {sum(per_task):,} a seed, seeds: {', '.join(map(str, experiment.seeds))}, device: {experiment.device}",
         f"results: {config.save_path}",
     ]

@@ -4,9 +4,10 @@ matplotlib is imported by the first figure: it is slow, and many runs draw none.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +23,27 @@ MOST_NUMBERED = 12
 """Tasks of an accuracy matrix with a number in each cell; of more, the figure grows no further."""
 MOST_NAMED = 16
 """Lines with a name each; of more, only the first and the last have one, and colours say the order."""
+
+
+def of_results(results: Mapping[str, Any], meaning: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    """The figures of a finished run's results, by name: accuracies, then each group of the method's diagnostics.
+
+    Args:
+        results: what final_results.pkl holds.
+        meaning: group of diagnostics -> what it is, with its unit.
+    """
+    r, config = np.array(results["test"]["accuracy_matrix"]), results["config"]
+    problem = f"{config['scenario']['dataset']['name']} ({config['scenario']['type']}, seed {results['seed']})"
+    title = f"{config['method']['name']} on {problem}"
+    yield "accuracy_matrix", accuracy_matrix(r, title)
+    yield "accuracy_over_tasks", accuracy_over_tasks(r, title)
+    groups: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
+    for task, numbers in enumerate(results["diagnostics"]):
+        for name, value in numbers.items():
+            group, _, series = name.partition("/")
+            groups[group][series or group].append((task, value))
+    for group, series in groups.items():
+        yield group, over_tasks(series, title, meaning.get(group, group))
 
 
 def accuracy_matrix(r: np.ndarray, title: str) -> bytes:

@@ -2,7 +2,6 @@
 
 import copy
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +14,13 @@ from models.fitting import Journal
 from utils import metrics, plots
 from utils.build import build_learner, build_method, build_optimizer, build_tasks
 from utils.config import Config
-from utils.evaluation import accuracy, confusion, evaluating, numbers_held, scored_part
+from utils.evaluation import accuracy, confusion, evaluating, memory, scored_part
 from utils.files import write_bytes
 from utils.progress import bar, log
 from utils.results import RunFolder
 from utils.seeding import Streams, isolated, preserved
 from utils.signals import Interrupted, Stop
+from utils.stopwatch import Stopwatch
 from utils.training import Training
 from utils.trees import flatten
 
@@ -40,8 +40,7 @@ class Run:
         self.saved: dict[str, Any] = {"tasks_done": 0, "before": None, "training": None, "position": None, "fits": None}
         self.saved_at = time.monotonic()
         self.training: Training | None = None  # while it goes on
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.began: dict[str, float] = {}  # what is being timed
+        self.stopwatch = Stopwatch("train_s", "method_s", "eval_s", "total_s")
         self.steps = 0
         self.results: dict[str, Any] = {
             "seed": seed,
@@ -61,7 +60,7 @@ class Run:
             TrainingFailed: something is not finite.
             OSError: the results folder cannot be written any more.
         """
-        with self._timed("total_s"):
+        with self.stopwatch.timing("total_s"):
             if not self._resume():
                 self._describe()
                 self.results |= self._initial_scores()
@@ -85,7 +84,7 @@ class Run:
     def _learn(self, task: Task) -> None:
         """Hooks and steps of one task; of an interrupted one, what had not been done."""
         config = self.config.train
-        with self._timed("method_s"), self._hook():
+        with self.stopwatch.timing("method_s"), self._hook():
             training_task = self.method.begin_task(task)
         if config.reset_optimizer:
             self.optimizer = build_optimizer(config, self.learner)
@@ -94,11 +93,11 @@ class Run:
         if self.saved["training"] is not None:
             self._restore(self.saved["training"])
             self.training.load_state_dict(self.saved["position"])
-        with self._timed("train_s"):
+        with self.stopwatch.timing("train_s"):
             history = self.training.run(self._keep_if_due)
         steps = self.training.steps
         self._training_is_over()
-        with self._timed("method_s"), self._hook():
+        with self.stopwatch.timing("method_s"), self._hook():
             self.method.journal.begin(self.saved["fits"])
             self.method.end_task(training_task)
         self.steps += steps
@@ -122,16 +121,16 @@ class Run:
 
     def _score(self, task: Task) -> None:
         """Evaluate on every task, those to come too."""
-        with self._timed("eval_s"):
+        with self.stopwatch.timing("eval_s"):
             for part in self.parts:
                 counts = [confusion(self.method, self._split(other, part), other.index) for other in self.tasks]
                 self.results[part]["accuracy_matrix"].append([float(c.trace() / c.sum()) for c in counts])
                 self.results[part]["confusion"] = sum(counts).tolist()
                 self._log_scores(task, part, sum(counts[: task.index + 1]))
-        with self._timed("method_s"), preserved(self.streams["method"]), evaluating(self.learner):
+        with self.stopwatch.timing("method_s"), preserved(self.streams["method"]), evaluating(self.learner):
             dev = [other.dev for other in self.tasks[: task.index + 1] if other.dev is not None]
             self.results["diagnostics"].append(self.method.diagnostics() | self.method.examine(dev))
-        self.results["memory_by_task"].append(self._memory())
+        self.results["memory_by_task"].append(memory(self.method))
         row = self.results["test"]["accuracy_matrix"][-1]
         seen = row[: task.index + 1]
         values = " ".join(f"{value:.4f}" for value in seen)
@@ -157,20 +156,10 @@ class Run:
     def _split(task: Task, part: str) -> Split:
         return scored_part(task.train) if part == "train" else getattr(task, part)
 
-    def _memory(self) -> dict[str, int]:
-        """Numbers held between tasks: the classifier's, the method's, and real samples kept by the method."""
-        return {
-            "learner_parameters": sum(p.numel() for p in self.learner.parameters()),
-            "method_floats": numbers_held(self.method),
-            "stored_real_samples": self.method.stored_real_samples,
-        }
-
     def _totals(self) -> dict[str, Any]:
-        seconds = {name: self.seconds[name] for name in ("train_s", "method_s", "eval_s", "total_s")}
-        return {
-            "time": {**seconds, "steps_per_s": self.steps / max(self.seconds["train_s"], 1e-9)},
-            "memory": self.results["memory_by_task"][-1],
-        }
+        seconds = self.stopwatch.so_far()
+        speed = {"steps_per_s": self.steps / max(seconds["train_s"], 1e-9)}
+        return {"time": seconds | speed, "memory": self.results["memory_by_task"][-1]}
 
     def _snapshot(self) -> dict[str, Any]:
         """Everything that is learnt or drawn from, as it is now."""
@@ -217,7 +206,7 @@ class Run:
 
     def _write_state(self) -> None:
         """Save everything that a run needs to go on from here."""
-        done = {"steps": self.steps, "seconds": self._seconds_so_far(), "results": self.results}
+        done = {"steps": self.steps, "seconds": self.stopwatch.so_far(), "results": self.results}
         self.folder.save_state(self.saved | done)
         self.saved_at = time.monotonic()
 
@@ -227,7 +216,7 @@ class Run:
         if state is None:
             return False
         self.steps, self.results = state.pop("steps"), state.pop("results")
-        self.seconds.update(state.pop("seconds"))
+        self.stopwatch.seconds.update(state.pop("seconds"))
         self.saved = state
         self._restore(state["before"])
         position = state["position"]
@@ -247,37 +236,11 @@ class Run:
 
     def _draw(self, task: Task) -> None:
         if self.config.method.plot:
-            with self._timed("method_s"), preserved(self.streams["method"]), evaluating(self.learner):
+            with self.stopwatch.timing("method_s"), preserved(self.streams["method"]), evaluating(self.learner):
                 for name, grid in self.method.pictures(task).items():
                     write_bytes(self.folder.plot(f"{name}_task_{task.index}"), plots.image_grid(grid))
 
     def _draw_scores(self) -> None:
-        if not self.config.method.plot:
-            return
-        matrix = np.array(self.results["test"]["accuracy_matrix"])
-        scenario = self.config.scenario
-        title = f"{self.config.method.name} on {scenario.dataset.name} ({scenario.type}, seed {self.seed})"
-        write_bytes(self.folder.plot("accuracy_matrix"), plots.accuracy_matrix(matrix, title))
-        write_bytes(self.folder.plot("accuracy_over_tasks"), plots.accuracy_over_tasks(matrix, title))
-        groups: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
-        for task, numbers in enumerate(self.results["diagnostics"]):
-            for name, value in numbers.items():
-                group, _, series = name.partition("/")
-                groups[group][series or group].append((task, value))
-        for group, series in groups.items():
-            meaning = self.method.meaning.get(group, group)
-            write_bytes(self.folder.plot(group), plots.over_tasks(series, title, meaning))
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        self.began[name] = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self._seconds_so_far()[name]
-            del self.began[name]
-
-    def _seconds_so_far(self) -> dict[str, float]:
-        """What was timed, what is being timed included."""
-        now = time.perf_counter()
-        return {**self.seconds, **{name: self.seconds[name] + now - begin for name, begin in self.began.items()}}
+        if self.config.method.plot:
+            for name, figure in plots.of_results(self.results, self.method.meaning):
+                write_bytes(self.folder.plot(name), figure)
