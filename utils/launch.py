@@ -73,8 +73,8 @@ def _make_folders(experiments: Sequence[Experiment], restart: bool, threads: int
     _each(sweeps, lambda e: ranking.prepare(e.sweep, restart or not e.config.train.load, e.seeds))
 
     def prepare(experiment: Experiment) -> None:
-        config = experiment.config
-        results.prepare(config, restart, made_with(str(experiment.device), threads or config.cluster.cpus))
+        now = made_with(str(experiment.device), threads or experiment.config.cluster.cpus)
+        results.prepare(experiment.config, experiment.seeds, restart, now)
 
     _each(experiments, prepare)
 

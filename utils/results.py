@@ -3,7 +3,7 @@
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,17 +141,19 @@ def check_folder(config: Config, restart: bool) -> None:
         check_same(root, config.identity, load_config(root / "config.yml").identity)
 
 
-def prepare(config: Config, restart: bool, made_with: MadeWith) -> None:
+def prepare(config: Config, seeds: Sequence[int], restart: bool, made_with: MadeWith) -> None:
     """Make the results folder and put the configuration there; an older run is moved aside if it is not to go on.
 
-    What a run that goes on was begun with stays written there; it is said where it is something else now.
+    What a run that goes on was begun with stays written there; if one of the seeds is still to be run with something
+    else, that is said.
 
     Raises:
         BadInput: it cannot be written.
     """
     root, anew = config.save_path, restart or not config.train.load
     begun = None if anew or not (root / "config.yml").exists() else load_config(root / "config.yml").made_with
-    if begun and (changes := begun.changed_to(made_with)):
+    to_run = not all(RunFolder(root, seed).final.exists() for seed in seeds)
+    if begun and to_run and (changes := begun.changed_to(made_with)):
         print(f"{root}: goes on with {changes}: perhaps not to the bit what it would have been", file=sys.stderr)
     make_folder(root, anew, "config.yml", as_yaml({**config.dump(), "made_with": (begun or made_with).model_dump()}))
 
