@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, settings
 from datasets.data import Data, Split, Task
 from datasets.tasks import split_by_class
 from main import main
-from methods import Method
-from methods.prer import PRER, Config
+from methods import Method, find
+from methods.mechanisms.gradients import flat_gradients
+from methods.prer import PRER
 from models import ENCODERS
 from models.learner import HEADS, Learner
 from utils.evaluation import evaluating
@@ -71,12 +72,26 @@ def merged(tree: dict, changes: dict) -> dict:
     return {**tree, **{k: merged(tree.get(k, {}), v) if isinstance(v, dict) else v for k, v in changes.items()}}
 
 
+def make_method(name: str, scenario: str = "task", dropout: float = 0.0, **options) -> Method:
+    """A small method of any name on the paper's network, with options of its own."""
+    method, config = find(name)
+    torch.manual_seed(0)
+    learner = Learner(ENCODERS["paper"]((1, 28, 28), 20), HEADS["paper"](dropout), scenario, GROUPS)
+    settings = config.model_validate(method_settings(name, **options))
+    return method(settings, learner, torch.Generator().manual_seed(0))
+
+
 def make_prer(scenario: str = "task", **changes) -> PRER:
     """A small PRER with changes in its settings."""
-    torch.manual_seed(0)
-    learner = Learner(ENCODERS["paper"]((1, 28, 28), 20), HEADS["paper"](0.0), scenario, GROUPS)
-    stream = torch.Generator().manual_seed(0)
-    return PRER(Config.model_validate(merged(SMALL_PRER, changes)), learner, stream)
+    return make_method("prer", scenario, **changes)
+
+
+def backward(method: Method, task: Task, at: slice = slice(0, 16)) -> torch.Tensor:
+    """The gradient of a method's loss on some images of a task, as one vector."""
+    method.learner.zero_grad()
+    x, y = task.train.batch(at)
+    method.loss(x, y, task).backward()
+    return flat_gradients(method.learner.parameters()).clone()
 
 
 @pytest.fixture(scope="session")
@@ -88,10 +103,7 @@ def tasks(data: Data) -> list[Task]:
 def method_settings(name: str, **options) -> dict:
     """The `method` section of a small run of any method."""
     small = SMALL_PRER if name == "prer" else {}
-    settings = {**small, "name": name, "plot": False}
-    for key, value in options.items():
-        settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
-    return settings
+    return merged({**small, "name": name, "plot": False}, options)
 
 
 def step(method: Method, optimizer: torch.optim.Optimizer, task: Task, generator: torch.Generator) -> torch.Tensor:

@@ -1,189 +1,18 @@
-"""GEM, A-GEM, LwF, DER, replay and ER against what can be worked out by hand; the memory they share."""
+"""LwF, DER, replay and ER against what can be worked out by hand; the memory they share."""
 
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 import pytest
 import torch
-from conftest import CPU, method_settings
+from conftest import backward, make_method
 from scipy import stats
 from torch.nn import functional as F
 
 from datasets.data import as_bytes
-from datasets.tasks import split_by_class
-from methods import find
-from methods.agem import project as project_one
-from methods.gem import project
 from methods.mechanisms.buffer import Buffer, balanced_choice
 from methods.mechanisms.distillation import divergence, frozen_copy, past_divergence
-from methods.mechanisms.gradients import flat_gradients, set_gradients
 from models import ENCODERS
 from models.learner import HEADS, NO_LOGIT, Learner
-
-GROUPS = [(0, 1), (2, 3), (4, 5)]
-
-
-@pytest.fixture(scope="module")
-def tasks(data):
-    return split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
-
-
-def make(name, scenario="task", **options):
-    make_method, config = find(name)
-    torch.manual_seed(0)
-    learner = Learner(ENCODERS["paper"]((1, 28, 28), 20), HEADS["paper"](0.0), scenario, GROUPS)
-    return make_method(config.model_validate(method_settings(name, **options)), learner, torch.Generator())
-
-
-def backward(method, task, at=slice(0, 16)):
-    method.learner.zero_grad()
-    x, y = task.train.batch(at)
-    method.loss(x, y, task).backward()
-    return flat_gradients(method.learner.parameters()).clone()
-
-
-# --- GEM ---------------------------------------------------------------------------------------------------------
-
-
-def exact_projection(g, memories):
-    """The same quadratic programme by trying every set of active constraints: exact, for a few memories."""
-    best = None
-    for size in range(len(memories) + 1):
-        for active in combinations(range(len(memories)), size):
-            rows = memories[list(active)]
-            candidate = g - rows.T @ torch.linalg.pinv(rows @ rows.T) @ (rows @ g) if size else g
-            feasible = (memories @ candidate >= -1e-9 * memories.norm(dim=1) * g.norm()).all()
-            if feasible and (best is None or (candidate - g).norm() < (best - g).norm()):
-                best = candidate
-    return best
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-@pytest.mark.parametrize("seed", range(5))
-def test_gem_finds_the_nearest_vector_that_opposes_no_memory(count, seed):
-    torch.manual_seed(seed)
-    g, memories = torch.randn(30).double(), torch.randn(count, 30).double() - 0.3
-    found = project(g, memories)
-    assert (memories @ found).min() >= -1e-6
-    torch.testing.assert_close(found, exact_projection(g, memories), rtol=1e-4, atol=1e-4)
-
-
-def test_gem_with_zero_duplicate_and_opposed_memories():
-    torch.manual_seed(0)
-    g, m = torch.randn(20).double(), torch.randn(20).double()
-    m = m if g @ m < 0 else -m
-    once = project(g, m[None])
-    torch.testing.assert_close(project(g, torch.stack([m, m])), once, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(project(g, torch.stack([m, torch.zeros(20).double()])), once, rtol=1e-4, atol=1e-5)
-    opposed = project(g, torch.stack([m, -m]))
-    assert abs(opposed @ m) <= 1e-6 * m.norm() * g.norm()
-    torch.testing.assert_close(opposed, g - (g @ m) / (m @ m) * m, rtol=1e-4, atol=1e-5)
-    assert torch.equal(project(g, torch.zeros(2, 20).double()), g)
-
-
-def test_gem_keeps_the_margin():
-    torch.manual_seed(0)
-    g = torch.randn(20).double()
-    memories = -g[None] + 0.5 * torch.randn(2, 20).double()
-    plain, wide = project(g, memories), project(g, memories, margin=0.5)
-    assert (memories @ wide >= memories @ plain - 1e-9).all() and (memories @ wide).sum() > (memories @ plain).sum()
-
-
-def test_gem_says_when_there_is_no_solution():
-    assert project(torch.ones(3), torch.full((2, 3), float("nan"))) is None
-
-
-def learnt(name, tasks, **options):
-    """The method after one task that pulled its one head to class positions 0 and 1."""
-    method = make(name, "domain", **options)
-    optimizer = torch.optim.Adam(method.learner.parameters(), lr=3e-3)
-    method.begin_task(tasks[0])
-    for _ in range(10):
-        backward(method, tasks[0])
-        optimizer.step()
-    method.end_task(tasks[0])
-    return method
-
-
-def memory_gradients(method, tasks_seen):
-    rows = []
-    for index in range(tasks_seen):
-        kept = method.memory.x[: len(method.memory)], method.memory.y[: len(method.memory)]
-        own = method.learner.task_of[kept[1]] == index
-        x, y = kept[0][own].float() / 255, kept[1][own]
-        method.learner.zero_grad()
-        F.cross_entropy(method.learner.logits(method.learner.embed(x), index), method.learner.columns(y, 0)).backward()
-        rows.append(flat_gradients(method.learner.parameters()).clone())
-    return torch.stack(rows)
-
-
-def test_gem_leaves_a_step_that_violates_nothing_as_it_is(tasks):
-    method = learnt("gem", tasks)
-    method.begin_task(tasks[1])
-    method.learner.zero_grad()
-    method._gradient_of(0, list(method.learner.parameters()))  # leaves .grad alone
-    x, y = method.past[0].batch(slice(None))
-    F.cross_entropy(method.learner.logits(method.learner.embed(x), 0), method.learner.columns(y, 0)).backward()
-    before = flat_gradients(method.learner.parameters()).clone()
-    method.after_backward()
-    assert torch.equal(before, flat_gradients(method.learner.parameters()))
-    assert method.counts.tolist() == [1, 0, 0]
-
-
-def test_gem_s_step_opposes_no_memory_over_the_whole_gradient(tasks):
-    method = learnt("gem", tasks, memory_per_task=20)
-    method.end_task(tasks[1])
-    method.begin_task(tasks[2])
-    before = backward(method, tasks[2])
-    memories = memory_gradients(method, 2)
-    if (memories @ before >= 0).all():  # make it violate
-        before = -before
-    set_gradients(method.learner.parameters(), before)
-    method.after_backward()
-    after = flat_gradients(method.learner.parameters())
-    assert method.counts.tolist() == [1, 1, 0]
-    assert (memories @ after).min() >= -1e-6 * float(memories.norm() * before.norm())
-    assert not torch.equal(before, after)
-
-
-def test_gem_keeps_the_current_head_s_gradient(tasks):
-    """The original projected each tensor by itself and dropped the current head's gradient."""
-    method = make("gem", "task")
-    method.end_task(tasks[0])
-    method.begin_task(tasks[1])
-    backward(method, tasks[1])
-    head = [p.grad.clone() for p in method.learner.heads[1].parameters()]
-    encoder = method.learner.encoder.projection.weight
-    reference = method._gradient_of(0, list(method.learner.parameters()))
-    offset = sum(p.numel() for p in method.learner.encoder.features.parameters())
-    encoder.grad = -10 * reference[offset : offset + encoder.numel()].view_as(encoder)  # violates for certain
-    method.after_backward()
-    assert method.counts.tolist() == [1, 1, 0]
-    for before, p in zip(head, method.learner.heads[1].parameters(), strict=True):
-        torch.testing.assert_close(p.grad, before)
-
-
-# --- A-GEM -------------------------------------------------------------------------------------------------------
-
-
-def test_agem_is_the_closed_form():
-    torch.manual_seed(0)
-    g, r = torch.randn(50), torch.randn(50)
-    r = r if g @ r < 0 else -r
-    found = project_one(g, r)
-    torch.testing.assert_close(found, g - (g @ r) / (r @ r) * r)
-    assert abs(float(found @ r)) < 1e-4
-    assert torch.equal(project_one(g, -r), g)
-    assert torch.equal(project_one(g, torch.zeros(50)), g)
-
-
-def test_agem_counts_what_it_changes(tasks):
-    method = learnt("agem", tasks)
-    method.begin_task(tasks[1])
-    for _ in range(4):
-        backward(method, tasks[1])
-        method.after_backward()
-    assert int(method.steps) == 4 and 0 <= method.diagnostics()["violations"] <= 1
-
 
 # --- LwF and distillation ------------------------------------------------------------------------------------------
 
@@ -212,7 +41,7 @@ def test_temperature_keeps_the_gradient_s_size():
 
 @pytest.mark.parametrize("scenario", ["task", "class", "domain"])
 def test_distillation_is_of_the_past_s_outputs_only(tasks, scenario):
-    method = make("lwf", scenario)
+    method = make_method("lwf", scenario)
     learner, teacher = method.learner, frozen_copy(method.learner)
     x = tasks[1].train.batch(slice(0, 8))[0]
     with torch.no_grad():  # what belongs to later tasks must not count
@@ -229,7 +58,7 @@ def test_distillation_is_of_the_past_s_outputs_only(tasks, scenario):
 
 
 def test_lwf_s_teacher_is_frozen_and_is_what_the_learner_was(tasks):
-    method = make("lwf")
+    method = make_method("lwf")
     optimizer = torch.optim.Adam(method.learner.parameters(), lr=1e-2)
     for past, current in pairwise(tasks):  # after each task, not the first alone
         with torch.no_grad():
@@ -246,7 +75,7 @@ def test_lwf_s_teacher_is_frozen_and_is_what_the_learner_was(tasks):
 
 def test_lwf_at_alpha_one_still_learns_the_current_task(tasks):
     """In the original nothing was left of the current task's loss."""
-    method = make("lwf", alpha=1.0)
+    method = make_method("lwf", alpha=1.0)
     method.end_task(tasks[0])
     x, y = tasks[1].train.batch(slice(0, 16))
     current = F.cross_entropy(method.learner.logits(method.learner.embed(x), 1), method.learner.columns(y, 1))
@@ -324,7 +153,7 @@ def test_what_belongs_to_a_sample_stays_with_it_and_survives_saving():
 
 @pytest.mark.parametrize("kind", ["balanced", "reservoir"])
 def test_replay_fills_its_memory_as_it_says(tasks, kind):
-    method = make("replay", buffer=kind, memory_size=30)
+    method = make_method("replay", buffer=kind, memory_size=30)
     for task in tasks:
         method.end_task(task)
         assert method.stored_real_samples == 30
@@ -335,7 +164,7 @@ def test_replay_fills_its_memory_as_it_says(tasks, kind):
 def test_replay_weighs_the_past_by_the_tasks_seen(tasks):
     losses = {}
     for share in (None, 0.0, 0.5, 1.0):
-        method = make("replay", share=share, memory_size=12)
+        method = make_method("replay", share=share, memory_size=12)
         method.end_task(tasks[0])
         losses[share] = float(method.loss(*tasks[1].train.batch(slice(0, 16)), tasks[1]).detach())
     assert losses[None] == losses[0.5] == pytest.approx((losses[0.0] + losses[1.0]) / 2)
@@ -343,7 +172,7 @@ def test_replay_weighs_the_past_by_the_tasks_seen(tasks):
 
 @pytest.mark.parametrize("scenario", ["task", "class", "domain"])
 def test_der_stores_the_logits_of_the_moment_of_insertion(tasks, scenario):
-    method = make("der", scenario, memory_size=16)
+    method = make_method("der", scenario, memory_size=16)
     x, y = tasks[0].train.batch(slice(0, 16))
     then = method.learner.logits(method.learner.embed(x), 0).detach()
     method.loss(x, y, tasks[0])
@@ -356,16 +185,16 @@ def test_der_stores_the_logits_of_the_moment_of_insertion(tasks, scenario):
 
 def test_der_s_loss_is_the_paper_s(tasks):
     """alpha * squared error of logits + beta * cross-entropy, and nothing while logits are what they were."""
-    plain = make("der", alpha=0.0, beta=0.0)
+    plain = make_method("der", alpha=0.0, beta=0.0)
     x, y = tasks[1].train.batch(slice(0, 16))
     current = plain.loss(x, y, tasks[1]).detach()
-    der = make("der", alpha=2.0, beta=0.0, memory_size=48)
+    der = make_method("der", alpha=2.0, beta=0.0, memory_size=48)
     der.loss(*tasks[0].train.batch(slice(None)), tasks[0])
     torch.testing.assert_close(der.loss(x, y, tasks[1]).detach(), current)
     with torch.no_grad():
         der.memory.logits.add_(0.5)  # as if every logit had drifted by 1/2
     torch.testing.assert_close(der.loss(x, y, tasks[1]).detach(), current + 2.0 * 0.25)
-    plus = make("der", alpha=0.0, beta=3.0, memory_size=48)
+    plus = make_method("der", alpha=0.0, beta=3.0, memory_size=48)
     plus.loss(*tasks[0].train.batch(slice(None)), tasks[0])
     past = (plus.loss(x, y, tasks[1]).detach() - current) / 3
     assert 0.5 < float(past) < 1.0  # an untrained head of two classes: about log 2
@@ -383,7 +212,7 @@ def test_logits_of_uneven_heads_are_padded_alike():
 
 def test_er_holds_embeddings_to_what_was_stored_with_them(tasks):
     for normalize in (False, True):
-        method = make("er", distance="euclidean", normalize=normalize, importance=2.0, memory_per_task=10)
+        method = make_method("er", distance="euclidean", normalize=normalize, importance=2.0, memory_per_task=10)
         method.end_task(tasks[0])
         x, y = tasks[1].train.batch(slice(0, 16))
         current = F.cross_entropy(method.learner.logits(method.learner.embed(x), 1), method.learner.columns(y, 1))

@@ -4,30 +4,13 @@ import copy
 
 import pytest
 import torch
-from conftest import CPU, method_settings, train
+from conftest import make_method, train
 
-from datasets.tasks import split_by_class
 from methods import find, known
-from models import ENCODERS
-from models.learner import HEADS, Learner
 from utils.evaluation import evaluating
 
-GROUPS = [(0, 1), (2, 3), (4, 5)]
 SCENARIOS = ["task", "class", "domain"]
 SWITCHED = [name for name in known() if find(name)[0].off]
-
-
-def make(name: str, scenario: str = "task", dropout: float = 0.0, **options):
-    make_method, config = find(name)
-    torch.manual_seed(0)
-    learner = Learner(ENCODERS["paper"]((1, 28, 28), 20), HEADS["paper"](dropout), scenario, GROUPS)
-    settings = config.model_validate(method_settings(name, **options))
-    return make_method(settings, learner, torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(scope="module")
-def tasks(data):
-    return split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
 
 
 def weights(method) -> torch.Tensor:
@@ -39,7 +22,7 @@ def weights(method) -> torch.Tensor:
 def test_switched_off_it_is_naive_bit_for_bit(tasks, name, scenario):
     """Dropout is on: a method that draws from the global generator would be found out too."""
     off = find(name)[0].off
-    runs = [make("naive", scenario, dropout=0.5), make(name, scenario, dropout=0.5, **off)]
+    runs = [make_method("naive", scenario, dropout=0.5), make_method(name, scenario, dropout=0.5, **off)]
     for method in runs:
         torch.manual_seed(1)
         for task in tasks:
@@ -50,7 +33,7 @@ def test_switched_off_it_is_naive_bit_for_bit(tasks, name, scenario):
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("name", known())
 def test_it_changes_nothing_on_the_first_task_and_something_on_the_second(tasks, name, scenario):
-    naive, method = make("naive", scenario), make(name, scenario)
+    naive, method = make_method("naive", scenario), make_method(name, scenario)
     for each in (naive, method):
         train(each, tasks[0])
     assert torch.equal(weights(naive), weights(method)), "the first task"
@@ -62,7 +45,7 @@ def test_it_changes_nothing_on_the_first_task_and_something_on_the_second(tasks,
 
 @pytest.mark.parametrize("name", known())
 def test_saved_and_loaded_between_tasks_it_goes_on_the_same(tasks, name):
-    one, other = make(name), make(name)
+    one, other = make_method(name), make_method(name)
     train(one, tasks[0])
     train(one, tasks[1])
     other.learner.load_state_dict(one.learner.state_dict())
@@ -82,7 +65,7 @@ def test_saved_and_loaded_between_tasks_it_goes_on_the_same(tasks, name):
 
 @pytest.mark.parametrize("name", known())
 def test_its_state_is_plain_and_holds_the_real_samples_it_declares(tasks, name, tmp_path):
-    method = make(name)
+    method = make_method(name)
     real = {image.numpy().tobytes() for task in tasks for image in task.train.x}
     for count, task in enumerate(tasks, start=1):
         train(method, task)
@@ -96,7 +79,7 @@ def test_its_state_is_plain_and_holds_the_real_samples_it_declares(tasks, name, 
 
 @pytest.mark.parametrize("name", known())
 def test_it_describes_itself(tasks, name):
-    method = make(name)
+    method = make_method(name)
     train(method, tasks[0])
     train(method, tasks[1])
     numbers = method.diagnostics() | method.examine([task.test for task in tasks[:2]])
@@ -112,7 +95,7 @@ def test_it_describes_itself(tasks, name):
 @pytest.mark.parametrize("name", known())
 def test_the_task_s_head_alone_is_trained_by_naive_means(tasks, name):
     """The loss reaches the encoder and the current head, in every task."""
-    method = make(name)
+    method = make_method(name)
     for task in tasks:
         train(method, task, steps=1, end=False)
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.learner.encoder.parameters())
