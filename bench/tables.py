@@ -1,6 +1,7 @@
-"""Markdown tables for REPRODUCIBILITY.md, from finished results folders.
+"""Markdown tables for README.md and REPRODUCIBILITY.md, from finished results folders.
 
 python bench/tables.py results/digits/*                       FinalAccuracy, BWT and seconds
+python bench/tables.py --side-by-side study/*/*               FinalAccuracy: a row a method, a column a folder
 python bench/tables.py --split-mnist results/split_mnist/*/*  beside the published figures, with a verdict
 """
 
@@ -44,9 +45,9 @@ def split_mnist(scores: list[dict]) -> list[str]:
                 if (score["method"], score["scenario"]) != (method, scenario):
                     continue
                 final = score["test"]["FinalAccuracy"]
-                ours, spread = 100 * final["mean"], 100 * (final["std"] or 0)
+                ours = 100 * final["mean"]
                 published = float(figures[column].removeprefix("~").split()[0])
-                cells = [method, scenario, str(len(score["seeds"])), f"{ours:.2f} ± {spread:.2f}", figures[column]]
+                cells = [method, scenario, str(len(score["seeds"])), percent(final), figures[column]]
                 cells += [f"{ours - published:+.1f}", verdict(method, scenario, ours, published)]
                 rows.append(f"| {' | '.join(cells)} |")
     return rows
@@ -57,23 +58,47 @@ def plain(scores: list[dict]) -> list[str]:
     rows = ["| scenario | method | seeds | FinalAccuracy | BWT | s a seed |", "| --- " * 6 + "|"]
     for score in sorted(scores, key=lambda s: (s["scenario"], -s["test"]["FinalAccuracy"]["mean"])):
         final, bwt = score["test"]["FinalAccuracy"], score["test"]["BWT"]
-        spread = 100 * (final["std"] or 0)
-        cells = [
-            score["scenario"],
-            score["method"],
-            str(len(score["seeds"])),
-            f"{100 * final['mean']:.2f} ± {spread:.2f}",
-        ]
+        cells = [score["scenario"], score["method"], str(len(score["seeds"])), percent(final)]
         cells += [f"{100 * bwt['mean']:+.2f}", f"{score['time']['total_s']['mean']:.0f}"]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def side_by_side(scores: list[dict], problems: list[str]) -> list[str]:
+    """FinalAccuracy in %: a row a method, best first by the last problem, those that store real images below the others.
+
+    Args:
+        scores: one for each run.
+        problems: the name of each run's problem, a column each.
+    """
+    columns, methods = list(dict.fromkeys(problems)), list(dict.fromkeys(score["method"] for score in scores))
+    runs = {(score["method"], problem): score for score, problem in zip(scores, problems, strict=True)}
+    stores = {score["method"]: score["memory"]["stored_real_samples"] > 0 for score in scores}
+
+    def mean(method: str) -> float:
+        run = runs.get((method, columns[-1]))
+        return run["test"]["FinalAccuracy"]["mean"] if run else 0.0
+
+    rows = [f"| method | stores images | {' | '.join(columns)} |", "| --- " * (2 + len(columns)) + "|"]
+    for method in sorted(methods, key=lambda name: (stores[name], -mean(name))):
+        found = [runs.get((method, column)) for column in columns]
+        cells = [percent(run["test"]["FinalAccuracy"]) if run else "" for run in found]
+        rows.append(f"| `{method}` | {'yes' if stores[method] else 'no'} | {' | '.join(cells)} |")
+    return rows
+
+
+def percent(final: dict) -> str:
+    """A score in %: mean ± standard deviation over seeds."""
+    return f"{100 * final['mean']:.2f} ± {100 * (final['std'] or 0):.2f}"
 
 
 def main() -> int:
     """Print the table of the folders named on the command line."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--split-mnist", action="store_true")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--split-mnist", action="store_true")
+    kinds.add_argument("--side-by-side", action="store_true")
     options = parser.parse_args()
     files = [folder / "final_score.json" for folder in options.folders]
     missing = [str(file) for file in files if not file.is_file()]
@@ -81,7 +106,11 @@ def main() -> int:
         print(f"no finished results: {', '.join(missing)}; run main.py first", file=sys.stderr)
         return 2
     scores = [json.loads(file.read_text()) for file in files]
-    print("\n".join(split_mnist(scores) if options.split_mnist else plain(scores)))
+    if options.side_by_side:
+        rows = side_by_side(scores, [folder.resolve().parent.name for folder in options.folders])
+    else:
+        rows = split_mnist(scores) if options.split_mnist else plain(scores)
+    print("\n".join(rows))
     return 0
 
 

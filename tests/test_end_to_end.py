@@ -250,6 +250,8 @@ def test_the_tables_and_the_memory_figure_are_made_from_finished_results(small, 
     published = bench("bench/tables.py", "--split-mnist", folder)
     verdict = "matches" if abs(100 * final - 84.32) <= 3 else "misses"
     assert published.stdout.splitlines()[-1].endswith(f"| {100 * final - 84.32:+.1f} | {verdict} |")
+    beside = bench("bench/tables.py", "--side-by-side", folder)
+    assert beside.stdout.splitlines()[-1] == f"| `naive` | no | {100 * final:.2f} ± 0.00 |"
     assert bench("bench/memory.py", folder, "--out", str(tmp_path / "memory.png")).returncode == 0
     assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
     missing = bench("bench/tables.py", str(tmp_path / "nothing"))
