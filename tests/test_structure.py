@@ -11,6 +11,7 @@ import torch
 import datasets
 import flows.flow
 import methods
+from bench.tables import side_by_side
 from utils import loading
 from utils.comparison.finished import find
 from utils.reference import reference
@@ -158,6 +159,15 @@ def test_what_is_kept_of_the_study_was_made_by_its_files_on_one_commit(folder):
         assert run.settings == asked.identity and len(run.score.seeds) == asked.train.experiments
     assert len({run.config.made_with.commit for run in runs}) == 1
     assert "dirty" not in runs[0].config.made_with.commit
+
+
+def test_the_readme_s_table_of_results_is_made_of_the_study():
+    readme = (ROOT / "README.md").read_text()
+    patterns = re.search(r"python bench/tables.py --side-by-side (.*)", readme).group(1).split()
+    folders = [folder for pattern in patterns for folder in sorted(ROOT.glob(pattern)) if folder.is_dir()]
+    assert {folder.parent for folder in folders} == set((ROOT / "study").iterdir())
+    scores = [json.loads((folder / "final_score.json").read_text()) for folder in folders]
+    assert "\n".join(side_by_side(scores, [folder.parent.name for folder in folders])) in readme
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "files").glob("*/*.yaml")), ids=lambda path: path.stem)
