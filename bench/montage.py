@@ -1,6 +1,6 @@
 """What a generator made up after each task, side by side, from the figures of a finished seed.
 
-python bench/montage.py results/mnist/prer/exp_0 --out docs/samples.png
+python bench/montage.py results/study/mnist_task/prer/exp_0 --tasks 0 2 4 --out docs/samples.png
 """
 
 import sys
@@ -15,12 +15,14 @@ def main() -> int:
     parser = ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="exp_<seed> of a results folder")
     parser.add_argument("--out", type=Path, required=True, help="PNG")
+    parser.add_argument("--tasks", type=int, nargs="+", help="only after these (all)")
     parser.add_argument("--width", type=int, default=1600, help="of the picture, in pixels (1600)")
     options = parser.parse_args()
-    files = sorted(options.folder.glob("plots/samples_task_*.png"), key=lambda file: int(file.stem.rpartition("_")[2]))
+    found = {int(file.stem.rpartition("_")[2]): file for file in options.folder.glob("plots/samples_task_*.png")}
+    files = [found[task] for task in sorted(found) if options.tasks is None or task in options.tasks]
     if not files:
         print(
-            f"{options.folder}: no plots/samples_task_*.png; only methods that make up images draw them",
+            f"{options.folder}: no such plots/samples_task_*.png; only methods that make up images draw them",
             file=sys.stderr,
         )
         return 2

@@ -188,6 +188,7 @@ def test_montage(monkeypatch, tmp_path, capsys):
     plots.mkdir()
     for task, colour in enumerate(["red", "blue"]):
         Image.new("RGB", (30, 10 * (task + 1)), colour).save(plots / f"samples_task_{task}.png")
+    assert call(monkeypatch, montage, str(tmp_path), "--out", str(out), "--tasks", "7") == 2 and not out.exists()
     assert call(monkeypatch, montage, str(tmp_path), "--out", str(out), "--width", "60") == 0
     with Image.open(out) as picture:
         assert picture.size == (60, 20)
