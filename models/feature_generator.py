@@ -81,6 +81,7 @@ class FeatureGenerator(Generator):
             raise ValueError(f"dimension {flow.dimension} is more than the encoder's {encoder.feature_dim} features")
         self.subspace = encoder.subspace = Subspace(encoder.feature_dim, flow.dimension)
         self.flow = CodeFlow(flow.dimension, classes, flow)
+        self.rehearsing = False  # on the host: `learnt` is asked for in every step
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ class FeatureGenerator(Generator):
 
     @property
     def learnt(self) -> nn.Module:
-        return self.encoder.projection if self.subspace.active else self.encoder
+        return self.encoder.projection if self.rehearsing else self.encoder
 
     @torch.no_grad()
     def begin_rehearsal(self) -> None:
@@ -126,6 +127,7 @@ class FeatureGenerator(Generator):
             layer.weight.copy_(layer.weight @ subspace.directions.T * subspace.scale @ subspace.directions)
             layer.bias += was - layer.weight @ subspace.mean
         subspace.activate()
+        self.rehearsing = True
 
     def fit(
         self,

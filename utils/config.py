@@ -125,5 +125,5 @@ class Config(Settings):
         return {key: value for key, value in flatten(self.dump()).items() if key not in ignored}
 
     def dump(self) -> dict[str, Any]:
-        """The resolved configuration as plain data, which `load` reads back."""
+        """The resolved configuration as plain data, which `utils.loading.load` reads back."""
         return self.model_dump(mode="json")
