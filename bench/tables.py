@@ -1,7 +1,7 @@
 """Markdown tables for README.md and REPRODUCIBILITY.md, from finished results folders.
 
 python bench/tables.py results/digits/*                       FinalAccuracy, BWT and seconds
-python bench/tables.py --side-by-side study/*/*               FinalAccuracy: a row a method, a column a folder
+python bench/tables.py --side-by-side study/*/*/              FinalAccuracy: a row a method, a column a folder
 python bench/tables.py --split-mnist results/split_mnist/*/*  beside the published figures, with a verdict
 """
 
@@ -39,19 +39,22 @@ def verdict(method: str, scenario: str, ours: float, published: float) -> str:
 
 
 def split_mnist(scores: list[dict]) -> list[str]:
-    """Rows beside the published figures, in their order, then those for which there is none, best first."""
+    """Rows beside the published figures, in their order, then methods for which there is none, best first.
+
+    Scenarios without published figures are left out.
+    """
     rows = ["| method | scenario | seeds | ours | published | difference | verdict |", "| --- " * 7 + "|"]
-    order = list(PUBLISHED)
+    scenarios, methods = list(ALLOWED), list(PUBLISHED)
 
-    def place(score: dict) -> tuple:
-        place = order.index(score["method"]) if score["method"] in order else len(order)
-        return list(ALLOWED).index(score["scenario"]), place, -score["test"]["FinalAccuracy"]["mean"]
+    def place(score: dict) -> tuple[int, int, float]:
+        known = methods.index(score["method"]) if score["method"] in methods else len(methods)
+        return scenarios.index(score["scenario"]), known, -score["test"]["FinalAccuracy"]["mean"]
 
-    for score in sorted(scores, key=place):
+    for score in sorted((score for score in scores if score["scenario"] in scenarios), key=place):
         method, scenario, final = score["method"], score["scenario"], score["test"]["FinalAccuracy"]
         cells = [method, scenario, str(len(score["seeds"])), percent(final), "none", "", ""]
         if method in PUBLISHED:
-            figure = PUBLISHED[method][list(ALLOWED).index(scenario)]
+            figure = PUBLISHED[method][scenarios.index(scenario)]
             ours, published = 100 * final["mean"], float(figure.removeprefix("~").split()[0])
             cells[4:] = [figure, f"{ours - published:+.1f}", verdict(method, scenario, ours, published)]
         rows.append(f"| {' | '.join(cells)} |")
@@ -79,7 +82,6 @@ def side_by_side(scores: list[dict], problems: list[str]) -> list[str]:
     columns, methods = list(dict.fromkeys(problems)), list(dict.fromkeys(score["method"] for score in scores))
     runs = {(score["method"], problem): score for score, problem in zip(scores, problems, strict=True)}
     stores = {score["method"]: score["memory"]["stored_real_samples"] > 0 for score in scores}
-
     last = {method: [runs[method, column] for column in columns if (method, column) in runs][-1] for method in methods}
     rows = [f"| method | stores images | {' | '.join(columns)} |", "| --- " * (2 + len(columns)) + "|"]
     for method in sorted(methods, key=lambda name: (stores[name], -last[name]["test"]["FinalAccuracy"]["mean"])):

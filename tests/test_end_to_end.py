@@ -250,6 +250,11 @@ def test_the_tables_and_the_memory_figure_are_made_from_finished_results(small, 
     published = bench("bench/tables.py", "--split-mnist", folder)
     verdict = "matches" if abs(100 * final - 84.32) <= 3 else "misses"
     assert published.stdout.splitlines()[-1].endswith(f"| {100 * final - 84.32:+.1f} | {verdict} |")
+    (tmp_path / "domain").mkdir()
+    score = json.loads((tmp_path / "results" / "final_score.json").read_text()) | {"scenario": "domain"}
+    (tmp_path / "domain" / "final_score.json").write_text(json.dumps(score))
+    both = bench("bench/tables.py", "--split-mnist", folder, str(tmp_path / "domain"))
+    assert both.stdout == published.stdout, "nothing is published for the domain scenario"
     beside = bench("bench/tables.py", "--side-by-side", folder)
     assert beside.stdout.splitlines()[-1] == f"| `naive` | no | {100 * final:.2f} ± 0.00 |"
     assert bench("bench/memory.py", folder, "--out", str(tmp_path / "memory.png")).returncode == 0

@@ -1,7 +1,6 @@
 """final_score.json and final_score.log: the scores of an experiment over its seeds."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,19 @@ from utils.metrics import plus_minus
 from utils.results import finished_runs
 
 
-def write_final_score(config: Config) -> Path | None:
-    """final_score.json and final_score.log of all finished seeds; returns the path of the log, None without a seed."""
+def write_final_score(config: Config) -> None:
+    """final_score.json and final_score.log of all finished seeds, if there are any.
+
+    Raises:
+        OSError: the results folder cannot be written any more.
+    """
     root = config.save_path
     runs = list(finished_runs(root).values())
     if not runs:
-        return None
+        return
     score = _summaries(config, runs)
     write_text(root / "final_score.json", json.dumps(score, indent=1, allow_nan=False) + "\n")
     write_text(root / "final_score.log", _as_text(score))
-    return root / "final_score.log"
 
 
 def _summaries(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -50,6 +52,7 @@ def _summaries(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _as_text(score: dict[str, Any]) -> str:
+    """What final_score.json holds, for people."""
     seeds, protocol = score["seeds"], score["protocol"]
     length = f"{protocol['steps']} steps" if protocol["steps"] else f"{protocol['epochs']} epochs"
     names = [name for name in score["test"] if name != "accuracy_matrix"]
