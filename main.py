@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from utils.options import parse
+from utils.screen import outlive_readers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +53,7 @@ def _imported(options: Namespace) -> Callable[[], int]:
 if __name__ == "__main__":
     # Importing torch makes hundreds of thousands of objects. None is garbage, then or at the end: a second less in all.
     gc.disable()
+    outlive_readers()
     code = main()
     gc.freeze()
     sys.exit(code)

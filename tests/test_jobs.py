@@ -88,6 +88,29 @@ def test_jobs_stop_save_and_go_on(tmp_path):
     assert done.returncode == 0 and "going on in task" in done.stdout and "3 seeds (0, 1, 2)" in done.stdout
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("opened", [os.pipe, os.openpty], ids=["pipe", "terminal"])
+def test_seeds_outlive_whoever_read_what_they_say(tmp_path, opened, jobs):
+    """`| head` ends, a terminal is closed: the results are there, and so is the comparison of them."""
+    read, write = opened()
+    os.close(read)
+    settings = [f"train.save_path={tmp_path / 'results'}", "method.plot=no", "train.epochs=1", "train.device=cpu"]
+    run = ["files/naive_digits.yaml", "--seeds", "0-1", "--jobs", jobs, "--set", *settings]
+    compare = ["--compare", str(tmp_path / "results"), "--out", str(tmp_path / "compared")]
+    for options in (run, compare):
+        command = [sys.executable, "main.py", *options]
+        assert subprocess.run(command, cwd=ROOT, stdout=write, stderr=write, check=False).returncode == 0
+    os.close(write)
+    assert set(finished_runs(tmp_path / "results")) == {0, 1} and (tmp_path / "compared" / "report.html").exists()
+
+
+def test_a_seed_needs_no_screen_at_all(tmp_path):
+    command = f"'{sys.executable}' main.py files/naive_digits.yaml --seeds 0 --set train.epochs=1 method.plot=no"
+    command += f" train.device=cpu 'train.save_path={tmp_path / 'results'}' >&- 2>&-"
+    assert subprocess.run(command, shell=True, cwd=ROOT, check=False).returncode == 0
+    assert set(finished_runs(tmp_path / "results")) == {0}
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
 def test_a_number_of_jobs_that_is_none(small, run, capsys, text):
     assert run(small, f"--jobs={text}") == 2

@@ -50,7 +50,7 @@ LAYERS = [
         "utils.trees",
     ],
     ["utils.jobs", "utils.settings"],
-    ["utils.allocator", "utils.options", "utils.signals"],
+    ["utils.allocator", "utils.options", "utils.screen", "utils.signals"],
 ]
 """From top to bottom: a module imports only from layers below its own, or its own package."""
 

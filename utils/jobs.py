@@ -13,6 +13,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
+from utils.screen import outlive_readers
 from utils.signals import Interrupted, Stop, listening
 
 POLL_SECONDS = 0.2
@@ -90,6 +91,7 @@ def run_side_by_side(
 
 def _child(work: Callable[..., int], job: tuple[Any, ...]) -> None:
     """The life of one job: it stops when it is asked to, and when whoever started it is gone."""
+    outlive_readers()
     with listening() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C comes from the parent, once
 

@@ -114,14 +114,14 @@ class FinishedRun:
         return {k: v for k, v in self.settings.items() if k.startswith("scenario.") and k != "scenario.dev_split"}
 
     def results(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The final results of each seed that has them whole, and a line about each that has not."""
-        found, notes = [], []
+        """The final results of each seed that has them whole, and lines about those that have not."""
+        found, notes, missing = [], [], []
         for seed in self.score.seeds:
             path = RunFolder(self.folder, seed).final
             try:
                 results = read_pickle(path)
             except FileNotFoundError:
-                notes.append(f"{path} is missing; the learning curves are without seed {seed}")
+                missing.append(str(seed))
                 continue
             except (Damaged, OSError) as error:
                 notes.append(f"{error}; the learning curves are without seed {seed}; run the same again to mend it")
@@ -130,6 +130,9 @@ class FinishedRun:
                 notes.append(f"{path} is of an older version; the learning curves are without seed {seed}")
                 continue
             found.append(results)
+        if missing:
+            seeds = ", ".join(missing)
+            notes.append(f"{self.folder}: no final_results.pkl, and so no learning curves, of seed {seeds}")
         return found, notes
 
 
