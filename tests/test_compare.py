@@ -202,6 +202,10 @@ def test_a_damaged_missing_or_older_seed_is_told_and_left_out_of_the_curves(stud
     assert lines[2].endswith("no final_results.pkl, and so no learning curves, of seed 1")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "exp_0/final_results.pkl is damaged" in page and "Loss" in page
+    (run / "exp_2" / "final_results.pkl").unlink()
+    assert main(["--compare", str(run), "--out", str(tmp_path / "out")]) == 0
+    missing = [line for line in capsys.readouterr().err.splitlines() if "no learning curves" in line]
+    assert len(missing) == 1 and missing[0].endswith("of seed 1, 2"), "a line a run, not a line a seed"
 
 
 def test_a_single_seed_and_a_single_task(tmp_path):

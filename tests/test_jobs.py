@@ -104,11 +104,12 @@ def test_seeds_outlive_whoever_read_what_they_say(tmp_path, opened, jobs):
     assert set(finished_runs(tmp_path / "results")) == {0, 1} and (tmp_path / "compared" / "report.html").exists()
 
 
-def test_a_seed_needs_no_screen_at_all(tmp_path):
-    command = f"'{sys.executable}' main.py files/naive_digits.yaml --seeds 0 --set train.epochs=1 method.plot=no"
-    command += f" train.device=cpu 'train.save_path={tmp_path / 'results'}' >&- 2>&-"
-    assert subprocess.run(command, shell=True, cwd=ROOT, check=False).returncode == 0
-    assert set(finished_runs(tmp_path / "results")) == {0}
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_seeds_need_no_screen_at_all(tmp_path, jobs):
+    settings = f"'train.save_path={tmp_path / 'results'}' method.plot=no train.epochs=1 train.device=cpu"
+    run = f"'{sys.executable}' main.py files/naive_digits.yaml --seeds 0-1 --jobs {jobs} --set {settings}"
+    assert subprocess.run(f"{run} >&- 2>&-", shell=True, cwd=ROOT, check=False).returncode == 0
+    assert set(finished_runs(tmp_path / "results")) == {0, 1}
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])

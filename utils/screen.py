@@ -5,11 +5,14 @@ import sys
 from typing import TextIO
 
 
-class _Screen:
+class _Outlived:
     """A stream whose text is dropped from when it can no longer be written."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115  None: closed by the shell, `>&-`
+        if stream is None:  # closed by the shell, `>&-`: the jobs' processes must not take its number for a file
+            stream = open(os.devnull, "w")  # noqa: SIM115
+            os.set_inheritable(stream.fileno(), True)
+        self._stream = stream
 
     def write(self, text: str) -> int:
         try:
@@ -35,8 +38,9 @@ class _Screen:
 
 
 def outlive_readers() -> None:
-    """Go on when nobody reads any more: `| head`, a terminal that was closed, a log on a full disk.
+    """Go on when nobody reads any more: `| head`, the terminal of a run that was disowned, a log on a full disk.
 
-    experiment.log has it all; without this a night's seeds would fail one after the other.
+    experiment.log has it all; without this a night's seeds would fail one after the other. (A terminal that is closed
+    under a run that was not disowned kills it, SIGHUP: it goes on from its last checkpoint.)
     """
-    sys.stdout, sys.stderr = _Screen(sys.stdout), _Screen(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _Outlived(sys.stdout), _Outlived(sys.stderr)  # type: ignore[assignment]
