@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from utils.options import parse
-from utils.screen import outlive_readers
+from utils.queue.screen import outlive_readers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,14 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _imported(options: Namespace) -> Callable[[], int]:
     """What the options ask for. Imported only now: --help answers at once."""
     if options.compare:
-        from utils.comparison.compare import compare
+        from utils.report.compare import compare
 
         return partial(compare, options.compare, options.out)
     if options.verify:
-        from utils.verify import verify
+        from utils.report.verify import verify
 
         return partial(verify, options)
-    from utils.launch import launch
+    from utils.queue.launch import launch
 
     return partial(launch, options)
 

@@ -28,7 +28,7 @@ from datasets.data import as_floats, laid_out
 from methods.mechanisms.gradients import gradient_of
 from models import ENCODERS
 from models.encoders import BlockwiseTranspose, pixel_cross_entropy
-from utils.allocator import keep_freed_memory
+from utils.run.allocator import keep_freed_memory
 
 COLOUR = (3, 32, 32)
 

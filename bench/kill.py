@@ -33,7 +33,7 @@ NOT_COMPARED = ("time", "config")
 """Results that differ between two runs: seconds, and the folder's name."""
 
 
-PRELOADED = ["bench.kill", "main", "utils.launch", "torch._dynamo", "sklearn.datasets"]
+PRELOADED = ["bench.kill", "main", "utils.queue.launch", "torch._dynamo", "sklearn.datasets"]
 """Imported once, so that what is killed is the run and not its imports."""
 
 
@@ -63,7 +63,7 @@ def left_by(folder: Path) -> dict[str, Any]:
     """Everything in a results folder that two runs of the same seed must have alike."""
     import torch
 
-    from utils.files import read_pickle
+    from utils.store.files import read_pickle
 
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("exp_*/**/*.pt")):

@@ -10,9 +10,9 @@ from pathlib import Path
 if __name__ == "__main__":  # not bench/, whose profile.py would hide the standard library's
     sys.path[0] = str(Path(__file__).parent.parent)
 
-from utils.files import write_bytes
-from utils.plots import over_tasks
-from utils.results import finished_runs
+from utils.run.figures import over_tasks
+from utils.store.files import write_bytes
+from utils.store.folder import finished_runs
 
 
 def held(folder: Path) -> tuple[str, list[tuple[int, float]]] | None:

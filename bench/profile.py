@@ -52,23 +52,24 @@ STEP = {"batches", "forward", "backward", "optimizer"}
 """Parts of a training step; inside those of `WHOLE` they are not told apart."""
 WHOLE = {"input", "building", "generator", "evaluation", "writing"}
 WRAPPED = {
-    "input": "utils.loading:load datasets:load utils.build:build_tasks",
-    "building": "utils.build:build_learner utils.build:build_method utils.build:build_optimizer",
+    "input": "utils.config.load:load datasets:load utils.run.build:build_tasks",
+    "building": "utils.run.build:build_learner utils.run.build:build_method utils.run.build:build_optimizer",
     "batches": "torch:randperm datasets.data:Split.batch methods.mechanisms.buffer:Buffer.draw",
     "forward": "methods:Method.loss methods:Method.current_loss models.learner:Learner.embed "
     "models.learner:Learner.logits models.learner:Learner.mixed_logits models.learner:Learner.cross_entropy",
     "backward": "torch:Tensor.backward",
     "optimizer": "torch.optim:Adam.step torch.optim:SGD.step torch.optim:Optimizer.zero_grad "
     "torch.optim.lr_scheduler:LRScheduler.step",
-    "checks": "utils.training:Training._check utils.training:Training.check_weights",
+    "checks": "utils.run.training:Training._check utils.run.training:Training.check_weights",
     "generator": "models.fitting:minimise models.image_generator:ImageGenerator.fit "
     "models.image_generator:ImageGenerator.sample models.feature_generator:FeatureGenerator.sample "
     "models.code_flow:CodeFlow.fit models.code_flow:CodeFlow.sample models.feature_generator:FeatureGenerator.fit "
     "models.vae:VAE.fit models.vae:VAE.sample models.gan:FeatureGAN.fit models.gan:FeatureGAN.sample",
-    "evaluation": "utils.runner:Run._initial_scores utils.runner:Run._score utils.evaluation:accuracy",
-    "writing": "utils.runner:Run._training_is_over utils.runner:Run._task_is_over utils.runner:Run._write_state "
-    "utils.runner:Run._draw utils.runner:Run._draw_scores utils.files:write_pickle utils.final_score:write_final_score "
-    "utils.results:prepare",
+    "evaluation": "utils.run.runner:Run._initial_scores utils.run.runner:Run._score utils.run.evaluation:accuracy",
+    "writing": "utils.run.runner:Run._training_is_over utils.run.runner:Run._task_is_over "
+    "utils.run.runner:Run._write_state utils.run.runner:Run._draw utils.run.runner:Run._draw_scores "
+    "utils.store.files:write_pickle utils.store.final_score:write_final_score "
+    "utils.store.folder:prepare",
 }
 """Part -> the functions, module:name, whose time it is."""
 HOOKS = ("begin_task", "loss", "after_backward", "end_task")

@@ -16,8 +16,8 @@ from methods.mechanisms.gradients import flat_gradients
 from methods.prer import PRER
 from models import ENCODERS
 from models.learner import HEADS, Learner
-from utils.evaluation import evaluating
-from utils.training import train_step
+from utils.run.evaluation import evaluating
+from utils.run.training import train_step
 
 CPU = torch.device("cpu")
 settings.register_profile(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.kill import left_by
-from utils.results import finished_runs
+from utils.store.folder import finished_runs
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 240
@@ -22,7 +22,7 @@ RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_
 RAY |= {"RAY_worker_niceness": "0"}
 """Environment of all that belongs to Ray: on loopback, with a token of its own, and not the last to be served."""
 ON_THIS_MACHINE = (
-    "import sys, main, utils.slurm_jobs as slurm; slurm.CLUSTER, slurm.POLL_SECONDS = 'local', 0.1; "
+    "import sys, main, utils.queue.slurm_jobs as slurm; slurm.CLUSTER, slurm.POLL_SECONDS = 'local', 0.1; "
     "sys.exit(main.main(sys.argv[1:]))"
 )
 

@@ -7,8 +7,8 @@ import pytest
 
 import main
 import methods
-from utils import loading
-from utils.original import translate_key
+from utils.config import load as loading
+from utils.config.aliases import translate_key
 from utils.settings import BadInput
 
 

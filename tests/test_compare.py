@@ -13,13 +13,13 @@ import yaml
 from scipy import stats
 
 from main import main
-from utils import plots
-from utils.comparison import charts, statistics, tables
-from utils.comparison.finished import find
-from utils.comparison.groups import groups
-from utils.files import write_pickle
-from utils.final_score import write_final_score
-from utils.loading import load
+from utils.config.load import load
+from utils.report import charts, statistics, tables
+from utils.report.find import find
+from utils.report.groups import groups
+from utils.run import figures as plots
+from utils.store.files import write_pickle
+from utils.store.final_score import write_final_score
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the page is not tried in a browser")

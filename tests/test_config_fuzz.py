@@ -15,9 +15,9 @@ from pydantic import BaseModel
 
 from main import main
 from methods import find, known
-from utils.config import ModelConfig, TrainConfig
-from utils.loading import load
-from utils.trees import as_yaml, flatten
+from utils.config.load import load
+from utils.config.schema import ModelConfig, TrainConfig
+from utils.config.yaml_text import as_yaml, flatten
 
 TEXT = st.text(string.ascii_letters + string.digits + "/._- äß", min_size=1, max_size=20)
 

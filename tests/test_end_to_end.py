@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from utils.files import Damaged, read_pickle, write_pickle
+from utils.store.files import Damaged, read_pickle, write_pickle
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,9 +87,9 @@ def test_scores_are_those_of_the_runs(results):
 
 
 def test_checkpoints_are_plain_weights_that_give_the_recorded_accuracy(results, tmp_path):
-    from utils.evaluation import accuracy
-    from utils.loading import load
-    from utils.runner import Run
+    from utils.config.load import load
+    from utils.run.evaluation import accuracy
+    from utils.run.runner import Run
 
     config = load(results / "config.yml")
     import datasets
@@ -202,7 +202,7 @@ def test_several_files_run_one_after_the_other(small, tmp_path, npz):
 
 
 def test_ctrl_c_ends_with_one_line_and_is_resumable(small, run, capsys, monkeypatch, tmp_path):
-    from utils.runner import Run
+    from utils.run.runner import Run
 
     learn = Run._learn
 

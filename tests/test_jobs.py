@@ -11,9 +11,9 @@ import pytest
 from conftest import method_settings
 
 from bench.kill import left_by
-from utils.jobs import run_side_by_side
-from utils.results import finished_runs
-from utils.signals import Interrupted, Stop
+from utils.queue.parallel_jobs import run_side_by_side
+from utils.run.signals import Interrupted, Stop
+from utils.store.folder import finished_runs
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,10 +14,12 @@ from test_resume import After, begun, experiment
 
 from bench.kill import left_by
 from methods import known
-from utils import curves, estimate, plan
 from utils.options import parse
-from utils.results import finished_runs
-from utils.signals import Interrupted
+from utils.queue import check as estimate
+from utils.queue import plan
+from utils.run.signals import Interrupted
+from utils.store import long_format as curves
+from utils.store.folder import finished_runs
 
 
 def table(folder: Path) -> list[dict[str, str]]:

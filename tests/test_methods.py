@@ -7,7 +7,7 @@ import torch
 from conftest import make_method, train
 
 from methods import find, known
-from utils.evaluation import evaluating
+from utils.run.evaluation import evaluating
 
 SCENARIOS = ["task", "class", "domain"]
 SWITCHED = [name for name in known() if find(name)[0].off]

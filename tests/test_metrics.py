@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from utils import metrics
+from utils.store import metrics
 
 R = np.array([[0.9, 0.5, 0.4], [0.7, 0.8, 0.6], [0.6, 0.9, 1.0]])
 INITIAL = np.array([0.5, 0.3, 0.2])

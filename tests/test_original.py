@@ -10,11 +10,11 @@ from original_meanings import MEANINGS, USUAL
 import main
 import methods
 from methods import MethodConfig
-from utils import loading
-from utils.config import ScenarioConfig, TrainConfig
-from utils.original import KEYS, METHODS, SECTIONS, WITHOUT_EFFECT, known_names, translate, translate_key
+from utils.config import load as loading
+from utils.config.aliases import KEYS, METHODS, SECTIONS, WITHOUT_EFFECT, known_names, translate, translate_key
+from utils.config.schema import ScenarioConfig, TrainConfig
+from utils.config.yaml_text import flatten
 from utils.settings import BadInput, Settings
-from utils.trees import flatten
 
 FOLDER = Path(__file__).parent / "originals"
 

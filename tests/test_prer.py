@@ -8,8 +8,8 @@ from conftest import EMBEDDING, SMALL_PRER, make_prer, merged, tensors_of, train
 
 from datasets.data import as_floats
 from methods.prer import DISTANCES, Config
+from utils.config.yaml_text import flatten
 from utils.settings import BadInput
-from utils.trees import flatten
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

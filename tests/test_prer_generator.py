@@ -14,7 +14,7 @@ from models.encoders import BlockwiseTranspose, pixel_cross_entropy
 from models.feature_generator import Subspace
 from models.fitting import minimise
 from models.image_generator import RECONSTRUCTION_LOSSES
-from utils.evaluation import evaluating
+from utils.run.evaluation import evaluating
 
 
 def test_the_decoder_keeps_old_classes(tasks):

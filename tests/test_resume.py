@@ -15,12 +15,22 @@ from conftest import CPU, method_settings
 
 from bench.kill import left_by, survive
 from methods import find, known
-from utils import files, results, runner
-from utils.config import Config
-from utils.files import Damaged, previous, read_checkpoint, read_pickle, write_bytes, write_checkpoint, write_pickle
-from utils.results import finished_runs
-from utils.runner import Run
-from utils.signals import Interrupted, Stop
+from utils.config.schema import Config
+from utils.run import runner
+from utils.run.runner import Run
+from utils.run.signals import Interrupted, Stop
+from utils.store import files
+from utils.store import folder as results
+from utils.store.files import (
+    Damaged,
+    previous,
+    read_checkpoint,
+    read_pickle,
+    write_bytes,
+    write_checkpoint,
+    write_pickle,
+)
+from utils.store.folder import finished_runs
 
 ROOT = Path(__file__).parent.parent
 GENERATORS = {"prer": {}, "dgr": {"vae": {"epochs": 3}}, "gfr": {"gan": {"epochs": 3}}}
@@ -216,7 +226,7 @@ def test_two_processes_do_not_run_on_one_folder_and_a_dead_one_blocks_nobody(sma
     root = tmp_path / "results"
     hold = (
         f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
-        f"from utils.results import locked\n"
+        f"from utils.store.folder import locked\n"
         f"with locked(Path({str(root)!r})): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as other:

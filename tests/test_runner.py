@@ -7,14 +7,14 @@ import torch
 from conftest import CPU, EMBEDDING, SMALL_PRER, method_settings
 
 from methods import Method, find, known
-from utils.build import SCHEDULES, build_learner, build_optimizer, build_tasks
-from utils.config import Config
-from utils.evaluation import accuracy, confusion, evaluating
-from utils.files import read_pickle
-from utils.loading import load
-from utils.runner import Run
-from utils.seeding import Streams, generator, isolated
-from utils.training import batches
+from utils.config.load import load
+from utils.config.schema import Config
+from utils.run.build import SCHEDULES, build_learner, build_optimizer, build_tasks
+from utils.run.evaluation import accuracy, confusion, evaluating
+from utils.run.runner import Run
+from utils.run.streams import Streams, generator, isolated
+from utils.run.training import batches
+from utils.store.files import read_pickle
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_an_interrupted_seed_goes_on_to_the_same_bits(config, data, name, after,
 
 def test_selection_on_dev_keeps_the_best_epoch_s_weights(config, data, monkeypatch):
     """The original kept the best weights by reference, so that restoring them did nothing; and chose on test data."""
-    from utils import training
+    from utils.run import training
 
     run = Run(config(train__selection="dev", train__epochs=4, scenario__dev_split=0.25), data, 0, CPU)
     snapshots, given = [], iter([0.3, 0.9, 0.9, 0.1])

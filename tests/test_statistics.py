@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from utils.comparison import statistics
+from utils.report import statistics
 
 BEST, OTHER = [0.91, 0.93, 0.95, 0.90, 0.97, 0.94, 0.92, 0.96], [0.88, 0.935, 0.91, 0.88, 0.92, 0.93, 0.89, 0.90]
 

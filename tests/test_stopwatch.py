@@ -2,7 +2,7 @@
 
 import itertools
 
-from utils import stopwatch
+from utils.run import stopwatch
 
 
 def test_parts_inside_others_and_what_is_not_over_are_counted_once(monkeypatch):

@@ -12,47 +12,25 @@ import datasets
 import flows.flow
 import methods
 from bench.tables import side_by_side
-from utils import loading
-from utils.comparison.finished import find
-from utils.reference import reference
-from utils.sweep import load_points
+from utils.config import load as loading
+from utils.config.options_page import reference
+from utils.config.sweep import load_points
+from utils.report.find import find
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("methods", "methods/mechanisms", "models", "flows", "datasets", "utils", "utils/comparison", ".")
-CODE = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
+PACKAGES = ("methods", "models", "flows", "datasets", "utils")
+CODE = sorted([ROOT / "main.py", *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))])
 
-LAYERS = [
-    ["main"],
-    ["utils.verify"],
-    ["utils.comparison.compare", "utils.launch", "utils.reference"],
-    ["utils.comparison.report"],
-    ["utils.comparison.figures", "utils.comparison.tables"],
-    ["utils.comparison.groups"],
-    ["utils.comparison.finished"],
-    ["utils.estimate"],
-    ["utils.final_score", "utils.plan", "utils.ranking", "utils.ray_jobs", "utils.runner", "utils.slurm_jobs"],
-    ["utils.training"],
-    ["utils.build", "utils.results", "utils.sweep"],
-    ["utils.loading"],
-    ["utils.config", "utils.curves", "utils.plots", "utils.evaluation"],
-    ["methods"],
-    ["models"],
-    ["datasets", "flows", "utils.made_with"],
-    [
-        "utils.comparison.charts",
-        "utils.comparison.statistics",
-        "utils.files",
-        "utils.metrics",
-        "utils.original",
-        "utils.progress",
-        "utils.seeding",
-        "utils.stopwatch",
-        "utils.trees",
-    ],
-    ["utils.jobs", "utils.settings"],
-    ["utils.allocator", "utils.options", "utils.screen", "utils.signals"],
-]
-"""From top to bottom: a module imports only from layers below its own, or its own package."""
+ROOMS = ["report", "queue", "run", "store", "config"]
+"""The rooms of `utils/`, from top to bottom: a module imports only from its own room and from those below it."""
+BELOW = {
+    "utils": {"methods", "models", "datasets", "flows"},
+    "methods": {"models", "datasets", "flows", "utils.settings"},
+    "models": {"datasets", "flows", "utils.settings"},
+    "datasets": {"utils.settings"},
+    "flows": set(),
+}
+"""Top-level package -> what of the project it may import beside itself."""
 
 
 def module_name(path: Path) -> str:
@@ -60,37 +38,25 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def layer(module: str) -> int | None:
-    for depth, names in enumerate(LAYERS):
-        if module in names or module.split(".")[0] in names:
-            return depth
-    return None
-
-
 def imports(path: Path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            folder = node.module in ("utils", "utils.comparison")
-            yield from (f"{node.module}.{alias.name}" if folder else node.module for alias in node.names)
+            yield node.module
 
 
 @pytest.mark.parametrize("path", CODE, ids=module_name)
 def test_imports_point_down(path):
-    name = module_name(path)
-    if name in ("utils", "utils.comparison"):
-        return
-    assert layer(name) is not None, f"{name} has no place in the picture"
+    top, *rest = module_name(path).split(".")
     for imported in imports(path):
-        depth = layer(imported)
-        same_package = imported.split(".")[0] == name.split(".")[0] != "utils"
-        assert depth is None or same_package or depth > layer(name), f"{name} imports {imported}"
-
-
-def test_flows_import_nothing_of_the_project():
-    for path in (ROOT / "flows").glob("*.py"):
-        assert all(layer(i) is None or i.startswith("flows") for i in imports(path)), path
+        package, *inner = imported.split(".")
+        if package not in BELOW or top not in BELOW:
+            continue
+        if package == top == "utils" and rest and inner and inner[0] in ROOMS:
+            assert rest[0] in ROOMS and ROOMS.index(rest[0]) <= ROOMS.index(inner[0]), imported
+        elif package != top:
+            assert package in BELOW[top] or imported in BELOW[top], imported
 
 
 @pytest.mark.parametrize("path", CODE, ids=module_name)
@@ -233,6 +199,6 @@ def test_the_flow_of_contributing_works_as_it_stands():
 
 def test_the_page_of_options_is_current_and_says_what_each_means():
     page = (ROOT / "docs" / "options.md").read_text()
-    assert page == reference(), "python -m utils.reference > docs/options.md"
+    assert page == reference(), "python -m utils.config.options_page > docs/options.md"
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
     assert len(rows) > 150 and all(len(row) == 4 and row[3].strip(" |") for row in rows)

@@ -19,11 +19,12 @@ from test_resume import After
 from bench.kill import left_by
 from main import main
 from methods import find, known
-from utils import launch, results
-from utils.config import Config
-from utils.loading import load
+from utils.config.load import load
+from utils.config.schema import Config
+from utils.config.sweep import MOST_POINTS, combinations, label, load_points, short_names
+from utils.queue import launch
 from utils.settings import BadInput
-from utils.sweep import MOST_POINTS, combinations, label, load_points, short_names
+from utils.store import folder as results
 
 LISTS = {
     "method.importance": st.sampled_from([0, 0.1, 1, 1.5, 1e4, 3e-7, 123456.789]),

@@ -7,9 +7,9 @@ from conftest import CPU
 from datasets.tasks import class_groups, split_by_class
 from models import ENCODERS
 from models.learner import HEADS, Learner
-from utils.build import build_tasks
-from utils.config import Config
-from utils.seeding import generator
+from utils.config.schema import Config
+from utils.run.build import build_tasks
+from utils.run.streams import generator
 from utils.settings import BadInput
 
 

@@ -1,0 +1,1 @@
+"""YAML -> frozen, validated settings: the original's names, sweeps, base files, provenance."""

@@ -1,0 +1,129 @@
+"""The settings of an experiment: frozen, validated. `utils/loading.py` reads them from YAML."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializeAsAny
+
+import methods
+from datasets import DatasetSettings
+from models import ENCODERS
+from models.learner import HEADS, Scenario
+from utils.config.provenance import MadeWith
+from utils.config.yaml_text import flatten
+from utils.settings import AnyCase, Settings
+
+
+class ScenarioConfig(Settings):
+    """What is learnt: a data set, cut into tasks."""
+
+    dataset: DatasetSettings
+    """a name (digits, mnist, fashion_mnist, kmnist, svhn, cifar10, cifar100), or {name: folder | npz, path: ...}"""
+    type: Annotated[Scenario, AnyCase] = "task"
+    """task: a head for each task; class: one head for all classes; domain: one head for positions inside a task"""
+    labels_per_task: int = Field(2, ge=1)
+    """classes in a task; a lone last class joins the task before"""
+    shuffle_labels: bool = False
+    """let the seed decide the order of the classes"""
+    dev_split: float = Field(0.0, ge=0, lt=1)
+    """share of the training data held out as dev set, the same of each class"""
+    data_root: str | None = None
+    """directory of the data sets; --data-root and $DATA_ROOT come first, ./data last"""
+
+
+class ModelConfig(Settings):
+    """The classifier."""
+
+    encoder: Annotated[Literal[tuple(ENCODERS)], AnyCase] = "paper"
+    """paper: the paper's convolutions for the images' shape; mlp: two layers of 400; resnet18, slim_resnet18: 64 or 20
+    filters, with batch normalisation"""
+    embedding: int | None = Field(None, ge=2)
+    """size of the embedding; by default 100 (paper, grey), 200 (paper, colour), 400 (mlp), 512 or 160 (resnets)"""
+    head: Annotated[Literal[tuple(HEADS)], AnyCase] | None = None
+    """paper: three layers; linear: one; by default paper for encoder paper, else linear"""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """after each hidden layer of the paper's head, by default 0.5; before the linear head, by default 0"""
+
+
+class TrainConfig(Settings):
+    """How it is learnt, and where the results go."""
+
+    epochs: int = Field(20, ge=1)
+    """passes over a task's training data"""
+    steps: int | None = Field(None, ge=1)
+    """batches a task, instead of epochs"""
+    batch_size: int = Field(64, ge=1)
+    """images a step"""
+    optimizer: Annotated[Literal["adam", "sgd"], AnyCase] = "adam"
+    """whose steps change the classifier"""
+    reset_optimizer: bool = True
+    """make it anew for each task; no: its running moments go on, which makes the first steps of a task larger"""
+    lr: float = Field(1e-3, gt=0)
+    """learning rate"""
+    schedule: Annotated[Literal["constant", "cosine"], AnyCase] = "constant"
+    """of the learning rate during a task; cosine: down to 0"""
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """of sgd"""
+    weight_decay: float = Field(0.0, ge=0)
+    """L2 penalty of the optimizer"""
+    experiments: int = Field(1, ge=1)
+    """number of seeds: 0, 1, ... (--seeds chooses others)"""
+    selection: Annotated[Literal["last", "dev"], AnyCase] = "last"
+    """weights kept of a task: after its last epoch, or after the one with the best dev accuracy"""
+    device: Annotated[str, AnyCase] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """auto (CUDA where there is one), cpu, cuda, cuda:1"""
+    save: bool = True
+    """write checkpoints, and results after each task; no: an interrupted seed starts again"""
+    checkpoint_minutes: float = Field(1.0, ge=0)
+    """save: so often inside a task; 0: after every epoch, of a generator's fit too"""
+    load: bool = True
+    """go on from what is in save_path; no: move it aside and start again"""
+    tensorboard: bool = False
+    """write the numbers of metrics.csv as TensorBoard's events too (pip install tensorboard)"""
+    save_path: str | None = None
+    """results folder; by default results/<dataset>/<method>"""
+
+
+class ClusterConfig(Settings):
+    """What a seed takes of a cluster, for --backend ray and slurm; decides no number but by its threads."""
+
+    cpus: int = Field(1, ge=1)
+    """cores, and threads"""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs; 0: computed on the CPU; 0.25: four seeds share one (slurm gives whole ones)"""
+    hours: float = Field(24.0, gt=0)
+    """slurm's time limit; a seed that reaches it saves, is queued again, and goes on"""
+
+
+class Config(Settings):
+    """A whole experiment."""
+
+    method: SerializeAsAny[methods.MethodConfig]
+    """the method's name and its own options, e.g. {name: naive}"""
+    scenario: ScenarioConfig
+    """the data set and how it is cut into tasks, e.g. {dataset: digits}"""
+    model: ModelConfig = ModelConfig()
+    """the classifier"""
+    train: TrainConfig = TrainConfig()
+    """how it is trained, and where the results go"""
+    cluster: ClusterConfig = ClusterConfig()
+    """what a seed takes of a cluster"""
+    made_with: MadeWith | None = Field(None, exclude=True)
+    """written by a run into its results folder; decides nothing"""
+
+    @property
+    def save_path(self) -> Path:
+        """The results folder."""
+        return Path(self.train.save_path or f"results/{self.scenario.dataset.name}/{self.method.name}")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The dotted keys that decide the numbers: two runs with the same may share a results folder."""
+        of_train = ("experiments", "device", "save", "checkpoint_minutes", "load", "tensorboard", "save_path")
+        ignored = {"scenario.data_root", "method.plot", *(f"train.{key}" for key in of_train)}
+        ignored |= {f"cluster.{key}" for key in ClusterConfig.model_fields}
+        return {key: value for key, value in flatten(self.dump()).items() if key not in ignored}
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved configuration as plain data, which `utils.config.load.load` reads back."""
+        return self.model_dump(mode="json")

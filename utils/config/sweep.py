@@ -1,0 +1,249 @@
+"""`sweep:` in a configuration: lists of values for its keys -> one configuration a point, all in one folder."""
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from utils.config.aliases import named_method, translate_key
+from utils.config.load import override, replacing, resolve, warn
+from utils.config.schema import Config
+from utils.config.yaml_text import Pair, flatten, overlap, read
+from utils.settings import BadInput
+
+MOST_POINTS = 1000
+"""Of one sweep."""
+LONGEST_NAME = 200
+"""Of a point's folder, in bytes: file systems take 255."""
+OPTIONS = ("random", "rank_by")
+"""Keys of `sweep` that are not keys of the configuration."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What the points of one file have in common."""
+
+    root: Path
+    """the folder that theirs are in"""
+    keys: tuple[str, ...]
+    """dotted, what varies"""
+    rank_by: str
+    """the split whose score says which point is best: dev, or where that was asked for, test"""
+    shared: dict[str, Any]
+    """dotted keys that decide the numbers and are the same for all points"""
+    points: dict[str, dict[str, Any]]
+    """name -> its values, as they were written"""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One experiment of a file; a file without `sweep` has one, and no sweep."""
+
+    config: Config
+    sweep: Sweep | None = None
+    where: str = ""
+    """how to name it in a message"""
+
+
+@dataclass
+class _Written:
+    """What a file and the overrides say: of the experiment, and of its sweep."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    changes: list[Pair] = field(default_factory=list)
+    sweep: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        return named_method([*self.pairs, *self.changes])
+
+
+def load_points(path: Path, overrides: Sequence[str] = ()) -> list[Point]:
+    """Read a YAML file and apply overrides; where a list is given for a key, here or in `sweep`, it is swept.
+
+    Raises:
+        BadInput: all that is wrong with the file, the overrides, or a point, a line each.
+    """
+    written = _read(path, overrides)
+    if written.sweep.pop("", None):
+        raise BadInput(f"{path}: sweep: expected keys and the lists of their values, e.g. train.lr: [1e-3, 1e-4]")
+    if not written.sweep:
+        config, warnings = resolve(str(path), written.pairs, written.changes)
+        warn(path, warnings)
+        return [Point(config, where=str(path))]
+    try:
+        options = {name: written.sweep.pop(name) for name in OPTIONS if name in written.sweep}
+        keys = _keys(written)
+        named = _named(combinations(written.sweep, options.get("random")), keys)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+    places = {name: f"{path} (sweep: {name})" for name in named}
+    configs, warnings = {}, []
+    for name, values in named.items():
+        changes = [pair for key, value in values.items() for pair in replacing(key, value)]
+        configs[name], of_point = resolve(places[name], written.pairs, [*written.changes, *changes])
+        warnings += of_point
+    try:
+        sweep = _sweep(configs, named, tuple(keys.values()), options.get("rank_by", "dev"))
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+    warn(path, warnings)
+    return [Point(_placed(config, sweep.root / name), sweep, places[name]) for name, config in configs.items()]
+
+
+def combinations(lists: Mapping[str, Any], count: int | None = None) -> list[dict[str, Any]]:
+    """Every choice of one value from each list, the last key's changing fastest; or `count` of them.
+
+    Which ones is drawn, and is the same each time; a larger count adds to those of a smaller one.
+
+    Raises:
+        BadInput: a list is none or empty; `count` is no number of points; there are too many.
+    """
+    for key, values in lists.items():
+        if not isinstance(values, list) or not values:
+            raise BadInput(f"sweep.{key}: got {values!r}; expected a list of values, e.g. [0.1, 1, 10]")
+    total = prod(len(values) for values in lists.values())
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= total):
+        raise BadInput(f"sweep.random: got {count!r}; expected a number of points, at most the {total:,} there are")
+    if (count or total) > MOST_POINTS:
+        raise BadInput(f"sweep: {count or total:,} points; at most {MOST_POINTS:,}: e.g. add `random: 100`")
+    chance, chosen = random.Random(0), dict[int, None]()
+    while len(chosen) < (count or 0):
+        chosen[chance.randrange(total)] = None
+    return [_combination(lists, index) for index in (sorted(chosen) or range(total))]
+
+
+def _combination(lists: Mapping[str, list[Any]], index: int) -> dict[str, Any]:
+    values = {}
+    for key, choices in reversed(lists.items()):
+        index, which = divmod(index, len(choices))
+        values[key] = choices[which]
+    return {key: values[key] for key in lists}
+
+
+def short_names(keys: Sequence[str]) -> list[str]:
+    """The last parts of each dotted key: as few as tell it from the others."""
+
+    def ending(key: str, parts: int) -> str:
+        return ".".join(key.split(".")[-parts:])
+
+    def unambiguous(key: str) -> str:
+        lengths = range(1, key.count(".") + 2)
+        return next(ending(key, n) for n in lengths if [ending(k, n) for k in keys].count(ending(key, n)) == 1)
+
+    return [unambiguous(key) for key in keys]
+
+
+def label(value: Any) -> str:
+    """A value as a part of a folder's name: letters, digits and -+._ only."""
+    if isinstance(value, dict | list):
+        parts = flatten(value).values() if isinstance(value, dict) else value
+        return "-".join(label(part) for part in parts)
+    if isinstance(value, float):
+        value = f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    words = {True: "yes", False: "no", None: "none"}
+    text = words[value] if value is None or isinstance(value, bool) else str(value)
+    return re.sub(r"[^A-Za-z0-9.+_-]", "_", text)
+
+
+def _read(path: Path, overrides: Sequence[str]) -> _Written:
+    """Sort what is written; what an override sets is no longer swept, unless it is a list."""
+    written = _Written()
+    for key, value in flatten(read(path)).items():
+        section, _, rest = key.partition(".")
+        if section.lower() == "sweep":
+            written.sweep[rest] = value
+        else:
+            written.pairs.append((key, value))
+    for text in overrides:
+        cleared, *pairs = override(text)
+        key = cleared[0].removeprefix("sweep.")
+        ours = translate_key(key, written.method)
+        for other in list(written.sweep):
+            if key == "sweep" or overlap(translate_key(other, written.method), ours):
+                del written.sweep[other]
+        if cleared[0].partition(".")[0] != "sweep":
+            written.changes.append(cleared)
+        for name, value in pairs:
+            section, _, rest = name.partition(".")
+            if section == "sweep":
+                written.sweep[rest] = value
+            elif isinstance(value, list):
+                written.sweep[name] = value
+            else:
+                written.changes.append((name, value))
+    return written
+
+
+def _keys(written: _Written) -> dict[str, str]:
+    """Swept keys as they are written -> in our words."""
+    keys = {key: translate_key(key, written.method) for key in written.sweep}
+    if not keys:
+        raise BadInput("sweep: names no key to vary; add one, e.g. train.lr: [1e-3, 1e-4], or take `sweep` away")
+    for i, (key, ours) in enumerate(keys.items()):
+        for other in list(keys)[:i]:
+            if overlap(keys[other], ours):
+                raise BadInput(f"sweep: {other} and {key} both set {min(keys[other], ours, key=len)}; keep one of them")
+    return keys
+
+
+def _named(points: Sequence[dict[str, Any]], keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Folder name -> values.
+
+    Raises:
+        BadInput: two points would have the same name, or one too long a name.
+    """
+    short = dict(zip(keys, short_names(list(keys.values())), strict=True))
+    named: dict[str, dict[str, Any]] = {}
+    seen: dict[str, dict[str, Any]] = {}  # some file systems do not tell upper case from lower
+    for values in points:
+        name = ",".join(f"{short[key]}={label(value)}" for key, value in values.items())
+        if len(name) > LONGEST_NAME:
+            raise BadInput(f"sweep: {name} is too long a name for a folder; make the values shorter")
+        if (other := seen.setdefault(name.lower(), values)) is not values:
+            raise BadInput(f"sweep: {other} and {values} would both be called {name}; change one of the values")
+        named[name] = values
+    return named
+
+
+def _sweep(configs: dict[str, Config], named: dict[str, dict[str, Any]], keys: tuple[str, ...], rank_by: Any) -> Sweep:
+    """What the points have in common.
+
+    Raises:
+        BadInput: two are the same experiment, or they cannot be ranked.
+    """
+    seen: dict[str, str] = {}
+    for name, config in configs.items():
+        if seen.setdefault(repr(config.identity), name) != name:
+            raise BadInput(f"sweep: {seen[repr(config.identity)]} and {name} compute the same; take one away")
+    roots = list(dict.fromkeys(config.save_path for config in configs.values()))
+    if len(roots) > 1:
+        raise BadInput(f"sweep: its results would be in {roots[0]} and in {roots[1]}; set one train.save_path for all")
+    _check_ranking(configs, rank_by)
+    first, *others = (config.identity for config in configs.values())
+    shared = {
+        key: value
+        for key, value in first.items()
+        if all(other.get(key, ...) == value for other in others) and not any(overlap(key, swept) for swept in keys)
+    }
+    return Sweep(roots[0], keys, rank_by, shared, named)
+
+
+def _check_ranking(configs: dict[str, Config], rank_by: Any) -> None:
+    if rank_by not in ("dev", "test"):
+        raise BadInput(f"sweep.rank_by: got {rank_by!r}; expected 'dev' or 'test'")
+    for name, config in configs.items():
+        if rank_by == "dev" and config.scenario.dev_split == 0:
+            raise BadInput(
+                f"sweep: {name} has no dev data to be ranked by; set scenario.dev_split, e.g. to 0.1 "
+                "(or choose on test data, which makes the best score too high, by sweep.rank_by: test)"
+            )
+        if rank_by == "test" and config.scenario.dev_split > 0:
+            raise BadInput(f"sweep.rank_by: test, though {name} has dev data; rank by dev, or set scenario.dev_split 0")
+
+
+def _placed(config: Config, folder: Path) -> Config:
+    return config.model_copy(update={"train": config.train.model_copy(update={"save_path": str(folder)})})

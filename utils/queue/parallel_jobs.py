@@ -1,0 +1,102 @@
+"""Jobs side by side, each in a process of its own, so that one that dies takes no other with it.
+
+Why not a pool: its workers do not hear of a request to stop, and one that is killed for its memory breaks the pool.
+Processes come from a server that has everything imported, and so start at once.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+from utils.queue.screen import outlive_readers
+from utils.run.signals import Interrupted, Stop, listening
+
+POLL_SECONDS = 0.2
+"""How soon a request to stop is passed on."""
+INTERRUPTED = 130
+"""Exit code of a job that was asked to stop, and has saved where it is."""
+
+
+class ClusterJob(NamedTuple):
+    """One job of a queue that runs on a cluster."""
+
+    name: str
+    """as messages call it"""
+    arguments: tuple[Any, ...]
+    """pickled"""
+    cpus: int
+    gpus: float
+    hours: float
+
+
+RunOnCluster = Callable[[Callable[..., int], Sequence[ClusterJob], int, Callable[[int, int], None], Stop], None]
+"""`run_side_by_side` on a cluster: work, jobs, at_once, done, stop."""
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_side_by_side(
+    work: Callable[..., int],
+    arguments: Sequence[tuple[Any, ...]],
+    at_once: int,
+    done: Callable[[int, int], None],
+    stop: Stop,
+) -> None:
+    """Call work(*arguments, stop) for each of the arguments, in processes of their own.
+
+    Args:
+        work: a function of a module; it and its arguments are pickled. Returns an exit code.
+        arguments: of each job, started in this order.
+        at_once: as many run at a time.
+        done: done(index, code) after each; a job that was killed has minus the signal's number.
+        stop: asked for, it is passed on to the jobs.
+
+    Raises:
+        Interrupted: it was asked to stop, and all jobs have ended.
+    """
+    context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+    if hasattr(os, "fork"):
+        context.set_forkserver_preload([work.__module__, "torch._dynamo"])  # what optimizers import when first made
+    waiting, running = list(enumerate(arguments)), dict[int, tuple[int, BaseProcess]]()
+    while waiting or running:
+        while waiting and len(running) < at_once and not stop.requested:
+            index, job = waiting.pop(0)
+            process = context.Process(target=_child, args=(work, job))
+            process.start()
+            running[process.sentinel] = index, process
+        if stop.requested:
+            waiting.clear()
+            for _, process in running.values():
+                process.terminate()
+        for sentinel in wait(list(running), POLL_SECONDS):
+            index, process = running.pop(sentinel)
+            process.join()
+            done(index, process.exitcode)
+    if stop.requested:
+        raise Interrupted(f" by {stop.requested}")
+
+
+def _child(work: Callable[..., int], job: tuple[Any, ...]) -> None:
+    """The life of one job: it stops when it is asked to, and when whoever started it is gone."""
+    outlive_readers()
+    with listening() as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C comes from the parent, once
+
+        def orphaned() -> None:
+            multiprocessing.parent_process().join()
+            stop.requested = "the end of the program that started it"
+
+        threading.Thread(target=orphaned, daemon=True).start()
+        try:
+            code = work(*job, stop)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+    raise SystemExit(code)

@@ -1,0 +1,137 @@
+"""From configuration files to experiments: everything is checked before anything is run."""
+
+import os
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import ceil
+from pathlib import Path
+
+import torch
+
+import datasets
+from datasets.data import Data, Task
+from methods import Method
+from utils.config.schema import Config, TrainConfig
+from utils.config.sweep import Point, Sweep, load_points
+from utils.config.yaml_text import as_yaml
+from utils.run.build import build_learner, build_method, build_tasks
+from utils.run.evaluation import memory
+from utils.run.streams import generator
+from utils.settings import BadInput
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One configuration, checked, with its data."""
+
+    path: str
+    """the file it comes from, and where that holds several, which of them"""
+    config: Config
+    data: Data
+    data_root: Path
+    seeds: tuple[int, ...]
+    device: torch.device
+    sweep: Sweep | None = None
+    """that it is a point of"""
+
+    @property
+    def folder(self) -> Path:
+        """The results folder: its sweep's where it has one, else its own."""
+        return self.sweep.root if self.sweep else self.config.save_path
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Errors of bad input inside are told with the file's name."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+def plan(options: Namespace) -> list[Experiment]:
+    """All that the command line asks for, checked; writes nothing.
+
+    Raises:
+        BadInput: anything wrong with the files, the options or the data.
+    """
+    points = [point for path in options.configs for point in load_points(Path(path), options.set)]
+    _refuse_shared_folders(points)
+    loaded: dict[tuple[str, Path], Data] = {}
+    experiments, here = [], options.backend == "local"
+    for point in points:
+        config = point.config
+        root = Path(options.data_root or os.environ.get("DATA_ROOT") or config.scenario.data_root or "data")
+        key = (config.scenario.dataset.model_dump_json(), root)
+        with naming(point.where):
+            if key not in loaded:
+                loaded[key] = datasets.load(config.scenario.dataset, root)
+            seeds = options.seeds or tuple(range(config.train.experiments))
+            device = _device(options.device or config.train.device, None if here else config.cluster.gpus)
+            experiments.append(Experiment(point.where, config, loaded[key], root, seeds, device, point.sweep))
+            _build(experiments[-1])  # whatever the parts refuse, they refuse now
+            if config.train.tensorboard and find_spec("tensorboard") is None:
+                raise BadInput("train.tensorboard: the package is not there; pip install tensorboard, or set it to no")
+    return experiments
+
+
+def _refuse_shared_folders(points: Sequence[Point]) -> None:
+    seen: dict[Path, str] = {}
+    sweeps = {point.sweep: point.where for point in points if point.sweep}
+    folders = [(sweep.root, where) for sweep, where in sweeps.items()]
+    for folder, where in folders + [(point.config.save_path, point.where) for point in points]:
+        if seen.setdefault(folder.resolve(), where) != where:
+            raise BadInput(f"{where}: train.save_path: {folder} is used by two of these files; change one")
+
+
+def _device(name: str, gpus: float | None) -> torch.device:
+    """The device of that name, here, or on a cluster that gives each seed so many GPUs."""
+    if gpus is not None:
+        if gpus == 0 and name.startswith("cuda"):
+            raise BadInput(f"train.device: {name} on a cluster needs cluster.gpus: 1, or 0.25 to share one")
+        return torch.device("cuda" if gpus and name != "cpu" else "cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"train.device: {name} is not there: {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+    return device
+
+
+def _build(experiment: Experiment) -> tuple[list[Task], Method]:
+    config, cpu, seed = experiment.config, torch.device("cpu"), experiment.seeds[0]
+    tasks = build_tasks(config, experiment.data, seed, cpu)
+    learner = build_learner(config, experiment.data, tasks, seed)
+    return tasks, build_method(config, learner, generator(seed, "method"))
+
+
+def steps_of(train: TrainConfig, images: int) -> int:
+    """How many steps a task with so many images takes."""
+    return train.steps or train.epochs * ceil(images / train.batch_size)
+
+
+def explain(experiment: Experiment) -> str:
+    """What a run would do: the resolved configuration, tasks, sizes, steps."""
+    config, seed = experiment.config, experiment.seeds[0]
+    tasks, method = _build(experiment)
+    held = memory(method)
+    per_task = [steps_of(config.train, len(task.train)) for task in tasks]
+    lines = [as_yaml(config.dump()), f"tasks of seed {seed}:"]
+    for task, steps in zip(tasks, per_task, strict=True):
+        names = ", ".join(experiment.data.classes[c] for c in task.classes)
+        sizes = len(task.train), len(task.dev) if task.dev else 0, len(task.test)
+        images = "{:,} train, {:,} dev, {:,} test images".format(*sizes)
+        lines.append(f"  {task.index}: {names} ({images}, {steps:,} steps on its own data)")
+    channels, height, width = experiment.data.image_shape
+    lines += [
+        f"images: {channels} x {height} x {width}, classes: {len(experiment.data.classes)}",
+        f"classifier: {held['learner_parameters']:,} parameters",
+        f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own, "
+        f"{held['method_floats']:,} numbers held between tasks, as far as known before the first",
+        f"steps: {sum(per_task):,} a seed, seeds: {', '.join(map(str, experiment.seeds))}, device: {experiment.device}",
+        f"results: {config.save_path}",
+    ]
+    return "\n".join(lines)

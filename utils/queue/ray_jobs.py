@@ -1,0 +1,143 @@
+"""The queue on a Ray cluster: each job is a task there, and one that dies with its machine goes on on another.
+
+RAY_ADDRESS names the cluster; without it, one is made of this machine for as long as the queue lasts. Every machine
+finds the program, the data and the results under the same paths. To stop a task, Ray interrupts it as Ctrl-C would.
+"""
+
+import logging
+import os
+import socket
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from utils.queue.parallel_jobs import INTERRUPTED, POLL_SECONDS, ClusterJob, RunOnCluster, cores
+from utils.run.signals import Interrupted, Stop, listening
+from utils.settings import BadInput
+
+DEATHS = 5
+"""Of one job's processes, before it counts as failed: its machine may be to blame, or its own hunger for memory."""
+ANSWER_SECONDS = 10.0
+"""How long the cluster's address may take to answer."""
+LAST_WORDS_SECONDS = 1.0
+"""How long what the tasks said last may take to get here."""
+
+
+@contextmanager
+def ray_cluster() -> Iterator[RunOnCluster]:
+    """Inside, the cluster is connected; gives what runs a queue there.
+
+    Raises:
+        BadInput: Ray is not installed, or no cluster answers.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # each seed's lines, however alike
+    if not address:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # there and, set so, here: it listens on loopback only
+    try:
+        import ray
+    except ImportError as error:
+        raise BadInput(f"--backend ray: {error}; install it: pip install -r requirements-cluster.txt") from error
+    here = {"num_cpus": cores(), "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    try:
+        if address and ":" in address:
+            host, _, port = address.rpartition("/")[2].rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()  # Ray tries for minutes
+        ray.init(address or "local", logging_level=logging.ERROR, **({} if address else here))
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        where = f"no cluster at RAY_ADDRESS={address}" if address else "no cluster can be started here"
+        raise BadInput(f"--backend ray: {where} ({reason})") from error
+    try:
+        yield run_on_ray
+    finally:
+        time.sleep(LAST_WORDS_SECONDS)
+        ray.shutdown()
+
+
+def run_on_ray(
+    work: Callable[..., int],
+    jobs: Sequence[ClusterJob],
+    at_once: int,
+    done: Callable[[int, int], None],
+    stop: Stop,
+) -> None:
+    """Call work(*arguments, stop) for each job on the connected cluster; the rest as `run_side_by_side`.
+
+    Raises:
+        Interrupted: it was asked to stop, and all jobs have ended.
+    """
+    import ray
+
+    _say_if_too_large(jobs)
+    task, folder = ray.remote(max_retries=0)(_task), os.getcwd()
+    waiting, running, deaths = deque(range(len(jobs))), dict[ray.ObjectRef, int](), Counter[int]()
+
+    def collect() -> None:
+        for reference in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
+            index = running.pop(reference)
+            code, death = _outcome(reference)
+            if death and not stop.requested:
+                deaths[index] += 1
+                again = deaths[index] < DEATHS
+                how = "goes on from its last checkpoint" if again else f"is given up, after {DEATHS} deaths"
+                print(f"{jobs[index].name} {how}: {death}", file=sys.stderr)
+                if again:
+                    waiting.append(index)
+                    continue
+            done(index, code)
+
+    while (waiting or running) and not stop.requested:
+        while waiting and len(running) < at_once:
+            index = waiting.popleft()
+            placed = task.options(num_cpus=jobs[index].cpus, num_gpus=jobs[index].gpus)
+            running[placed.remote(work, jobs[index].arguments, folder)] = index
+        collect()
+    for reference in running:
+        ray.cancel(reference)  # interrupts it, or takes it from the queue
+    while running:
+        collect()
+    if stop.requested:
+        raise Interrupted(f" by {stop.requested}")
+
+
+def _task(work: Callable[..., int], arguments: tuple[Any, ...], folder: str) -> int:
+    """The life of one job, in a process of a machine of the cluster."""
+    os.chdir(folder)  # paths mean what they mean where the queue is
+    with listening() as stop:
+        try:
+            return work(*arguments, stop)
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
+
+def _outcome(reference: Any) -> tuple[int, str | None]:
+    """The exit code of a task that has ended; and, if its process or machine came to an end before it, how."""
+    from ray import exceptions, get
+
+    try:
+        code = get(reference)
+    except exceptions.TaskCancelledError:
+        return INTERRUPTED, None
+    except exceptions.RayTaskError as error:  # a bug, or machines that are not alike
+        print(error, file=sys.stderr)
+        return 1, None
+    except exceptions.RayError as error:
+        return 1, str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+    return code, "its machine asked it to stop" if code == INTERRUPTED else None
+
+
+def _say_if_too_large(jobs: Sequence[ClusterJob]) -> None:
+    """Say which jobs wait for a machine that the cluster does not have yet."""
+    import ray
+
+    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+    for cpus, gpus in sorted({(job.cpus, job.gpus) for job in jobs}):
+        if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
+            message = f"cluster: no machine of it has {cpus} CPUs and {gpus:g} GPUs"
+            if "RAY_ADDRESS" not in os.environ:
+                raise BadInput(f"{message}; lower cluster.cpus or cluster.gpus, or set RAY_ADDRESS")
+            print(f"{message}; waiting for one", file=sys.stderr)

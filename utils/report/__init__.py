@@ -1,0 +1,1 @@
+"""Finished runs -> groups, statistics, tables, figures, one page; `--verify`."""

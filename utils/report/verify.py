@@ -1,0 +1,157 @@
+"""`--verify`: seeds of finished runs again, from the config.yml of their results folders; does the same come out?"""
+
+import csv
+import json
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from utils.config.provenance import made_with
+from utils.queue.launch import run_seed
+from utils.queue.plan import Experiment, plan
+from utils.report.find import FinishedRun, find
+from utils.run.signals import Stop
+from utils.settings import BadInput
+from utils.store.folder import RunFolder
+
+TOLERANCE = 0.01
+"""Largest difference between two accuracies that counts as the same result where the bits differ."""
+Numbers = dict[tuple[str, ...], float]
+"""(task, epoch, split, metric) -> value, as metrics.csv has them."""
+
+
+class Check(NamedTuple):
+    """What came out of a task, beside what is stored of it."""
+
+    compared: int
+    """numbers"""
+    differing: int
+    """of them"""
+    gap: float
+    """largest difference between two accuracies on a task after it"""
+    same_weights: bool | None
+    """to the bit; None if they are not stored"""
+
+    @property
+    def verdict(self) -> str:
+        """identical, the same (within `TOLERANCE`) or DIFFERS."""
+        if not self.differing and self.same_weights is not False:
+            return "identical"
+        return "the same" if self.gap <= TOLERANCE else "DIFFERS"
+
+    def __str__(self) -> str:
+        weights = {None: "weights are not stored", True: "the weights' bits too", False: "other weights"}
+        counted = f"{self.compared - self.differing} of {self.compared} numbers are equal, {weights[self.same_weights]}"
+        far = "" if self.verdict == "identical" else f"; accuracies differ by at most {self.gap:.4f}"
+        return f"{self.verdict}: {counted}{far}"
+
+
+def verify(options: Namespace) -> int:
+    """Run a seed of each finished run again, or each of the seeds asked for; returns 1 if one differs or fails.
+
+    Raises:
+        BadInput: there is no such run, seed or task; the data or the device are not there.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = [
+            (run, seed) for run in find(options.verify, "--verify") for seed in options.seeds or run.score.seeds[:1]
+        ]
+        planned = [
+            (run, seed, _plan(run, seed, Path(scratch, str(i)), options)) for i, (run, seed) in enumerate(wanted)
+        ]
+        return max([_verify(run, seed, experiment, options.tasks) for run, seed, experiment in planned])
+
+
+def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Experiment:
+    """The experiment that makes the seed again, in a folder."""
+    if seed not in run.score.seeds:
+        raise BadInput(f"--seeds {seed}: {run.folder} has {', '.join(map(str, run.score.seeds))}")
+    if options.tasks and options.tasks > _tasks(run):
+        raise BadInput(f"--tasks {options.tasks}: {run.folder} has {_tasks(run)}")
+    made = run.config.made_with
+    changes = ["save=yes", "load=yes", "tensorboard=no", f"save_path={json.dumps(str(folder))}"]
+    command = Namespace(
+        configs=[run.folder / "config.yml"],
+        set=["method.plot=no", *(f"train.{change}" for change in changes)],
+        seeds=(seed,),
+        device=options.device or (made.device if made else None),
+        data_root=options.data_root,
+        backend="local",
+    )
+    return plan(command)[0]
+
+
+def _tasks(run: FinishedRun) -> int:
+    return len(run.score.test.accuracy_matrix.mean)
+
+
+def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | None) -> int:
+    """Run it, compare, and say what came out; returns 1 if it differs or fails."""
+    made, name = run.config.made_with, f"{run.folder}, seed {seed}"
+    print(f"{name}: made with {made or 'what is not known'}")
+    if made:
+        torch.set_num_threads(made.threads)
+        here = made_with(str(experiment.device), torch.get_num_threads())
+        print(f"here: {made.changed_to(here) or 'the same'}")
+    again = RunFolder(experiment.config.save_path, seed)
+    experiment.config.save_path.mkdir()
+    if run_seed(experiment, seed, f"{run.method} seed {seed}", Stop(), tasks):
+        return 1
+    checks = compare_tasks(run, seed, again)
+    for task, check in enumerate(checks):
+        print(f"task {task}: {check}")
+    print(f"{name}: {_conclusion(checks)}\n")
+    return int(any(check.verdict == "DIFFERS" for check in checks))
+
+
+def compare_tasks(run: FinishedRun, seed: int, again: RunFolder) -> list[Check]:
+    """What came out again, beside what is stored, for each task that was learnt again."""
+    stored = RunFolder(run.folder, seed)
+    numbers = _read_metrics(again.metrics)
+    expected = _read_metrics(stored.metrics) if stored.metrics.exists() else _accuracies(run, seed)
+    checks = []
+    for task in sorted({int(key[0]) for key in numbers if key[0]}):
+        of_task = {key: value for key, value in expected.items() if key[0] == str(task) or (not key[0] and task == 0)}
+        differing = [key for key, value in of_task.items() if numbers.get(key) != value]
+        gaps = [abs(numbers[key] - of_task[key]) for key in differing if key[3].startswith("accuracy/")]
+        weights = [folder.weights(task) for folder in (stored, again)]
+        same = _same_tensors(*weights) if weights[0].exists() else None
+        checks.append(Check(len(of_task), len(differing), max(gaps, default=0.0), same))
+    return checks
+
+
+def _read_metrics(path: Path) -> Numbers:
+    with path.open(newline="") as file:
+        rows = csv.DictReader(file)
+        return {(row["task"], row["epoch"], row["split"], row["metric"]): float(row["value"]) for row in rows}
+
+
+def _accuracies(run: FinishedRun, seed: int) -> Numbers:
+    """What final_score.json knows of the seed."""
+    score = json.loads((run.folder / "final_score.json").read_text())
+    parts = [part for part in ("test", "train", "dev") if part in score]
+    place = run.score.seeds.index(seed)
+    return {
+        (str(task), "", part, f"accuracy/{other}"): value
+        for part in parts
+        for task, row in enumerate(score[part]["accuracy_matrix"]["values"][place])
+        for other, value in enumerate(row)
+    }
+
+
+def _same_tensors(one: Path, other: Path) -> bool:
+    a, b = (torch.load(path, map_location="cpu", weights_only=True) for path in (one, other))
+    return a.keys() == b.keys() and all(a[name].numpy().tobytes() == b[name].numpy().tobytes() for name in a)
+
+
+def _conclusion(checks: list[Check]) -> str:
+    verdicts = [check.verdict for check in checks]
+    if all(verdict == "identical" for verdict in verdicts):
+        return "bit-identical" if checks[-1].same_weights else "identical in all that is stored"
+    first = next(task for task, verdict in enumerate(verdicts) if verdict != "identical")
+    if "DIFFERS" not in verdicts:
+        return f"the same within {TOLERANCE}, not to the bit from task {first} on"
+    return f"DIFFERS: not to the bit from task {first} on, by more than {TOLERANCE} from {verdicts.index('DIFFERS')} on"

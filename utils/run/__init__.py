@@ -1,0 +1,1 @@
+"""One seed: the story of a run, training, evaluation, checkpoints, random streams, figures."""

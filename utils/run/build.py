@@ -1,0 +1,56 @@
+"""From a configuration to the parts of one seed: tasks, classifier, method, optimizer."""
+
+from collections.abc import Callable
+
+import torch
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
+
+import methods
+from datasets.data import Data, Task
+from datasets.tasks import class_groups, split_by_class
+from methods import Method
+from models import ENCODERS
+from models.learner import HEADS, Learner
+from utils.config.schema import Config, TrainConfig
+from utils.run.streams import generator, isolated
+
+
+def build_tasks(config: Config, data: Data, seed: int, device: torch.device) -> list[Task]:
+    """The sequence of tasks of one seed; the same on every device."""
+    order = list(range(len(data.classes)))
+    if config.scenario.shuffle_labels:
+        order = torch.randperm(len(order), generator=generator(seed, "classes")).tolist()
+    groups = class_groups(order, config.scenario.labels_per_task)
+    return split_by_class(data, groups, config.scenario.dev_split, generator(seed, "dev"), device)
+
+
+def build_learner(config: Config, data: Data, tasks: list[Task], seed: int) -> Learner:
+    """The untrained classifier of one seed; the same weights on every device."""
+    head = config.model.head or ("paper" if config.model.encoder == "paper" else "linear")
+    dropout = config.model.dropout if config.model.dropout is not None else {"paper": 0.5}.get(head, 0.0)
+    with isolated(generator(seed, "init")):
+        encoder = ENCODERS[config.model.encoder](data.image_shape, config.model.embedding)
+        learner = Learner(encoder, HEADS[head](dropout), config.scenario.type, [task.classes for task in tasks])
+    return learner.to(tasks[0].train.y.device)
+
+
+def build_method(config: Config, learner: Learner, stream: torch.Generator) -> Method:
+    """The method, drawing from `stream` only."""
+    make, _ = methods.find(config.method.name)
+    with isolated(stream):
+        return make(config.method, learner, stream)
+
+
+def build_optimizer(config: TrainConfig, learner: Learner) -> torch.optim.Optimizer:
+    """A new optimizer of the whole classifier; the momentum is for sgd."""
+    options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer == "adam":
+        return torch.optim.Adam(learner.parameters(), **options)
+    return torch.optim.SGD(learner.parameters(), momentum=config.momentum, **options)
+
+
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler]] = {
+    "constant": lambda optimizer, steps: ConstantLR(optimizer, factor=1.0),
+    "cosine": CosineAnnealingLR,
+}
+"""`train.schedule` -> the learning rate over the steps of a task."""

@@ -1,0 +1,152 @@
+"""One task being learnt: the steps, and all that is needed to go on after any of them."""
+
+import copy
+from collections.abc import Callable, Iterator
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.data import Split, Task
+from methods import Method
+from utils.config.schema import TrainConfig
+from utils.run.build import SCHEDULES
+from utils.run.evaluation import accuracy
+from utils.store.log import EPOCH, bar, log
+
+STEPS_BETWEEN_CHECKS = 100
+"""On CUDA, where reading a loss waits for it, losses are looked at so seldom; on CPU at every step."""
+
+
+class TrainingFailed(Exception):
+    """A seed cannot go on; the message says where and why."""
+
+
+def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, task: Task) -> Tensor:
+    """One step on images x (B, C, H, W) in [0, 1] with labels y (B,); returns the loss, not waiting for its value."""
+    optimizer.zero_grad()
+    loss = method.loss(x, y, task)
+    loss.backward()
+    method.after_backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def batches(split: Split, size: int, stream: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over a split in random order, drawn at once: images (B, C, H, W) in [0, 1] and labels (B,).
+
+    `skip` leaves the first batches out.
+    """
+    order = torch.randperm(len(split), generator=stream, device=split.y.device)
+    return (split.batch(index) for index in order.split(size)[skip:])
+
+
+class Training:
+    """The steps of one task.
+
+    Args:
+        config: the `train` section.
+        method: learns; its learner is what the optimizer changes.
+        optimizer: of the learner's parameters.
+        task: what is trained on.
+        watched: what accuracy is measured on after each epoch.
+        order: draws the order of the images.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        task: Task,
+        watched: Split,
+        order: torch.Generator,
+    ) -> None:
+        self.config, self.method, self.optimizer, self.task, self.watched = config, method, optimizer, task, watched
+        self.order = order
+        self.per_epoch = ceil(len(task.train) / config.batch_size)
+        self.steps = config.steps or config.epochs * self.per_epoch
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr  # the last task's schedule may have brought it down
+        self.schedule = SCHEDULES[config.schedule](optimizer, self.steps)
+        self.epoch = self.step = 0  # steps of this epoch
+        self.total = torch.zeros((), device=task.train.y.device)  # of this epoch's losses
+        self.order_state: Tensor | None = None  # of `order`, when the epoch began
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Any] = {"accuracy": -1.0, "weights": None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is. The learner, the method, the optimizer and the streams are not in it."""
+        names = ("epoch", "step", "total", "order_state", "history", "best")
+        return {"schedule": self.schedule.state_dict(), **{name: getattr(self, name) for name in names}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.schedule.load_state_dict(state["schedule"])
+        for name in ("epoch", "step", "total", "history", "best"):
+            setattr(self, name, copy.deepcopy(state[name]))
+        if self.step:  # the epoch's order is drawn again, its first steps are left out
+            self.order.set_state(state["order_state"].cpu())
+
+    def run(self, after_step: Callable[[bool], None]) -> list[dict[str, float]]:
+        """Do the steps that are left; returns each epoch's mean loss, and accuracy on the watched split after it.
+
+        Args:
+            after_step: called after every step, with whether it was an epoch's last; may ask for `state_dict`.
+
+        Raises:
+            TrainingFailed: a loss, a gradient or a weight is not finite.
+        """
+        epochs = ceil(self.steps / self.per_epoch)
+        progress = bar(epochs, f"task {self.task.index}", 2, "epoch")
+        progress.update(self.epoch)
+        self.method.learner.train()
+        while self.epoch < epochs:
+            count = min(self.per_epoch, self.steps - self.epoch * self.per_epoch)
+            self.order_state = self.order.get_state()
+            left = batches(self.task.train, self.config.batch_size, self.order, skip=self.step)
+            for _, (x, y) in zip(range(self.step, count), left, strict=False):
+                loss = train_step(self.method, self.optimizer, x, y, self.task)
+                self.schedule.step()
+                self.total += loss
+                self.step += 1
+                if loss.device.type == "cpu" or self.step % STEPS_BETWEEN_CHECKS == 0:
+                    self._check(self.total)
+                after_step(self.step == count)
+            self._check(self.total)
+            self._end_epoch(count, progress)
+        progress.close()
+        self.check_weights()
+        if self.best["weights"] is not None:
+            self.method.learner.load_state_dict(self.best["weights"])
+        return self.history
+
+    def _end_epoch(self, count: int, progress: Any) -> None:
+        loss, reached = float(self.total) / count, accuracy(self.method, self.watched, self.task.index)
+        self.history.append({"loss": loss, "accuracy": reached})
+        progress.set_postfix_str(f"loss {loss:.4f}, accuracy {reached:.4f}")
+        progress.update()
+        log.log(EPOCH, "task %d epoch %d: loss %.4f, accuracy %.4f", self.task.index, self.epoch, loss, reached)
+        if self.config.selection == "dev" and reached > self.best["accuracy"]:
+            self.best = {"accuracy": reached, "weights": copy.deepcopy(self.method.learner.state_dict())}
+        self.total = torch.zeros_like(self.total)
+        self.epoch, self.step = self.epoch + 1, 0
+
+    def check_weights(self) -> None:
+        """Raise TrainingFailed if a weight is not finite."""
+        self._check(sum(p.detach().sum() for p in self.method.learner.parameters()))
+
+    def _check(self, number: Tensor) -> None:
+        """Raise if a number, and so one of those that it is the sum of, is not finite."""
+        if number.isfinite():
+            return
+        parts = ", ".join(f"{name} {float(value):.4g}" for name, value in self.method.parts.items())
+        named = dict(self.method.learner.named_parameters())
+        tensors = named | {f"the gradient of {name}": p.grad for name, p in named.items() if p.grad is not None}
+        broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        first = f"the first tensor that is not finite is {broken[0]}" if broken else "all weights are finite"
+        raise TrainingFailed(
+            f"task {self.task.index}, epoch {self.epoch}, step {self.step}: the loss or a weight is not finite "
+            f"(last loss: {parts}); {first}. Lower train.lr or the method's weights, and start again with --restart"
+        )

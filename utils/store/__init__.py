@@ -1,0 +1,1 @@
+"""The results folder: its files, locks, scores, long format and log."""

@@ -1,0 +1,75 @@
+"""final_score.json and final_score.log: the scores of an experiment over its seeds."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from utils.config.schema import Config
+from utils.store import metrics
+from utils.store.files import write_text
+from utils.store.folder import finished_runs
+from utils.store.metrics import plus_minus
+
+
+def write_final_score(config: Config) -> None:
+    """final_score.json and final_score.log of all finished seeds, if there are any.
+
+    Raises:
+        OSError: the results folder cannot be written any more.
+    """
+    root = config.save_path
+    runs = list(finished_runs(root).values())
+    if not runs:
+        return
+    score = _summaries(config, runs)
+    write_text(root / "final_score.json", json.dumps(score, indent=1, allow_nan=False) + "\n")
+    write_text(root / "final_score.log", _as_text(score))
+
+
+def _summaries(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The runs of one experiment, a seed each -> what final_score.json holds."""
+    score: dict[str, Any] = {
+        "method": config.method.name,
+        "dataset": config.scenario.dataset.name,
+        "scenario": config.scenario.type,
+        "seeds": [run["seed"] for run in runs],
+        "protocol": {"selection": config.train.selection, "epochs": config.train.epochs, "steps": config.train.steps},
+    }
+    for part in [part for part in ("test", "train", "dev") if part in runs[0]]:
+        values = np.array([run[part]["accuracy_matrix"] for run in runs])  # (S, T, T)
+        std = values.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
+        matrix = {"mean": values.mean(axis=0).tolist(), "std": std, "values": values.tolist()}
+        per_run = [
+            metrics.scores(run[part]["accuracy_matrix"], run[part]["initial_accuracy"], run[part]["confusion"])
+            for run in runs
+        ]
+        score[part] = {"accuracy_matrix": matrix}
+        score[part] |= {name: metrics.summary([run[name] for run in per_run]) for name in per_run[0]}
+    score["time"] = {name: metrics.summary([run["time"][name] for run in runs]) for name in runs[0]["time"]}
+    score["memory"] = {name: max(run["memory"][name] for run in runs) for name in runs[0]["memory"]}
+    return score
+
+
+def _as_text(score: dict[str, Any]) -> str:
+    """What final_score.json holds, for people."""
+    seeds, protocol = score["seeds"], score["protocol"]
+    length = f"{protocol['steps']} steps" if protocol["steps"] else f"{protocol['epochs']} epochs"
+    names = [name for name in score["test"] if name != "accuracy_matrix"]
+    parts = [part for part in ("test", "train", "dev") if part in score]
+    lines = [
+        f"{score['method']} on {score['dataset']}, {score['scenario']} scenario, {length} a task, "
+        f"weights chosen: {protocol['selection']}",
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}): mean ± std over seeds",
+        "",
+        " " * 22 + "".join(f"{part:>19}" for part in parts),
+    ]
+    lines += [f"{name:22}" + "".join(f"{plus_minus(score[part][name]):>19}" for part in parts) for name in names]
+    lines += ["", "test accuracy on task (column) after training on task (row), mean over seeds", ""]
+    matrix = score["test"]["accuracy_matrix"]["mean"]
+    lines.append("      " + "".join(f"{j:>8}" for j in range(len(matrix))))
+    lines += [f"{i:>6}" + "".join(f"{value:>8.4f}" for value in row) for i, row in enumerate(matrix)]
+    lines.append("")
+    lines += [f"{name:22}{plus_minus(value, digits=1):>19}" for name, value in score["time"].items()]
+    lines += [f"{name:22}{value:>19,}" for name, value in score["memory"].items()]
+    return "\n".join(lines) + "\n"
