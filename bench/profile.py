@@ -55,7 +55,7 @@ WRAPPED = {
     "input": "utils.config.load:load datasets:load utils.run.build:build_tasks",
     "building": "utils.run.build:build_learner utils.run.build:build_method utils.run.build:build_optimizer",
     "batches": "torch:randperm datasets.data:Split.batch methods.mechanisms.buffer:Buffer.draw",
-    "forward": "methods:Method.loss methods:Method.current_loss models.learner:Learner.embed "
+    "forward": "methods:Method.loss methods:Method.cross_entropy models.learner:Learner.embed "
     "models.learner:Learner.logits models.learner:Learner.mixed_logits models.learner:Learner.cross_entropy",
     "backward": "torch:Tensor.backward",
     "optimizer": "torch.optim:Adam.step torch.optim:SGD.step torch.optim:Optimizer.zero_grad "

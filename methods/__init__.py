@@ -7,6 +7,7 @@ import difflib
 import pkgutil
 from collections.abc import Sequence
 from importlib import import_module
+from math import inf
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.data import Split, Task
-from models.fitting import Journal
 from models.learner import Learner
 from utils.settings import BadInput, Settings
 
@@ -26,6 +26,14 @@ class MethodConfig(Settings):
     """which method: the name of a file in methods/"""
     plot: bool = True
     """draw figures into exp_<seed>/plots"""
+
+
+class Diagnostic(NamedTuple):
+    """What a group of `Method.diagnostics` measures, with its unit, and the range in which values need no attention."""
+
+    meaning: str
+    low: float = -inf
+    high: float = inf
 
 
 class ImageGrid(NamedTuple):
@@ -49,38 +57,37 @@ class Method(nn.Module):
         stream: random numbers of its own. In `__init__`, `begin_task` and `end_task` torch's global generators are
             isolated as well, and the learner is in evaluation mode; in `loss` and `after_backward` draw from the stream
             only.
-
-    Attributes:
-        journal: for the fits of generators in `end_task`, so that an interrupted one goes on where it was.
-        parts: terms of the last loss, without gradients, for the message when a loss is not finite.
     """
 
     off: ClassVar[dict[str, Any] | None] = {}
     """Options that switch the method off: with them it is fine-tuning, bit for bit. None where nothing can."""
-    meaning: ClassVar[dict[str, str]] = {}
-    """What the groups of `diagnostics` and `examine` are, with their unit: the labels of their plots."""
-    healthy: ClassVar[dict[str, tuple[float, float]]] = {}
-    """Group -> least and largest value that nobody need worry about; others get a line in the log."""
+    diagnosed: ClassVar[dict[str, Diagnostic]] = {}
+    """Group of `diagnostics` -> its meaning (the label of its plot) and the range outside of which it is logged."""
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__()
-        self.config, self.stream, self.journal = config, stream, Journal()
-        self.parts: dict[str, Tensor] = {}
-        self.__dict__["learner"] = learner  # past nn.Module's registration: its weights are not ours to save
+        self.config, self.stream = config, stream
+        self._learner = (learner,)  # in a tuple, so that it is no submodule: its weights are not the method's to save
+
+    @property
+    def learner(self) -> Learner:
+        """The classifier."""
+        return self._learner[0]
 
     def begin_task(self, task: Task) -> Task:
         """Called before the first step of a task; returns what to train on."""
         return task
 
-    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
-        """The scalar to minimise for images x (B, C, H, W) in [0, 1] with global class ids y (B,)."""
-        return self.current_loss(self.learner.embed(x), y, task)
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
+        """Name -> term () of the loss, already weighted, for images x (B, C, H, W) in [0, 1] of classes y (B,).
 
-    def current_loss(self, z: Tensor, y: Tensor, task: Task) -> Tensor:
-        """Cross-entropy of the current batch's embeddings z (B, d)."""
-        loss = F.cross_entropy(self.learner.logits(z, task.index), self.learner.columns(y, task.index))
-        self.parts = {"cross-entropy": loss.detach()}
-        return loss
+        The step minimises the sum of the terms, added in their order; the mean of each is logged per epoch.
+        """
+        return {"cross_entropy": self.cross_entropy(self.learner.embed(x), y, task)}
+
+    def cross_entropy(self, z: Tensor, y: Tensor, task: Task) -> Tensor:
+        """Mean cross-entropy () of the current batch: embeddings z (B, d), global class ids y (B,)."""
+        return F.cross_entropy(self.learner.logits(z, task.index), self.learner.columns(y, task.index))
 
     def after_backward(self) -> None:
         """Called between the backward pass and the optimizer's step: may edit or read gradients."""
@@ -88,12 +95,12 @@ class Method(nn.Module):
     def end_task(self, task: Task) -> None:
         """Called after the last step of a task, with what was trained on: consolidate."""
 
-    def diagnostics(self) -> dict[str, float]:
-        """Numbers to log after each task, named `group` or `group/series`; a group is drawn as one plot over tasks."""
-        return {}
+    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
+        """Numbers to log after each task, named `group` or `group/series`; each group is drawn as one plot over tasks.
 
-    def examine(self, dev: Sequence[Split]) -> dict[str, float]:
-        """More such numbers, measured on the held-out splits of the tasks so far, from which nothing may be learnt."""
+        Args:
+            dev: the held-out splits of the tasks so far, to measure on and not to learn from; empty without them.
+        """
         return {}
 
     def predict(self, x: Tensor, task: int) -> Tensor:

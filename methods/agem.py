@@ -4,14 +4,15 @@ Chaudhry, Ranzato, Rohrbach and Elhoseiny, "Efficient lifelong learning with A-G
 equation 11.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from datasets.data import Task
-from methods import Method, MethodConfig
+from datasets.data import Split, Task
+from methods import Diagnostic, Method, MethodConfig
 from methods.mechanisms.buffer import Buffer, random_choice
 from methods.mechanisms.gradients import flat_gradients, gradient_of, set_gradients
 from models.learner import Learner
@@ -30,7 +31,7 @@ class AGEM(Method):
     """Where the gradient g opposes the memory's gradient r, the part of g along r is taken out."""
 
     off: ClassVar = {"memory_per_task": 0}
-    meaning: ClassVar = {"violations": "steps whose gradient opposed the memory's (share of all so far)"}
+    diagnosed: ClassVar = {"violations": Diagnostic("steps whose gradient opposed the memory's (share of all so far)")}
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
@@ -53,7 +54,7 @@ class AGEM(Method):
         kept = random_choice(task.train, self.config.memory_per_task, self.stream)
         self.memory.append(x=kept.x, y=kept.y)
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
         return {"violations": float(self.violations / self.steps.clamp(min=1))}
 
     @property

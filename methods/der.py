@@ -44,24 +44,24 @@ class DER(Method):
         super().__init__(config, learner, stream)
         self.memory = Buffer(config.memory_size, learner.encoder.image_shape, stream, logits=max(learner.widths))
 
-    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         z = self.learner.embed(x)
         logits = self.learner.logits(z, task.index)
-        loss = F.cross_entropy(logits, self.learner.columns(y, task.index))
+        terms = {"cross_entropy": F.cross_entropy(logits, self.learner.columns(y, task.index))}
         config = self.config
         if config.alpha == config.beta == 0:
-            return loss
+            return terms
         count = config.sample_size or len(y)
         if task.index > 0 and config.alpha:
             stored = self.memory.draw(count)
             now = self.learner.mixed_logits(self.learner.embed(stored["x"]), stored["y"])
-            loss = loss + config.alpha * F.mse_loss(now, stored["logits"])
+            terms["logits"] = config.alpha * F.mse_loss(now, stored["logits"])
         if task.index > 0 and config.beta:
             stored = self.memory.draw(count)
             past = self.learner.cross_entropy(self.learner.embed(stored["x"]), stored["y"])
-            loss = loss + config.beta * past.mean()
+            terms["replay"] = config.beta * past.mean()
         self._keep(x, y, logits.detach())
-        return loss
+        return terms
 
     def _keep(self, x: Tensor, y: Tensor, logits: Tensor) -> None:
         padded = F.pad(logits, (0, max(self.learner.widths) - logits.shape[1]), value=NO_LOGIT)

@@ -9,6 +9,7 @@ relearns its own. While the next task is learnt, images that it makes up are tra
 labels are what the classifier said of them when the task began.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,8 +18,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.data import Task, as_floats, mapped
-from methods import ImageGrid, Method, MethodConfig
+from datasets.data import Split, Task, as_floats, mapped
+from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distillation import divergence
 from methods.mechanisms.health import DRAWN, MEASURED, reconstructions
 from models.learner import NO_LOGIT, Learner
@@ -70,9 +71,9 @@ class DGR(Method):
     """
 
     off: ClassVar = {"replay": 0.0}
-    meaning: ClassVar[dict[str, str]] = {
-        "agreement": "made-up images answered as before the task (share)",
-        "negative_elbo": "of the task's images (nats an image)",
+    diagnosed: ClassVar = {
+        "agreement": Diagnostic("generated images classified as before the task (share)"),
+        "negative_elbo": Diagnostic("negative evidence lower bound of the task's images (nats per image)"),
     }
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
@@ -88,18 +89,17 @@ class DGR(Method):
             self.rehearsal = Rehearsal(x, self._answers(x, task.index))
         return task
 
-    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if self.rehearsal is None or self.config.replay == 0:
             return super().loss(x, y, task)
         x_old, answers = self.rehearsal.draw(len(y), self.stream)
         z, z_old = self.learner.embed(torch.cat((x, x_old))).split((len(x), len(x_old)))
-        current = self.current_loss(z, y, task)
+        current = self.cross_entropy(z, y, task)
         past = torch.stack(
             [self._disagreement(self.learner.logits(z_old, head), answer) for head, answer in enumerate(answers)]
         ).mean()
-        self.parts["replay"] = past.detach()
         share = 1 / (task.index + 1) if self.config.share is None else self.config.share
-        return share * current + self.config.replay * (1 - share) * past
+        return {"cross_entropy": share * current, "replay": self.config.replay * (1 - share) * past}
 
     def _disagreement(self, logits: Tensor, answer: Tensor) -> Tensor:
         """The loss () of logits (B, k) for which the teacher had the logits `answer` (B, k)."""
@@ -109,7 +109,7 @@ class DGR(Method):
 
     def end_task(self, task: Task) -> None:
         rehearsal, self.rehearsal = self.rehearsal, None
-        self.vae.fit(task.train.x, None if rehearsal is None else rehearsal.x, self.stream, self.journal)
+        self.vae.fit(task.train.x, None if rehearsal is None else rehearsal.x, self.stream)
         self.health = self._measure(task, rehearsal)
 
     @torch.no_grad()
@@ -139,7 +139,7 @@ class DGR(Method):
             logits[:, unknown] = NO_LOGIT
         return (logits,)
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
         return self.health
 
     def pictures(self, task: Task) -> dict[str, ImageGrid]:

@@ -44,17 +44,16 @@ class ER(Method):
         places = config.memory_per_task * len(learner.groups)
         self.memory = Buffer(places, learner.encoder.image_shape, stream, embedding=learner.encoder.embedding_dim)
 
-    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
-        loss = super().loss(x, y, task)
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
+        terms = super().loss(x, y, task)
         if task.index == 0 or self.config.importance == 0:
-            return loss
+            return terms
         stored = self.memory.draw(self.config.sample_size or len(y))
         pair = self.learner.embed(stored["x"]), stored["embedding"]
         if self.config.normalize:
             pair = F.normalize(pair[0]), F.normalize(pair[1])
         distance = DISTANCES[self.config.distance](*pair).mean()
-        self.parts["distance"] = distance.detach()
-        return loss + self.config.importance * distance
+        return terms | {"distance": self.config.importance * distance}
 
     @torch.no_grad()
     def end_task(self, task: Task) -> None:

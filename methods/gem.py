@@ -4,6 +4,7 @@ Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIP
 to 11.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datasets.data import Split, Task
-from methods import Method, MethodConfig
+from methods import Diagnostic, Method, MethodConfig
 from methods.mechanisms.buffer import Buffer, random_choice
 from methods.mechanisms.gradients import flat_gradients, gradient_of, set_gradients
 from models.learner import Learner
@@ -41,9 +42,9 @@ class GEM(Method):
     """
 
     off: ClassVar = {"memory_per_task": 0}
-    meaning: ClassVar = {
-        "violations": "steps whose gradient opposed a past task's (share of all so far)",
-        "fallbacks": "projections without a solution, replaced by dropping the step (number)",
+    diagnosed: ClassVar = {
+        "violations": Diagnostic("steps whose gradient opposed a past task's (share of all so far)"),
+        "fallbacks": Diagnostic("projections without a solution, replaced by dropping the step (number)"),
     }
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
@@ -84,7 +85,7 @@ class GEM(Method):
         kept = random_choice(task.train, self.config.memory_per_task, self.stream)
         self.memory.append(x=kept.x, y=kept.y)
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
         steps, violations, fallbacks = self.counts.tolist()
         return {"violations": violations / max(steps, 1), "fallbacks": float(fallbacks)}
 

@@ -8,14 +8,15 @@ embeddings of the task's images and relearns its own. While the next task is lea
 embeddings that it makes up for the old classes, and the encoder is held to what it said before of the current images.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from datasets.data import Task, mapped
-from methods import Method, MethodConfig
+from datasets.data import Split, Task, mapped
+from methods import Diagnostic, Method, MethodConfig
 from methods.mechanisms.distance import euclidean
 from methods.mechanisms.distillation import frozen_copy
 from models.gan import FeatureGAN, FeatureGANSettings, Features
@@ -47,9 +48,9 @@ class GFR(Method):
     """
 
     off: ClassVar = {"replay": 0.0, "feature_distillation": 0.0}
-    meaning: ClassVar[dict[str, str]] = {
-        "agreement": "made-up embeddings classified as asked (share)",
-        "feature_distance": "mean distance of current images' embeddings to what they were",
+    diagnosed: ClassVar = {
+        "agreement": Diagnostic("generated embeddings classified as their class (share)"),
+        "feature_distance": Diagnostic("mean distance of current images' embeddings to the previous encoder's"),
     }
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
@@ -68,31 +69,30 @@ class GFR(Method):
             self.rehearsal = self.gan.sample(count, self.learner.classes_before(task.index), self.stream)
         return task
 
-    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if self.rehearsal is None:
             return super().loss(x, y, task)
         z = self.learner.embed(x)
-        loss = self.current_loss(z, y, task)
+        terms = {"cross_entropy": self.cross_entropy(z, y, task)}
         if self.config.replay:
             index = torch.randint(len(self.rehearsal.y), (len(y),), device=y.device, generator=self.stream)
             past = self.learner.cross_entropy(self.rehearsal.z[index], self.rehearsal.y[index]).mean()
             share = 1 / (task.index + 1)
-            self.parts["replay"] = past.detach()
-            loss = share * loss + self.config.replay * (1 - share) * past
+            terms["cross_entropy"] = share * terms["cross_entropy"]
+            terms["replay"] = self.config.replay * (1 - share) * past
         if self.config.feature_distillation:
             with torch.no_grad():
                 target = self.teacher(x)
             distance = euclidean(z, target).mean()
-            self.parts["distance"] = distance.detach()
-            self.distances += torch.stack((self.parts["distance"], torch.ones_like(distance)))
-            loss = loss + self.config.feature_distillation * distance
-        return loss
+            self.distances += torch.stack((distance.detach(), torch.ones_like(distance)))
+            terms["distance"] = self.config.feature_distillation * distance
+        return terms
 
     def end_task(self, task: Task) -> None:
         rehearsal, self.rehearsal = self.rehearsal, None
         self.teacher.load_state_dict(self.learner.encoder.state_dict())
         real = Features(mapped(self.learner.embed, task.train.x), task.train.y)
-        self.gan.fit(real, rehearsal, self.stream, self.journal)
+        self.gan.fit(real, rehearsal, self.stream)
         self.health = self._measure(task)
 
     @torch.no_grad()
@@ -106,5 +106,5 @@ class GFR(Method):
             health[f"agreement/class {c}"] = float((predicted == c).float().mean())
         return health
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
         return self.health

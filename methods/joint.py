@@ -31,10 +31,10 @@ class Joint(Method):
         past = self.learner.classes_before(task.index)
         return replace(task, classes=past + task.classes, train=concatenate(Split(self.x, self.y), task.train))
 
-    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if task.index == 0:
             return super().loss(x, y, task)
-        return self.learner.cross_entropy(self.learner.embed(x), y).mean()
+        return {"cross_entropy": self.learner.cross_entropy(self.learner.embed(x), y).mean()}
 
     def end_task(self, task: Task) -> None:
         self.x, self.y = task.train.x, task.train.y

@@ -36,16 +36,15 @@ class LwF(Method):
         super().__init__(config, learner, stream)
         self.teacher = frozen_copy(learner)
 
-    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if task.index == 0 or self.config.alpha == 0:
             return super().loss(x, y, task)
         z = self.learner.embed(x)
-        current = self.current_loss(z, y, task)
+        current = self.cross_entropy(z, y, task)
         with torch.no_grad():
             z_teacher = self.teacher.embed(x)
         past = past_divergence(self.learner, z, self.teacher, z_teacher, task.index, self.config.temperature)
-        self.parts["distillation"] = past.detach()
-        return current + self.config.alpha * past
+        return {"cross_entropy": current, "distillation": self.config.alpha * past}
 
     def end_task(self, task: Task) -> None:
         update(self.teacher, self.learner)

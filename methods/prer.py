@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datasets.data import Split, Task
-from methods import ImageGrid, Method, MethodConfig
+from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import DISTANCES
 from methods.mechanisms.distillation import divergences
-from methods.mechanisms.health import HEALTHY, MEANING, health, health_on_dev, in_turns, reconstructions, samples_of
+from methods.mechanisms.health import DIAGNOSED, health, health_on_dev, in_turns, reconstructions, samples_of
 from models.feature_generator import FeatureGenerator
 from models.generator import Generator
 from models.image_generator import AutoencoderSettings, FlowSettings, ImageGenerator
@@ -116,11 +116,10 @@ class PRER(Method):
     """
 
     off: ClassVar = {"weights": {"er": 0.0, "replay": 0.0}}
-    meaning: ClassVar[dict[str, str]] = {
-        "embedding_distance": "mean distance of made-up samples' embeddings to their targets",
-        **MEANING,
+    diagnosed: ClassVar = {
+        "embedding_distance": Diagnostic("mean distance of generated samples' embeddings to their targets"),
+        **DIAGNOSED,
     }
-    healthy: ClassVar[dict[str, tuple[float, float]]] = HEALTHY
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
@@ -167,14 +166,14 @@ class PRER(Method):
             targets = targets[:, :0].clone()
         return Samples(x, y, targets, self.learner.mixed_logits(z, y))
 
-    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
-        loss = super().loss(x, y, task) if self.rehearsal is None else self._rehearsed(x, y, task)
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
+        terms = super().loss(x, y, task) if self.rehearsal is None else self._rehearsed(x, y, task)
         if self.config.weights.l1:
             norm = sum(p.abs().sum() for p in self.generator.learnt.parameters())
-            loss = loss + self.config.weights.l1 * norm
-        return loss
+            terms["l1"] = self.config.weights.l1 * norm
+        return terms
 
-    def _rehearsed(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
+    def _rehearsed(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         weights, kind = self.config.weights, self.config.regularization.type
         count = len(y) if kind == "overwrite" else self.config.regularization.to_sample or len(y)
         index = torch.randint(len(self.rehearsal.y), (count,), device=y.device, generator=self.stream)
@@ -193,22 +192,22 @@ class PRER(Method):
 
         logits, columns = self.learner.logits(z, task.index), self.learner.columns(y, task.index)
         current = _mean(F.cross_entropy(logits, columns, reduction="none"), of_new)
-        self.parts = {"cross-entropy": current.detach()}
-        held = weights.er * self._distance(z_old, old.targets, of_old) if weights.er else 0.0
-        replayed = weights.replay * _mean(self._replayed(z_old, old), of_old) if weights.replay else 0.0
-        if weights.replay:
-            self.parts["replay"] = replayed.detach()
+        new, past, held = 1.0, 1.0, 1.0  # weights of the current batch, of the replayed one, of the distance
         if weights.old_tasks is not None:
-            return (1 - weights.old_tasks) * current + weights.old_tasks * (held + replayed)
+            new, past, held = 1 - weights.old_tasks, weights.old_tasks, weights.old_tasks
+        elif weights.replay:
+            new, past = share, 1 - share
+        terms = {"cross_entropy": new * current}
         if weights.replay:
-            return share * current + (1 - share) * replayed + held
-        return current + held
+            terms["replay"] = past * (weights.replay * _mean(self._replayed(z_old, old), of_old))
+        if weights.er:
+            terms["distance"] = held * (weights.er * self._distance(z_old, old.targets, of_old))
+        return terms
 
     def _distance(self, z: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """Weighted mean distance () of embeddings z (B, d) to what they should be (B, d)."""
         distance = _mean(DISTANCES[self.config.regularization.distance](z, targets), weights)
-        self.parts["distance"] = distance.detach()
-        self.distances += torch.stack((self.parts["distance"], torch.ones_like(distance)))
+        self.distances += torch.stack((distance.detach(), torch.ones_like(distance)))
         return distance
 
     def _replayed(self, z: Tensor, old: Samples) -> Tensor:
@@ -227,7 +226,7 @@ class PRER(Method):
         if task.index > 0:
             replayed = (self.rehearsal or self._make_up(task.index))[:2]
         self.rehearsal = None
-        self.generator.fit(task.train, replayed, self.stream, self.journal)
+        self.generator.fit(task.train, replayed, self.stream)
         self.health = health(self.learner, self.generator, task, replayed, self.stream)
         if self.distances[1]:
             self.health["embedding_distance"] = float(self.distances[0] / self.distances[1])
@@ -257,11 +256,8 @@ class PRER(Method):
             return super().predict(x, task)
         return self.learner.likeliest(self.generator.flow.posterior(self.generator.codes(x)).exp(), task)
 
-    def diagnostics(self) -> dict[str, float]:
-        return self.health
-
-    def examine(self, dev: Sequence[Split]) -> dict[str, float]:
-        return health_on_dev(self.learner, self.generator, dev, self.stream)
+    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
+        return self.health | health_on_dev(self.learner, self.generator, dev, self.stream)
 
     def pictures(self, task: Task) -> dict[str, ImageGrid]:
         if not isinstance(self.generator, ImageGenerator):

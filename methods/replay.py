@@ -39,15 +39,14 @@ class Replay(Method):
         super().__init__(config, learner, stream)
         self.memory = Buffer(config.memory_size, learner.encoder.image_shape, stream)
 
-    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
-        loss = super().loss(x, y, task)
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
+        terms = super().loss(x, y, task)
         share = task.index / (task.index + 1) if self.config.share is None else self.config.share
         if task.index == 0 or share == 0:
-            return loss
+            return terms
         stored = self.memory.draw(self.config.sample_size or len(y))
         past = self.learner.cross_entropy(self.learner.embed(stored["x"]), stored["y"]).mean()
-        self.parts["replay"] = past.detach()
-        return (1 - share) * loss + share * past
+        return {"cross_entropy": (1 - share) * terms["cross_entropy"], "replay": share * past}
 
     def end_task(self, task: Task) -> None:
         order = torch.randperm(len(task.train), device=task.train.y.device, generator=self.stream)

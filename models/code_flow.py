@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flows import FLOWS, Flow
-from models.fitting import Journal, minimise
+from models.fitting import minimise
 from utils.settings import AnyCase, Settings
 
 CHUNK = 4096
@@ -177,14 +177,13 @@ class CodeFlow(nn.Module):
         standardised = self.flow.transform.transforms[0](z)[0]
         return torch.linalg.vector_norm(standardised, dim=1) <= self.reach  # nan is not
 
-    def fit(self, z: Tensor, y: Tensor, noisy: Tensor, stream: torch.Generator, journal: Journal | None = None) -> None:
+    def fit(self, z: Tensor, y: Tensor, noisy: Tensor, stream: torch.Generator) -> None:
         """Maximise the likelihood of codes z (N, d) of classes y (N,), every class with the same weight.
 
         Args:
             z, y: the new task's codes, and those of the classes before.
             noisy: which of them (N,) get noise: not those that a flow fitted with noise has made, or it would pile up.
             stream: draws batches and noise.
-            journal: lets an interrupted fit go on.
 
         Raises:
             FloatingPointError: the likelihood is not finite.
@@ -204,7 +203,7 @@ class CodeFlow(nn.Module):
             codes = z[index] + scale[index] * torch.randn(len(index), self.dimension, device=z.device, generator=stream)
             return -self.log_prob(codes, y[index]).mean()
 
-        minimise(loss, [self.flow, self.condition], y, self.settings, stream, journal, held_out)
+        minimise(loss, [self.flow, self.condition], y, self.settings, stream, held_out)
         self.fits += 1
         self.known[y.unique()] = True
         self.reach.copy_(REACH * torch.linalg.vector_norm(standardize(z)[0], dim=1).max())

@@ -7,7 +7,6 @@ from torch.nn import functional as F
 from datasets.data import Split, mapped
 from models.code_flow import CodeFlow, FlowSettings
 from models.encoders import Encoder
-from models.fitting import Journal
 from models.generator import Generator, Made
 
 SMALLEST_SHARE = 1e-2
@@ -134,7 +133,6 @@ class FeatureGenerator(Generator):
         real: Split,
         replayed: tuple[Tensor, Tensor] | None,
         stream: torch.Generator,
-        journal: Journal | None = None,
     ) -> None:
         if self.flow.fits == 0:
             some = torch.randperm(len(real), device=real.y.device, generator=stream)[:MOST_FEATURES]
@@ -145,4 +143,4 @@ class FeatureGenerator(Generator):
         if replayed is not None:
             z, y = torch.cat((z, replayed[0])), torch.cat((y, replayed[1]))
             noisy = torch.cat((noisy, torch.zeros(len(replayed[1]), device=z.device)))
-        self.flow.fit(z, y, noisy, stream, journal)
+        self.flow.fit(z, y, noisy, stream)

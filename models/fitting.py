@@ -1,7 +1,9 @@
 """Fitting a generator's parts: class-balanced batches, clipped gradients, early stopping, and going on where it was."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from math import ceil
 from typing import Any, Protocol
@@ -74,6 +76,24 @@ class Journal:
         self._known, self._running = self._known | state(count), dict
 
 
+_journal: ContextVar[Journal] = ContextVar("journal")
+
+
+@contextmanager
+def recorded(journal: Journal) -> Iterator[None]:
+    """Inside, the journal records the fits of generators, and lets an interrupted one continue."""
+    token = _journal.set(journal)
+    try:
+        yield
+    finally:
+        _journal.reset(token)
+
+
+def current_journal() -> Journal:
+    """The journal of the surrounding `recorded`; elsewhere a new one."""
+    return _journal.get(None) or Journal()
+
+
 class FitSettings(Protocol):
     """What `minimise` reads of the settings."""
 
@@ -117,13 +137,12 @@ def minimise(
     labels: Tensor,
     settings: FitSettings,
     stream: torch.Generator,
-    journal: Journal | None = None,
     held_out: Tensor | None = None,
 ) -> None:
     """Adam on `loss(index)` over class-balanced batches of the samples with these labels (N,).
 
     With samples `held_out` (their indices), it stops early and leaves the modules with the weights that had the least
-    loss on them. The journal lets an interrupted fit go on.
+    loss on them.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -161,6 +180,6 @@ def minimise(
         with torch.no_grad():
             return parts["best"].see(float(loss(held_out))) == settings.tolerance
 
-    (journal or Journal()).run(one_epoch, ceil(steps / per_epoch), parts, stream)
+    current_journal().run(one_epoch, ceil(steps / per_epoch), parts, stream)
     if held_out is not None:
         parts["best"].restore()

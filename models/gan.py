@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flows.transforms import Standardize
-from models.fitting import Journal
+from models.fitting import current_journal
 from utils.settings import Settings
 
 
@@ -66,16 +66,13 @@ class FeatureGAN(nn.Module):
         y = torch.tensor(tuple(classes), device=device)[torch.arange(n, device=device) % len(classes)]
         return Features(self.standardize.inverse(self._make(y, stream))[0], y)
 
-    def fit(
-        self, real: Features, replayed: Features | None, stream: torch.Generator, journal: Journal | None = None
-    ) -> None:
+    def fit(self, real: Features, replayed: Features | None, stream: torch.Generator) -> None:
         """Learn the embeddings of a task, and keep those made up for the classes before, every class the same weight.
 
         Args:
             real: of the task's images.
             replayed: made up before; None on the first task.
             stream: draws batches and noise.
-            journal: lets an interrupted fit go on.
         """
         settings = self.settings
         pool = real if replayed is None else Features(*(torch.cat(both) for both in zip(real, replayed, strict=True)))
@@ -101,7 +98,7 @@ class FeatureGAN(nn.Module):
                 generator_optimizer.step()
 
         parts = {"networks": self, "generator_optimizer": generator_optimizer, "critic_optimizer": critic_optimizer}
-        (journal or Journal()).run(one_epoch, settings.epochs, parts, stream)
+        current_journal().run(one_epoch, settings.epochs, parts, stream)
 
     def _critic_loss(self, z: Tensor, y: Tensor, stream: torch.Generator) -> Tensor:
         """The critic's loss () on standardized embeddings z (B, d) of classes y (B,), and as many made-up ones."""

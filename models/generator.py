@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from datasets.data import Split, chunks
 from models.code_flow import CodeFlow
 from models.encoders import Encoder
-from models.fitting import Journal
 
 
 class Made(NamedTuple):
@@ -62,7 +61,6 @@ class Generator(nn.Module, ABC):
         real: Split,
         replayed: tuple[Tensor, Tensor] | None,
         stream: torch.Generator,
-        journal: Journal | None = None,
     ) -> None:
         """Learn the images of a task, and keep what was made up before it, every class with the same weight.
 
@@ -70,7 +68,6 @@ class Generator(nn.Module, ABC):
             real: the task's images.
             replayed: samples (M, ...) and their classes (M,); None on the first task.
             stream: draws batches and noise.
-            journal: lets an interrupted fit go on.
 
         Raises:
             FloatingPointError: a loss is not finite.

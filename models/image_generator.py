@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from datasets.data import Split, as_bytes, as_floats, chunks, concatenate, mapped
 from models.code_flow import CodeFlow, Condition, ConditioningSettings, FlowSettings
 from models.encoders import Encoder, pixel_cross_entropy
-from models.fitting import Journal, minimise
+from models.fitting import minimise
 from models.generator import Generator, Made
 from utils.settings import AnyCase, Settings
 
@@ -121,20 +121,19 @@ class ImageGenerator(Generator):
         real: Split,
         replayed: tuple[Tensor, Tensor] | None,
         stream: torch.Generator,
-        journal: Journal | None = None,
     ) -> None:
         """First decoder and projection by reconstruction, then the flow on the codes by maximum likelihood."""
         pool = real if replayed is None else concatenate(real, Split(*replayed))
         if self.flow.fits > 0 and self.settings.reset:
             self.decoder = self._new_decoder(self.flow.dimension).to(pool.y.device)
         read = mapped(self.read, pool.x)  # once: the encoder stays as it is
-        self._fit_autoencoder(pool, read, stream, journal)
+        self._fit_autoencoder(pool, read, stream)
         noisy = torch.ones(len(pool), device=pool.y.device)  # decoding and encoding took the noise out again
         with torch.no_grad():
             codes = self.project(read)
-        self.flow.fit(codes, pool.y, noisy, stream, journal)
+        self.flow.fit(codes, pool.y, noisy, stream)
 
-    def _fit_autoencoder(self, pool: Split, read: Tensor, stream: torch.Generator, journal: Journal | None) -> None:
+    def _fit_autoencoder(self, pool: Split, read: Tensor, stream: torch.Generator) -> None:
         reconstruction = RECONSTRUCTION_LOSSES[self.settings.rec_loss]
         parts = [part for part in (self.projection, self.decoder, self.condition) if part is not None]
 
@@ -142,7 +141,7 @@ class ImageGenerator(Generator):
             x, y = pool.batch(index)
             return reconstruction(self.decode(self.project(read[index]), y), x, self.log_deviation)
 
-        minimise(loss, [*parts, nn.ParameterList([self.log_deviation])], pool.y, self.settings, stream, journal)
+        minimise(loss, [*parts, nn.ParameterList([self.log_deviation])], pool.y, self.settings, stream)
 
 
 def _mse(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:

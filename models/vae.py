@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from datasets.data import as_bytes, as_floats, chunks
 from models.encoders import Encoder, pixel_cross_entropy
-from models.fitting import Journal
+from models.fitting import current_journal
 from utils.settings import Settings
 
 
@@ -77,16 +77,13 @@ class VAE(nn.Module):
         codes = torch.randn(n, self.settings.latent, device=device, generator=stream)
         return torch.cat([as_bytes(self.decoder(chunk).sigmoid()) for chunk in chunks(codes)])
 
-    def fit(
-        self, real: Tensor, replayed: Tensor | None, stream: torch.Generator, journal: Journal | None = None
-    ) -> None:
+    def fit(self, real: Tensor, replayed: Tensor | None, stream: torch.Generator) -> None:
         """Learn the images `real` of a task, and keep those that `replayed` stand for, every task with the same weight.
 
         Args:
             real: the task's images, uint8 (N, C, H, W).
             replayed: images made up for all tasks before, uint8 (M, C, H, W); None on the first.
             stream: draws batches and noise.
-            journal: lets an interrupted fit go on.
         """
         settings, steps = self.settings, ceil(len(real) / self.settings.batch_size)
         weights = torch.full((len(real),), 1 / len(real), device=real.device)
@@ -111,7 +108,7 @@ class VAE(nn.Module):
                     parts["schedule"].step()
 
         self.train()  # for encoders with batch normalisation
-        (journal or Journal()).run(one_epoch, settings.epochs, parts, stream)
+        current_journal().run(one_epoch, settings.epochs, parts, stream)
         self.eval()
         self.fits += 1
 

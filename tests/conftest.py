@@ -86,11 +86,16 @@ def make_prer(scenario: str = "task", **changes) -> PRER:
     return make_method("prer", scenario, **changes)
 
 
+def total_loss(method: Method, x: torch.Tensor, y: torch.Tensor, task: Task) -> torch.Tensor:
+    """What a step minimises: the sum of the terms of the method's loss."""
+    return sum(method.loss(x, y, task).values())
+
+
 def backward(method: Method, task: Task, at: slice = slice(0, 16)) -> torch.Tensor:
     """The gradient of a method's loss on some images of a task, as one vector."""
     method.learner.zero_grad()
     x, y = task.train.batch(at)
-    method.loss(x, y, task).backward()
+    total_loss(method, x, y, task).backward()
     return flat_gradients(method.learner.parameters()).clone()
 
 
@@ -109,7 +114,7 @@ def method_settings(name: str, **options) -> dict:
 def step(method: Method, optimizer: torch.optim.Optimizer, task: Task, generator: torch.Generator) -> torch.Tensor:
     """One step on 16 images of a task; returns the loss."""
     x, y = task.train.batch(torch.randint(len(task.train), (16,), generator=generator))
-    return train_step(method, optimizer, x, y, task)
+    return train_step(method, optimizer, x, y, task)["loss"]
 
 
 def train(method: Method, task: Task, steps: int = 3, end: bool = True, lr: float = 1e-3) -> None:

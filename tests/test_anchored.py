@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import CPU, make_data
+from conftest import CPU, make_data, total_loss
 from torch.nn import functional as F
 
 from datasets.data import Split, Task
@@ -238,7 +238,7 @@ def test_the_penalty_is_none_at_the_anchor_and_pulls_back_to_it(name):
     penalised.begin_task(tasks[0])
     for _ in range(5):
         optimizer.zero_grad()
-        penalised.loss(*tasks[0].train.batch(slice(None)), tasks[0]).backward()
+        total_loss(penalised, *tasks[0].train.batch(slice(None)), tasks[0]).backward()
         penalised.after_backward()
         optimizer.step()
     penalised.end_task(tasks[0])

@@ -104,7 +104,7 @@ def test_checkpoints_are_plain_weights_that_give_the_recorded_accuracy(results, 
 def test_pickles_hold_builtins_only_and_others_are_refused(results, tmp_path):
     plain = read_pickle(results / "exp_0" / "final_results.pkl")
     assert plain["seed"] == 0 and plain["tasks"] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
-    assert len(plain["epochs"]) == 5 and set(plain["epochs"][0][0]) == {"loss", "accuracy"}
+    assert len(plain["epochs"]) == 5 and set(plain["epochs"][0][0]) == {"loss", "loss/cross_entropy", "accuracy"}
     write_pickle(tmp_path / "evil.pkl", Path("x"))
     with pytest.raises(Damaged, match="refused"):
         read_pickle(tmp_path / "evil.pkl")

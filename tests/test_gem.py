@@ -152,4 +152,4 @@ def test_agem_counts_what_it_changes(tasks):
     for _ in range(4):
         backward(method, tasks[1])
         method.after_backward()
-    assert int(method.steps) == 4 and 0 <= method.diagnostics()["violations"] <= 1
+    assert int(method.steps) == 4 and 0 <= method.diagnostics([])["violations"] <= 1

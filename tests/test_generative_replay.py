@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import CPU, GROUPS, make_data, tensors_of, train
+from conftest import CPU, GROUPS, make_data, tensors_of, total_loss, train
 from torch.nn import functional as F
 
 from datasets.data import as_floats
@@ -150,7 +150,7 @@ def test_dgr_s_loss(tasks, scenario, distillation, share):
     method, teacher = begun("dgr", scenario, tasks, 2, distillation=distillation, share=share, replay=3.0)
     learner, (x, y) = method.learner, tasks[2].train.batch(slice(0, 16))
     state = method.stream.get_state()
-    loss = method.loss(x, y, tasks[2])
+    loss = total_loss(method, x, y, tasks[2])
     method.stream.set_state(state)
     x_old, _ = method.rehearsal.draw(16, method.stream)
     z, z_old, z_teacher = learner.embed(x), learner.embed(x_old), teacher.embed(x_old)
@@ -169,7 +169,7 @@ def test_dgr_s_loss(tasks, scenario, distillation, share):
 def test_new_classes_are_told_from_made_up_images(tasks, distillation):
     """In the class scenario the columns of classes to come fall on images of the past, with soft targets too."""
     method, _ = begun("dgr", "class", tasks, distillation=distillation, share=0.0)
-    method.loss(*tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
+    total_loss(method, *tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
     assert (method.learner.heads[0].bias.grad[2:] > 0).all()
 
 
@@ -184,7 +184,7 @@ def test_dgr_forgets_less_than_naive(tasks, distillation):
         x, y = tasks[0].test.batch(slice(None))
         accuracy[replay] = float((method.learner.predict(method.learner.embed(x), 0) == y).float().mean())
     assert accuracy[0.0] < 0.1 and accuracy[1.0] > 0.8
-    assert method.diagnostics()["agreement"] > 0.8
+    assert method.diagnostics([])["agreement"] > 0.8
 
 
 # --- the GAN of embeddings ---------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_gfr_s_loss(tasks, scenario, replay, distillation):
     method, teacher = begun("gfr", scenario, tasks, 2, replay=replay, feature_distillation=distillation)
     learner, (x, y) = method.learner, tasks[2].train.batch(slice(0, 16))
     state = method.stream.get_state()
-    loss = method.loss(x, y, tasks[2])
+    loss = total_loss(method, x, y, tasks[2])
     method.stream.set_state(state)
     index = torch.randint(40, (16,), generator=method.stream)
     z, z_old = learner.embed(x), method.rehearsal.z[index]
@@ -262,7 +262,7 @@ def test_made_up_embeddings_train_the_heads_alone(tasks):
     gradients = []
     for replay in (1e-9, 1.0):
         method, _ = begun("gfr", "task", tasks, replay=replay, feature_distillation=0.0)
-        method.loss(*tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
+        total_loss(method, *tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
         gradients.append([p.grad for p in method.learner.encoder.parameters()])
         assert method.learner.heads[0].weight.grad.abs().sum() > 0
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
@@ -273,7 +273,7 @@ def test_the_first_step_of_a_task_is_finite(tasks):
     method = make("gfr")
     train(method, tasks[0])
     method.begin_task(tasks[1])
-    method.loss(*tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
+    total_loss(method, *tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
     assert all(torch.isfinite(p.grad).all() for p in method.learner.parameters())
 
 
@@ -320,7 +320,7 @@ def test_no_real_image_can_be_reached(tasks, name):
     real = {image.numpy().tobytes() for task in tasks for image in task.train.x}
     for task in tasks:
         train(method, task)
-        method.diagnostics()
+        method.diagnostics([])
         for tensor in tensors_of(method):
             if tensor.ndim == 4 and tensor.shape[1:] == (1, 28, 28):
                 bytes_ = tensor if tensor.dtype == torch.uint8 else (tensor * 255).round().to(torch.uint8)
@@ -331,7 +331,7 @@ def test_no_real_image_can_be_reached(tasks, name):
 def test_the_loss_draws_from_the_method_s_own_stream(tasks, name):
     method, _ = begun(name, "class", tasks)
     before, own = torch.get_rng_state(), method.stream.get_state()
-    method.loss(*tasks[1].train.batch(slice(0, 16)), tasks[1])
+    total_loss(method, *tasks[1].train.batch(slice(0, 16)), tasks[1])
     assert torch.equal(before, torch.get_rng_state()) and not torch.equal(own, method.stream.get_state())
 
 

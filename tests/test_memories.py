@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import backward, make_method
+from conftest import backward, make_method, total_loss
 from scipy import stats
 from torch.nn import functional as F
 
@@ -79,7 +79,7 @@ def test_lwf_at_alpha_one_still_learns_the_current_task(tasks):
     method.end_task(tasks[0])
     x, y = tasks[1].train.batch(slice(0, 16))
     current = F.cross_entropy(method.learner.logits(method.learner.embed(x), 1), method.learner.columns(y, 1))
-    torch.testing.assert_close(method.loss(x, y, tasks[1]), current)  # student = teacher: nothing to distil
+    torch.testing.assert_close(total_loss(method, x, y, tasks[1]), current)  # student = teacher: nothing to distil
 
 
 # --- the memory ------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_replay_weighs_the_past_by_the_tasks_seen(tasks):
     for share in (None, 0.0, 0.5, 1.0):
         method = make_method("replay", share=share, memory_size=12)
         method.end_task(tasks[0])
-        losses[share] = float(method.loss(*tasks[1].train.batch(slice(0, 16)), tasks[1]).detach())
+        losses[share] = float(total_loss(method, *tasks[1].train.batch(slice(0, 16)), tasks[1]).detach())
     assert losses[None] == losses[0.5] == pytest.approx((losses[0.0] + losses[1.0]) / 2)
 
 
@@ -175,7 +175,7 @@ def test_der_stores_the_logits_of_the_moment_of_insertion(tasks, scenario):
     method = make_method("der", scenario, memory_size=16)
     x, y = tasks[0].train.batch(slice(0, 16))
     then = method.learner.logits(method.learner.embed(x), 0).detach()
-    method.loss(x, y, tasks[0])
+    total_loss(method, x, y, tasks[0])
     with torch.no_grad():
         for p in method.learner.parameters():
             p.mul_(1.5)
@@ -187,16 +187,16 @@ def test_der_s_loss_is_the_paper_s(tasks):
     """alpha * squared error of logits + beta * cross-entropy, and nothing while logits are what they were."""
     plain = make_method("der", alpha=0.0, beta=0.0)
     x, y = tasks[1].train.batch(slice(0, 16))
-    current = plain.loss(x, y, tasks[1]).detach()
+    current = total_loss(plain, x, y, tasks[1]).detach()
     der = make_method("der", alpha=2.0, beta=0.0, memory_size=48)
-    der.loss(*tasks[0].train.batch(slice(None)), tasks[0])
-    torch.testing.assert_close(der.loss(x, y, tasks[1]).detach(), current)
+    total_loss(der, *tasks[0].train.batch(slice(None)), tasks[0])
+    torch.testing.assert_close(total_loss(der, x, y, tasks[1]).detach(), current)
     with torch.no_grad():
         der.memory.logits.add_(0.5)  # as if every logit had drifted by 1/2
-    torch.testing.assert_close(der.loss(x, y, tasks[1]).detach(), current + 2.0 * 0.25)
+    torch.testing.assert_close(total_loss(der, x, y, tasks[1]).detach(), current + 2.0 * 0.25)
     plus = make_method("der", alpha=0.0, beta=3.0, memory_size=48)
-    plus.loss(*tasks[0].train.batch(slice(None)), tasks[0])
-    past = (plus.loss(x, y, tasks[1]).detach() - current) / 3
+    total_loss(plus, *tasks[0].train.batch(slice(None)), tasks[0])
+    past = (total_loss(plus, x, y, tasks[1]).detach() - current) / 3
     assert 0.5 < float(past) < 1.0  # an untrained head of two classes: about log 2
 
 
@@ -216,10 +216,10 @@ def test_er_holds_embeddings_to_what_was_stored_with_them(tasks):
         method.end_task(tasks[0])
         x, y = tasks[1].train.batch(slice(0, 16))
         current = F.cross_entropy(method.learner.logits(method.learner.embed(x), 1), method.learner.columns(y, 1))
-        torch.testing.assert_close(method.loss(x, y, tasks[1]), current, atol=1e-4, rtol=0)
+        torch.testing.assert_close(total_loss(method, x, y, tasks[1]), current, atol=1e-4, rtol=0)
         with torch.no_grad():
             method.memory.embedding.mul_(3.0)
-        grown = method.loss(x, y, tasks[1]) - current
+        grown = total_loss(method, x, y, tasks[1]) - current
         stored = method.memory.embedding[:10]
         expected = 0.0 if normalize else 2.0 * float((stored * 2 / 3).norm(dim=1).mean())
         assert float(grown.detach()) == pytest.approx(expected, rel=0.2, abs=1e-3)

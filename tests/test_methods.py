@@ -82,9 +82,9 @@ def test_it_describes_itself(tasks, name):
     method = make_method(name)
     train(method, tasks[0])
     train(method, tasks[1])
-    numbers = method.diagnostics() | method.examine([task.test for task in tasks[:2]])
+    numbers = method.diagnostics([task.test for task in tasks[:2]])
     assert all(isinstance(value, float) for value in numbers.values())
-    assert set(method.meaning) <= {key.split("/")[0] for key in numbers}
+    assert set(method.diagnosed) <= {key.split("/")[0] for key in numbers}
     for grid in method.pictures(tasks[1]).values():
         assert all(images.ndim == 4 and images.min() >= 0 and images.max() <= 1 for _, images in grid.rows)
     assert type(method).__doc__ and type(method).__module__ == f"methods.{name}"

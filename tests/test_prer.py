@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import EMBEDDING, SMALL_PRER, make_prer, merged, tensors_of, train
+from conftest import EMBEDDING, SMALL_PRER, make_prer, merged, tensors_of, total_loss, train
 
 from datasets.data import as_floats
 from methods.prer import DISTANCES, Config
@@ -65,7 +65,7 @@ def test_every_way_of_mixing_trains_encoder_and_head(tasks, kind, scenario):
     train(method, tasks[0])
     task = method.begin_task(tasks[1])
     x, y = task.train.batch(slice(0, 16))
-    loss = method.loss(x, y, task)
+    loss = total_loss(method, x, y, task)
     loss.backward()
     assert torch.isfinite(loss)
     assert all(p.grad.abs().sum() > 0 for p in method.learner.encoder.parameters())
@@ -86,7 +86,7 @@ def test_mixing_keeps_or_replaces_real_samples_as_it_says(tasks):
             real.append(sum((images[i] == x[i]).all().item() for i in range(min(len(images), len(x))))),
             method.learner.encoder(images),
         )[-1]
-        method.loss(x, y, task)
+        total_loss(method, x, y, task)
         seen[kind] = sizes, real
     assert seen["alternation"] == ([48, 7], [48, 0])
     assert seen["concatenation"] == ([55], [48])
@@ -102,7 +102,7 @@ def test_old_tasks_shares_the_loss_out(tasks):
         task = method.begin_task(tasks[1])
         with torch.no_grad():
             method.learner.encoder.projection.weight.mul_(-1)
-        losses[share] = float(method.loss(*task.train.batch(slice(0, 16)), task).detach())
+        losses[share] = float(total_loss(method, *task.train.batch(slice(0, 16)), task).detach())
     new, old = losses[0.0], losses[1.0]
     assert new > 0 and old > 1
     assert losses[None] == pytest.approx(new + old, rel=1e-5)
@@ -114,10 +114,18 @@ def test_replay_weighs_as_much_as_the_past_has_classes(tasks):
     for past in tasks[:2]:
         train(method, past)
     task = method.begin_task(tasks[2])
-    loss = method.loss(*task.train.batch(slice(0, 16)), task)
-    assert method.parts.keys() == {"cross-entropy", "replay"} and min(method.parts.values()) > 0
-    expected = method.parts["cross-entropy"] / 3 + method.parts["replay"] * 2 / 3  # the weight is in it
-    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-5)
+    x, y = task.train.batch(slice(0, 16))
+    torch.manual_seed(0)  # dropout
+    alone = method.cross_entropy(method.learner.embed(x), y, task)
+    state = method.stream.get_state()
+    terms = {}
+    for weight in (3.0, 6.0):
+        method.config = make_prer(weights={"er": 0.0, "replay": weight}).config
+        method.stream.set_state(state)
+        terms[weight] = method.loss(x, y, task)
+    assert terms[3.0].keys() == {"cross_entropy", "replay"} and terms[3.0]["replay"] > 0
+    torch.testing.assert_close(terms[3.0]["cross_entropy"], alone / 3)
+    torch.testing.assert_close(terms[6.0]["replay"], 2 * terms[3.0]["replay"])
 
 
 def test_without_weights_it_is_naive_even_with_a_past(tasks):
@@ -128,17 +136,17 @@ def test_without_weights_it_is_naive_even_with_a_past(tasks):
     x, y = task.train.batch(slice(0, 16))
     z = method.learner.embed(x)
     naive = torch.nn.functional.cross_entropy(method.learner.logits(z, 1), method.learner.columns(y, 1))
-    assert torch.equal(method.loss(x, y, task), naive)
+    assert torch.equal(total_loss(method, x, y, task), naive)
 
 
 def test_l1_is_the_norm_of_the_encoder(tasks):
     method = make_prer(weights={"l1": 0.5})
     task = method.begin_task(tasks[0])
     x, y = task.train.batch(slice(0, 16))
-    with_l1 = method.loss(x, y, task)
+    with_l1 = total_loss(method, x, y, task)
     norm = sum(p.abs().sum() for p in method.learner.encoder.parameters())
     method.config = Config.model_validate(SMALL_PRER)
-    torch.testing.assert_close(with_l1, method.loss(x, y, task) + 0.5 * norm)
+    torch.testing.assert_close(with_l1, total_loss(method, x, y, task) + 0.5 * norm)
 
 
 def test_no_real_image_of_the_past_can_be_reached(tasks):
@@ -200,7 +208,7 @@ def test_replay_in_either_space_trains_the_heads(tasks, space, scenario, targets
     for kind in ("alternation", "overwrite", "concatenation"):
         method.config = Config.model_validate(merged(SMALL_PRER, {**options, "regularization": {"type": kind}}))
         method.learner.zero_grad()
-        loss = method.loss(*task.train.batch(slice(20, 36)), task)
+        loss = total_loss(method, *task.train.batch(slice(20, 36)), task)
         loss.backward()
         assert torch.isfinite(loss)
         assert method.learner.heads[0][0].weight.grad.abs().sum() > 0

@@ -1,10 +1,12 @@
 """Weights that mattered are held to where they were: what EWC, online EWC, SI and MAS have in common."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from datasets.data import Task
+from datasets.data import Split, Task
 from methods import Method, MethodConfig
 from methods.mechanisms.gradients import flat_parameters
 from models.learner import Learner
@@ -31,13 +33,11 @@ class Anchored(Method):
         change = parameters_to_vector(self.learner.parameters()) - self.anchor
         return (self.importance * change.square()).sum()
 
-    def loss(self, x: Tensor, y: Tensor, task: Task) -> Tensor:
-        loss = super().loss(x, y, task)
-        if task.index == 0 or self.strength == 0:
-            return loss
-        penalty = self.strength * self.penalty()
-        self.parts["penalty"] = penalty.detach()
-        return loss + penalty
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
+        terms = super().loss(x, y, task)
+        if task.index > 0 and self.strength > 0:
+            terms["penalty"] = self.strength * self.penalty()
+        return terms
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
         return {"largest_importance": float(self.importance.max())}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from datasets.data import Split, Task, as_floats, mapped
-from methods import ImageGrid
+from methods import Diagnostic, ImageGrid
 from methods.mechanisms.distance import frechet
 from models.generator import Generator
 from models.learner import Learner
@@ -18,17 +18,15 @@ JUDGED, LEAST_JUDGED = 2000, 50
 """Made-up samples for the agreement: of all classes together, but at least so many of each."""
 MEASURED = 1000
 """Samples of a task, for their likelihood."""
-MEANING = {
-    "agreement": "made-up samples classified as asked (share)",
-    "flow_nll": "negative log-likelihood of what was fitted (nats per dimension)",
-    "redrawn": "samples drawn again, out of reach or not finite (number)",
-    "dev_nll": "negative log-likelihood of dev codes (nats per dimension)",
-    "round_trip": "error of dev codes through the flow and back (share of their norm)",
-    "frechet": "Fréchet distance of made-up to dev embeddings (share of the latter's variance)",
+DIAGNOSED = {
+    "agreement": Diagnostic("generated samples classified as their class (share)", 0.8, 1.0),
+    "flow_nll": Diagnostic("negative log-likelihood of the codes of the fit (nats per dimension)"),
+    "redrawn": Diagnostic("samples drawn again, out of reach or not finite (number)"),
+    "dev_nll": Diagnostic("negative log-likelihood of dev codes (nats per dimension)"),
+    "round_trip": Diagnostic("error of dev codes through the flow and back (share of their norm)", 0.0, 1e-2),
+    "frechet": Diagnostic("Fréchet distance of generated to dev embeddings (share of the latter's variance)", 0.0, 1.0),
 }
-"""What is measured, with its unit."""
-HEALTHY = {"agreement": (0.8, 1.0), "round_trip": (0.0, 1e-2), "frechet": (0.0, 1.0)}
-"""Least and largest value that nobody need worry about."""
+"""Group of diagnostics -> what is measured, with its unit."""
 
 
 def in_turns(classes: Sequence[int], n: int, device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from datasets.data import Split, Task
 from methods import Method
-from models.fitting import Journal, Stateful
+from models.fitting import Journal, Stateful, recorded
 from utils.queue.plan import Experiment, explain, steps_of
 from utils.run.build import build_learner, build_method, build_optimizer, build_tasks
 from utils.run.evaluation import accuracy, evaluating, scored_part
@@ -66,7 +66,7 @@ class _Rehearsal:
         self.stream = generator(seed, "method", self.device)
         self.method: Method = build_method(self.config, self.learner, self.stream)
         self.optimizer = build_optimizer(self.config.train, self.learner)
-        self.method.journal = self.journal = _FirstEpochs(self.now)
+        self.journal = _FirstEpochs(self.now)
 
     def now(self) -> float:
         """Seconds; on CPU, where it can be told, those that this process had, however busy the machine is."""
@@ -106,7 +106,7 @@ class _Rehearsal:
         in_hooks = self.now() - begin
         step = self._step(training, steps) if steps else 0.0
         begin = self.now()
-        with isolated(self.stream), evaluating(self.learner):
+        with isolated(self.stream), evaluating(self.learner), recorded(self.journal):
             self.method.end_task(training)
         in_hooks += self.now() - begin + self.journal.left_out
         return _Measured(in_hooks, len(training.train), len(task.train), step)

@@ -131,7 +131,7 @@ def health(group: Group, results: Results) -> list[Figure]:
     curves: dict[str, list[Line]] = defaultdict(list)
     meaning: dict[str, str] = {}
     for name, look, run, seeds in zip(group.names, looks(group), group.runs, results, strict=True):
-        meaning |= find(run.method)[0].meaning
+        meaning |= {name: d.meaning for name, d in find(run.method)[0].diagnosed.items()}
         for quantity, by_task in _diagnostics(seeds).items():
             tasks, values = list(by_task), list(by_task.values())
             low, mean, high = ([float(f(v)) for v in values] for f in (np.min, np.mean, np.max))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from datasets.data import Data, Split, Task
-from models.fitting import Journal
+from models.fitting import Journal, recorded
 from utils.config.schema import Config
 from utils.config.yaml_text import flatten
 from utils.run import figures as plots
@@ -35,7 +35,7 @@ class Run:
         self.tasks = build_tasks(config, data, seed, device)
         self.learner = build_learner(config, data, self.tasks, seed)
         self.method = build_method(config, self.learner, self.streams["method"])
-        self.method.journal = Journal(self._keep_if_due)
+        self.journal = Journal(self._keep_if_due)
         self.optimizer = build_optimizer(config.train, self.learner)
         self.folder = RunFolder(config.save_path, seed, config.train.tensorboard)
         self.saved: dict[str, Any] = {"tasks_done": 0, "before": None, "training": None, "position": None, "fits": None}
@@ -99,8 +99,9 @@ class Run:
         steps = self.training.steps
         self._training_is_over()
         with self.stopwatch.timing("method_s"), self._hook():
-            self.method.journal.begin(self.saved["fits"])
-            self.method.end_task(training_task)
+            self.journal.begin(self.saved["fits"])
+            with recorded(self.journal):
+                self.method.end_task(training_task)
         self.steps += steps
         self.results["epochs"].append(history)
 
@@ -130,7 +131,7 @@ class Run:
                 self._log_scores(task, part, sum(counts[: task.index + 1]))
         with self.stopwatch.timing("method_s"), preserved(self.streams["method"]), evaluating(self.learner):
             dev = [other.dev for other in self.tasks[: task.index + 1] if other.dev is not None]
-            self.results["diagnostics"].append(self.method.diagnostics() | self.method.examine(dev))
+            self.results["diagnostics"].append(self.method.diagnostics(dev))
         self.results["memory_by_task"].append(memory(self.method))
         row = self.results["test"]["accuracy_matrix"][-1]
         seen = row[: task.index + 1]
@@ -138,9 +139,10 @@ class Run:
         log.info("task %d learnt: test accuracy %.4f, by task %s", task.index, sum(seen) / len(seen), values)
         for name, value in self.results["diagnostics"][-1].items():
             log.debug("task %d %s: %.4f", task.index, name, value)
-            least, largest = self.method.healthy.get(name.partition("/")[0], (-np.inf, np.inf))
-            if not least <= value <= largest:
-                log.info("task %d: %s is %.4g, not between %g and %g", task.index, name, value, least, largest)
+            expected = self.method.diagnosed.get(name.partition("/")[0])
+            if expected and not expected.low <= value <= expected.high:
+                bounds = expected.low, expected.high
+                log.info("task %d: %s is %.4g, outside of %g to %g", task.index, name, value, *bounds)
 
     def _log_scores(self, task: Task, part: str, seen: np.ndarray) -> None:
         """Every score as it stands after a task: those of the tasks seen, as if there were no others."""
@@ -180,7 +182,7 @@ class Run:
         due = minutes >= config.checkpoint_minutes if config.checkpoint_minutes else epoch_over
         if config.save and (due or self.stop.requested):
             if self.training is None:
-                self.saved["fits"] = self.method.journal.state()
+                self.saved["fits"] = self.journal.state()
             else:
                 self.training.check_weights()  # what is saved is sound
                 self.saved |= {"training": self._snapshot(), "position": self.training.state_dict()}
@@ -243,5 +245,7 @@ class Run:
 
     def _draw_scores(self) -> None:
         if self.config.method.plot:
-            for name, figure in plots.of_results(self.results, self.method.meaning):
+            for name, figure in plots.of_results(
+                self.results, {name: d.meaning for name, d in self.method.diagnosed.items()}
+            ):
                 write_bytes(self.folder.plot(name), figure)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import reduce
 from math import ceil
 from typing import Any
 
@@ -23,14 +24,19 @@ class TrainingFailed(Exception):
     """A seed cannot go on; the message says where and why."""
 
 
-def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, task: Task) -> Tensor:
-    """One step on images x (B, C, H, W) in [0, 1] with labels y (B,); returns the loss, not waiting for its value."""
+def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
+    """One step on images x (B, C, H, W) in [0, 1] with labels y (B,).
+
+    Returns:
+        `loss`, the sum of the method's terms, and each term as `loss/<name>`, without waiting for their values.
+    """
     optimizer.zero_grad()
-    loss = method.loss(x, y, task)
+    terms = method.loss(x, y, task)
+    loss = reduce(torch.add, terms.values())
     loss.backward()
     method.after_backward()
     optimizer.step()
-    return loss.detach()
+    return {"loss": loss.detach(), **{f"loss/{name}": term.detach() for name, term in terms.items()}}
 
 
 def batches(split: Split, size: int, stream: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -71,26 +77,27 @@ class Training:
             group["lr"] = config.lr  # the last task's schedule may have brought it down
         self.schedule = SCHEDULES[config.schedule](optimizer, self.steps)
         self.epoch = self.step = 0  # steps of this epoch
-        self.total = torch.zeros((), device=task.train.y.device)  # of this epoch's losses
+        self.totals: dict[str, Tensor] = {}  # of this epoch's losses and of each of their terms
+        self.last: dict[str, Tensor] = {}  # the loss of the last step, and its terms
         self.order_state: Tensor | None = None  # of `order`, when the epoch began
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {"accuracy": -1.0, "weights": None}
 
     def state_dict(self) -> dict[str, Any]:
         """Where it is. The learner, the method, the optimizer and the streams are not in it."""
-        names = ("epoch", "step", "total", "order_state", "history", "best")
+        names = ("epoch", "step", "totals", "order_state", "history", "best")
         return {"schedule": self.schedule.state_dict(), **{name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""
         self.schedule.load_state_dict(state["schedule"])
-        for name in ("epoch", "step", "total", "history", "best"):
+        for name in ("epoch", "step", "totals", "history", "best"):
             setattr(self, name, copy.deepcopy(state[name]))
         if self.step:  # the epoch's order is drawn again, its first steps are left out
             self.order.set_state(state["order_state"].cpu())
 
     def run(self, after_step: Callable[[bool], None]) -> list[dict[str, float]]:
-        """Do the steps that are left; returns each epoch's mean loss, and accuracy on the watched split after it.
+        """Do the steps that are left; returns each epoch's mean loss and terms, and accuracy on the watched split.
 
         Args:
             after_step: called after every step, with whether it was an epoch's last; may ask for `state_dict`.
@@ -107,14 +114,15 @@ class Training:
             self.order_state = self.order.get_state()
             left = batches(self.task.train, self.config.batch_size, self.order, skip=self.step)
             for _, (x, y) in zip(range(self.step, count), left, strict=False):
-                loss = train_step(self.method, self.optimizer, x, y, self.task)
+                self.last = train_step(self.method, self.optimizer, x, y, self.task)
                 self.schedule.step()
-                self.total += loss
+                for name, value in self.last.items():
+                    self.totals[name] = self.totals[name] + value if name in self.totals else value
                 self.step += 1
-                if loss.device.type == "cpu" or self.step % STEPS_BETWEEN_CHECKS == 0:
-                    self._check(self.total)
+                if y.device.type == "cpu" or self.step % STEPS_BETWEEN_CHECKS == 0:
+                    self._check(self.totals["loss"])
                 after_step(self.step == count)
-            self._check(self.total)
+            self._check(self.totals["loss"])
             self._end_epoch(count, progress)
         progress.close()
         self.check_weights()
@@ -123,14 +131,15 @@ class Training:
         return self.history
 
     def _end_epoch(self, count: int, progress: Any) -> None:
-        loss, reached = float(self.total) / count, accuracy(self.method, self.watched, self.task.index)
-        self.history.append({"loss": loss, "accuracy": reached})
+        means = {name: float(total) / count for name, total in self.totals.items()}
+        loss, reached = means["loss"], accuracy(self.method, self.watched, self.task.index)
+        self.history.append({**means, "accuracy": reached})
         progress.set_postfix_str(f"loss {loss:.4f}, accuracy {reached:.4f}")
         progress.update()
         log.log(EPOCH, "task %d epoch %d: loss %.4f, accuracy %.4f", self.task.index, self.epoch, loss, reached)
         if self.config.selection == "dev" and reached > self.best["accuracy"]:
             self.best = {"accuracy": reached, "weights": copy.deepcopy(self.method.learner.state_dict())}
-        self.total = torch.zeros_like(self.total)
+        self.totals = {}
         self.epoch, self.step = self.epoch + 1, 0
 
     def check_weights(self) -> None:
@@ -141,12 +150,12 @@ class Training:
         """Raise if a number, and so one of those that it is the sum of, is not finite."""
         if number.isfinite():
             return
-        parts = ", ".join(f"{name} {float(value):.4g}" for name, value in self.method.parts.items())
+        terms = ", ".join(f"{name} {float(value):.4g}" for name, value in self.last.items())
         named = dict(self.method.learner.named_parameters())
         tensors = named | {f"the gradient of {name}": p.grad for name, p in named.items() if p.grad is not None}
         broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         first = f"the first tensor that is not finite is {broken[0]}" if broken else "all weights are finite"
         raise TrainingFailed(
             f"task {self.task.index}, epoch {self.epoch}, step {self.step}: the loss or a weight is not finite "
-            f"(last loss: {parts}); {first}. Lower train.lr or the method's weights, and start again with --restart"
+            f"(last step: {terms}); {first}. Lower train.lr or the method's weights, and start again with --restart"
         )

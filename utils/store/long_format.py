@@ -38,7 +38,7 @@ def rows(results: dict[str, Any]) -> list[Row]:
     ]
     for task, diagnostics in enumerate(results["diagnostics"]):  # of each task that is over
         for epoch, values in enumerate(results["epochs"][task]):
-            found.append(Row(seed, task, epoch, "train", "loss", values["loss"]))
+            found += [Row(seed, task, epoch, "train", *loss) for loss in values.items() if loss[0] != "accuracy"]
             found.append(Row(seed, task, epoch, watched, "accuracy", values["accuracy"]))
         for part in parts:
             row = results[part]["accuracy_matrix"][task]
