@@ -40,6 +40,14 @@ def test_files_that_a_page_names_exist(page):
     assert not [path for path in named if not (ROOT / path).exists()]
 
 
+def test_the_commands_of_reliability_select_tests():
+    commands = re.findall(r"python -m pytest ([\w/. ]+) -k \"?([\w ]+)", (ROOT / "RELIABILITY.md").read_text())
+    assert len(commands) > 5
+    for files, words in commands:
+        names = " ".join(re.findall(r"def (test_\w+)", "".join((ROOT / file).read_text() for file in files.split())))
+        assert not [word for word in words.split(" or ") if word.strip() not in names], (files, words)
+
+
 def test_the_readme_is_a_page_and_links_to_every_other():
     assert len(README.encode()) <= 9500
     linked = {(ROOT / target.partition("#")[0]).resolve() for target in re.findall(r"\]\((?!http)([^)\s]+)\)", README)}
