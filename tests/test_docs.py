@@ -1,0 +1,84 @@
+"""The documentation: links resolve, the README's figures are the study's, its example runs, its size is bounded."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import methods
+from main import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")])
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_resolve(page):
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", page.read_text()):
+        path, _, fragment = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not fragment or fragment in anchors(linked), target
+
+
+FOLDERS = "bench|datasets|files|flows|methods|models|study|tests|utils"
+NAMES_OTHERS = {"CHANGELOG.md", "CONTRIBUTING.md"}
+"""Pages that name removed files, or files to be written."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in NAMES_OTHERS], ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page):
+    named = set(re.findall(rf"(?<![\w/.-])(?:{FOLDERS})/[\w/]+\.\w+", page.read_text())) - {"methods/l2.py"}
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_the_commands_of_reliability_select_tests():
+    commands = re.findall(r"python -m pytest ([\w/. ]+) -k \"?([\w ]+)", (ROOT / "RELIABILITY.md").read_text())
+    assert len(commands) > 5
+    for files, words in commands:
+        names = " ".join(re.findall(r"def (test_\w+)", "".join((ROOT / file).read_text() for file in files.split())))
+        assert not [word for word in words.split(" or ") if word.strip() not in names], (files, words)
+
+
+def test_the_readme_is_a_page_and_links_to_every_other():
+    assert len(README.encode()) <= 9500
+    linked = {(ROOT / target.partition("#")[0]).resolve() for target in re.findall(r"\]\((?!http)([^)\s]+)\)", README)}
+    assert {page for page in PAGES if page.name != "README.md"} <= linked
+
+
+def test_the_readme_s_results_are_those_of_the_study():
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table(README, "| method | digits")]
+    for first, *cells in rows[2:]:
+        method = first.split("`")[0]
+        for column, cell in zip(rows[0][1:], cells, strict=True):
+            folder = ROOT / "study" / column.strip("*") / method
+            if not folder.exists() and method == "prer_features":  # by its name when the study was run
+                folder = folder.with_name("prer")
+                assert not cell or "space: embedding" in (folder / "config.yml").read_text()
+            if cell:
+                score = json.loads((folder / "final_score.json").read_text())["test"]["FinalAccuracy"]
+                assert cell == f"{score['mean']:.4f} ± {score['std']:.4f}", (method, column)
+
+
+def table(text: str, start: str) -> list[str]:
+    lines = text[text.index(start) :].splitlines()
+    return lines[: next(i for i, line in enumerate(lines) if not line.startswith("|"))]
+
+
+def test_the_readme_s_method_runs_as_it_stands(tmp_path, monkeypatch):
+    """One file, and a line that names it."""
+    code, command = re.search(r"```python\n(\"\"\".*?)```.*?```\npython main.py (.*?)\n```", README, re.S).groups()
+    (tmp_path / "l2.py").write_text(code)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    config, *options = command.split()
+    folder = tmp_path / "example"
+    assert main([config, *options, f"train.save_path={folder}", "train.epochs=1", "train.experiments=1"]) == 0
+    assert (folder / "final_score.log").exists()

@@ -1,0 +1,83 @@
+"""The YAML files of files/ are valid and open with command, cost and score; study/ holds what files/study/ asks for."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import methods
+from utils.config import load as loading
+from utils.config.sweep import load_points
+from utils.report.find import find
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "files").rglob("*.yaml"))
+STUDY = sorted((ROOT / "files" / "study").glob("*/*.yaml"))
+MEASURED = r"about \d+ (s|min|h) per seed on \d cores?     expect FinalAccuracy 0\.\d{2,4}"
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT).with_suffix(""))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_file_opens_with_command_cost_and_score_and_is_valid(path):
+    command, _, rest = path.read_text().splitlines()[0].partition("     ")
+    assert command.split(" --")[0] == f"# python main.py {path.relative_to(ROOT)}"
+    assert re.fullmatch(rf"{MEASURED}|not run( in full)?", rest)
+    for point in load_points(path):
+        folder, *inner = Path(point.config.save_path).parts
+        assert folder == "results" and point.config.method.name in methods.known()
+        if path.parent.name == "files":  # prer_paper_mnist, a variant of prer: results/mnist/prer_paper
+            variant, _, dataset = path.stem.rpartition("_")
+            assert (inner, point.config.scenario.dataset.name) == ([dataset, variant], dataset)
+            assert variant.startswith(point.config.method.name)
+        else:
+            assert inner[: len(path.parts[:-1]) - len(ROOT.parts) - 1] == list(path.parent.relative_to(ROOT).parts[1:])
+
+
+def test_a_file_that_another_one_names_exists():
+    named = {mention for path in FILES for mention in re.findall(r"files/\w+\.yaml", path.read_text())}
+    assert named and all((ROOT / mention).exists() for mention in named)
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in STUDY}), ids=lambda folder: folder.name)
+def test_files_of_the_study_ask_the_same_of_every_method(folder):
+    loaded = {path.stem: loading.load(path) for path in folder.glob("*.yaml")}
+    assert {"naive", "joint"} <= loaded.keys() <= set(methods.known())
+    for method, own in loaded.items():
+        assert (own.method.name, str(own.save_path)) == (method, f"results/study/{folder.name}/{method}")
+        assert (own.scenario, own.train.experiments) == (loaded["naive"].scenario, loaded["naive"].train.experiments)
+        assert (own.model, own.train.epochs) == (loaded["naive"].model, loaded["naive"].train.epochs)
+
+
+@pytest.mark.parametrize("path", STUDY, ids=name)
+def test_files_of_the_study_have_the_values_of_the_files_they_name(path):
+    named = re.search(r"# Values as in (\S+)\.\n", path.read_text())
+    if named:
+        ours, theirs = loading.load(path).method, loading.load(ROOT / named[1]).method
+        own = {"gem": "margin", "der": "alpha"}.get(ours.name) if "class" in path.parent.name else None
+        assert ours == theirs or (own and ours.model_copy(update={own: getattr(theirs, own)}) == theirs)
+    else:
+        assert path.parent.name == "cifar10_part"
+
+
+@pytest.mark.parametrize("folder", sorted(ROOT.glob("study/*")), ids=lambda folder: folder.name)
+def test_the_study_was_run_from_its_files_on_one_commit(folder):
+    runs = find([folder])
+    assert {run.folder.name for run in runs} == {path.stem for path in STUDY if path.parent.name == folder.name}
+    for run in runs:
+        asked = loading.load(ROOT / "files" / "study" / folder.name / f"{run.folder.name}.yaml")
+        assert run.settings == asked.identity and len(run.score.seeds) == asked.train.experiments
+    assert len({run.config.made_with.commit for run in runs}) == 1
+    assert "dirty" not in runs[0].config.made_with.commit
+
+
+BASES = {"class": "prer_class_mnist", "task": "prer_mnist"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "files" / "ablation").glob("*.yaml")), ids=name)
+def test_an_ablation_differs_in_one_thing(path):
+    base = loading.load(ROOT / "files" / f"{BASES[path.stem.split('_')[0]]}.yaml").identity
+    own = loading.load(path).identity
+    assert sum(base[key] != own[key] for key in base) == 1
