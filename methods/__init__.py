@@ -3,10 +3,8 @@
 A method file defines one subclass of `Method`, and beside it a `Config(MethodConfig)` whose fields are the YAML's keys.
 """
 
-import difflib
-import pkgutil
+import sys
 from collections.abc import Sequence
-from importlib import import_module
 from math import inf
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +14,8 @@ from torch.nn import functional as F
 
 from datasets.data import Split, Task
 from models.learner import Learner
-from utils.settings import BadInput, Settings
+from utils import settings
+from utils.settings import BadInput, Settings, modules
 
 
 class MethodConfig(Settings):
@@ -129,7 +128,7 @@ class Method(nn.Module):
 
 def known() -> list[str]:
     """The names of all methods: the modules of this package. What they share is in its sub-package `mechanisms`."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    return modules(sys.modules[__name__])
 
 
 def find(name: str) -> tuple[type[Method], type[MethodConfig]]:
@@ -138,12 +137,7 @@ def find(name: str) -> tuple[type[Method], type[MethodConfig]]:
     Raises:
         BadInput: no such file; names the nearest.
     """
-    name = name.lower()
-    if name not in known():
-        near = difflib.get_close_matches(name, known(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise BadInput(f"method.name: unknown method {name!r}; {hint}known: {', '.join(known())}")
-    module = import_module(f"methods.{name}")
+    module = settings.find(sys.modules[__name__], name)
     own = [
         value
         for value in vars(module).values()

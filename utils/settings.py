@@ -1,14 +1,26 @@
-"""What the lowest layers share with the highest: validated settings, and the error for bad input."""
+"""Validated settings, names that are files, and the error for bad input. Imports nothing of the project."""
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, create_model
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
 class BadInput(Exception):
-    """The user's input is at fault: reported in its own words, without a traceback, exit code 2, nothing run."""
+    """An error in the user's input: reported without a traceback, exit code 2, nothing is run."""
 
 
 class Settings(BaseModel):
-    """A frozen section of the configuration: unknown keys and wrong types are errors; fields are the documentation."""
+    """A frozen section of the configuration: unknown keys and wrong types are errors; fields have docstrings."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -17,3 +29,117 @@ class Settings(BaseModel):
 
 AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 """Annotates a choice of names that match without regard to case: `Annotated[Literal["mnist"], AnyCase]`."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name most similar to `name`; empty if none is similar.
+
+    Example:
+        >>> nearest("niave", ["naive", "prer"])
+        'did you mean naive?'
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def modules(package: ModuleType, builder: str = "") -> list[str]:
+    """The names of the modules of a package that define the function `builder`; of all, without one. Imports none."""
+    files = {file.stem: file for folder in package.__path__ for file in Path(folder).glob("*.py")}
+    defines = re.compile(rf"^def {builder}\(" if builder else "", re.MULTILINE)
+    names = sorted(name for name in files if name.isidentifier() and name != "__init__")
+    return [name for name in names if defines.search(files[name].read_text(encoding="utf-8"))]
+
+
+def find(package: ModuleType, name: str, builder: str = "") -> ModuleType:
+    """Import the module `name` of a package, in any case, and no other.
+
+    Raises:
+        BadInput: there is none; gives the nearest name.
+    """
+    known = modules(package, builder)
+    if name.lower() not in known:
+        kind = package.__name__.rpartition(".")[2].removesuffix("s")
+        hint = f"{nearest(name.lower(), known)} known: {', '.join(known)}".lstrip()
+        raise BadInput(f"unknown {kind} {name!r}; {hint}")
+    return import_module(f"{package.__name__}.{name.lower()}")
+
+
+@cache
+def options_of(function: Callable[..., Any]) -> type[Settings]:
+    """The keyword-only parameters of a function or constructor as settings.
+
+    Types, bounds (`Annotated[int, Ge(1)]`) and defaults are those of its signature; descriptions come from the "Args:"
+    of its docstring. A `Literal` of strings matches without regard to case.
+    """
+    hints = get_type_hints(function.__init__ if isinstance(function, type) else function, include_extras=True)
+    text = inspect.getdoc(function) or ""
+    described, fields = _arguments(text), dict[str, Any]()
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            hint = hints.get(name, Any)
+            if any(get_origin(part) is Literal for part in (hint, *get_args(hint))):
+                hint = Annotated[hint, AnyCase]
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[name] = (hint, Field(default, description=described.get(name)))
+    return create_model(function.__name__, __base__=Settings, __doc__=text, **fields)
+
+
+def _arguments(docstring: str) -> dict[str, str]:
+    """Parameter -> description, of a Google-style docstring; "a, b: text" describes both."""
+    block = re.search(r"^Args:\n((?: +.*\n?|\n)+)", docstring, re.MULTILINE)
+    entries = re.findall(r"^ {4}(\w[\w, ]*): *(.*(?:\n {5,}.*)*)", block[1], re.MULTILINE) if block else []
+    return {name: " ".join(text.split()) for names, text in entries for name in re.split(r",\s*", names)}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A section that names a module: a name, or a mapping of `key`, the fields of `base`, and the module's own options.
+
+    It annotates a field: `flow: Annotated[FlowConfig, Chosen(flows, "type", FlowConfig, "build")]`. If `key` has a
+    default in `base`, the field's can be `Field({}, validate_default=True)`. A module's options are its `Config` or,
+    without one, the keyword-only parameters of its builder. A null for a key that the module lacks is dropped: older
+    files write the keys of all modules.
+    """
+
+    package: ModuleType
+    key: str
+    base: type[Settings]
+    builder: str = ""
+
+    def model(self, name: str) -> type[Settings]:
+        """The settings of a section that names this module. BadInput: there is none."""
+        module = find(self.package, name, self.builder)
+        own = getattr(module, "Config", None) or (options_of(vars(module)[self.builder]) if self.builder else self.base)
+        return own if issubclass(own, self.base) else _joined(own, self.base)
+
+    def builder_of(self, section: Settings) -> Callable[..., Any]:
+        """The builder of the module that a section names, with the module's own options filled in."""
+        build = vars(find(self.package, getattr(section, self.key), self.builder))[self.builder]
+        return partial(build, **{name: getattr(section, name) for name in options_of(build).model_fields})
+
+    def validate(self, value: Any) -> Any:
+        """A name, or a mapping -> the section. pydantic puts its own key before those of a ValidationError."""
+        if not isinstance(value, str | dict):
+            return value  # `base` refuses it, unless it is a section already
+        tree, where = ({self.key: value}, ()) if isinstance(value, str) else (value, (self.key,))
+        name = tree.get(self.key, self.base.model_fields[self.key].default)
+        if not isinstance(name, str):
+            return self.base.model_validate(tree)
+        try:
+            model = self.model(name)
+        except BadInput as error:
+            reason = PydanticCustomError("unknown_name", "{reason}", {"reason": str(error)})
+            raise ValidationError.from_exception_data(
+                self.key, [{"type": reason, "loc": where, "input": name}]
+            ) from None
+        kept = {key: given for key, given in tree.items() if given is not None or key in model.model_fields}
+        return model.model_validate({**kept, self.key: name.lower()})
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        own_class = core_schema.simple_ser_schema("any")  # serialise the module's options too
+        return core_schema.no_info_before_validator_function(self.validate, handler(source), serialization=own_class)
+
+
+@cache
+def _joined(own: type[Settings], base: type[Settings]) -> type[Settings]:
+    return create_model(own.__name__, __base__=(own, base), __doc__=own.__doc__)

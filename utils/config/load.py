@@ -1,6 +1,5 @@
 """YAML -> a validated configuration. Every error says which file, which key, and how to mend it."""
 
-import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import methods
 from utils.config.aliases import Entry, known_names, translate
 from utils.config.schema import Config
 from utils.config.yaml_text import Pair, flatten, overlap, parse, read, unflatten
-from utils.settings import BadInput
+from utils.settings import BadInput, nearest
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -82,7 +81,10 @@ def _schema(sections: dict[str, Any]) -> type[Config]:
         method = sections["method"] = {"name": method}
     if not isinstance(method, dict) or not isinstance(method.get("name"), str):
         return Config
-    _, options = methods.find(method["name"])
+    try:
+        _, options = methods.find(method["name"])
+    except BadInput as error:
+        raise BadInput(f"method.name: {error}") from None
     method["name"] = method["name"].lower()
     return create_model("Config", __base__=Config, method=(options, ...))
 
@@ -128,8 +130,7 @@ def _describe(schema: type[BaseModel], problem: Any) -> str:
         prefix = ".".join(location[:-1])
         method = schema.model_fields["method"].annotation.__module__.removeprefix("methods.")
         names = [*section.model_fields, *known_names(prefix, method), *([] if prefix else ["sweep"])]
-        near = difflib.get_close_matches(location[-1], names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(section.model_fields)}"
+        hint = nearest(location[-1], names) or f"known here: {', '.join(section.model_fields)}"
         return f"{key}: unknown key; {hint}"
     if problem["type"] == "missing":
         field = _section_at(schema, location[:-1]).model_fields[location[-1]]

@@ -1,13 +1,12 @@
 """Plain data as YAML text, and as dotted keys."""
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from utils.settings import BadInput
+from utils.settings import BadInput, nearest
 
 MOST_VALUES = 10_000
 """In a file."""
@@ -24,9 +23,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         tree = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise BadInput(f"{path}: no such file{hint}") from None
+        hint = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
+        raise BadInput(f"{path}: no such file{hint and '; '}{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read ({error})") from None
     except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
