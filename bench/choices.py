@@ -26,8 +26,8 @@ from bench.ideas import GREY, Ways, convolutions, couplings, gem
 from bench.measuring import machine, markdown
 from datasets.data import as_floats, laid_out
 from methods.mechanisms.gradients import gradient_of
-from models import ENCODERS
-from models.encoders import BlockwiseTranspose, pixel_cross_entropy
+from models.decoders import BlockwiseTranspose, pixel_cross_entropy
+from models.encoders import paper
 from utils.run.allocator import keep_freed_memory
 
 COLOUR = (3, 32, 32)
@@ -35,7 +35,7 @@ COLOUR = (3, 32, 32)
 
 def evaluation(shape: tuple[int, int, int]) -> Ways:
     """2,000 images (C, H, W) through the paper's encoder without gradients, so many at a time."""
-    encoder, images = ENCODERS["paper"](shape, None), torch.randint(256, (2000, *shape), dtype=torch.uint8)
+    encoder, images = paper.build(shape, None), torch.randint(256, (2000, *shape), dtype=torch.uint8)
 
     @torch.inference_mode()
     def by(size: int) -> Tensor:
@@ -49,7 +49,7 @@ def colour_step() -> Callable[[], Tensor]:
     """What computes the gradient (P,) of 64 colour images; made once a process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    encoder, images = ENCODERS["paper"](COLOUR, None), torch.randint(256, (64, *COLOUR), dtype=torch.uint8)
+    encoder, images = paper.build(COLOUR, None), torch.randint(256, (64, *COLOUR), dtype=torch.uint8)
     return lambda: gradient_of(encoder(as_floats(images)).square().mean(), encoder.parameters())
 
 

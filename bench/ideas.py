@@ -10,9 +10,9 @@ from torch.func import functional_call, grad, jvp, stack_module_state, vmap
 from torch.nn import functional as F
 
 from datasets.data import laid_out
-from flows.transforms import LARGEST_LOG_ODDS, ActNorm, AffineCoupling, Compose, Permutation
+from flows.transforms import MAX_LOG_ODDS, ActNorm, AffineCoupling, Compose, Permutation
 from methods.mechanisms.gradients import gradient_of
-from models import ENCODERS
+from models.encoders import paper
 from models.learner import HEADS, Learner
 
 Ways = dict[str, Callable[[], Tensor]]
@@ -22,7 +22,7 @@ GREY = (1, 28, 28)
 
 def convolutions(compiled: bool) -> Ways:
     """Gradient (P,) of the paper's grey encoder on a batch of 64."""
-    encoder, x = ENCODERS["paper"](GREY, None), torch.rand(64, *GREY)
+    encoder, x = paper.build(GREY, None), torch.rand(64, *GREY)
     first, second = encoder.features[0], encoder.features[2]
 
     def strides_into_channels(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class ByHand(torch.autograd.Function):
         inputs = torch.cat((a, c), 1)
         hidden = torch.addmm(b1, inputs, w1.t()).relu_()
         s, t = torch.addmm(b2, hidden, w2.t()).chunk(2, 1)
-        r = s.abs().div_(LARGEST_LOG_ODDS).add_(1).reciprocal_()
+        r = s.abs().div_(MAX_LOG_ODDS).add_(1).reciprocal_()
         scale = (s * r).add_(1.5).sigmoid_()
         ctx.save_for_backward(y, e, order.argsort(), b, inputs, hidden, scale, r, w1, w2)
         ctx.kept = kept
@@ -126,7 +126,7 @@ def couplings(compiled: bool) -> Ways:
             a, b = z[: coupling.kept], z[coupling.kept :]
             hidden = torch.addmm(b1[:, None], w1, torch.cat((a, ct))).relu()
             s, t = torch.addmm(b2[:, None], w2, hidden).chunk(2)
-            scale = torch.sigmoid(s / (1 + s.abs() / LARGEST_LOG_ODDS) + 1.5)
+            scale = torch.sigmoid(s / (1 + s.abs() / MAX_LOG_ODDS) + 1.5)
             z, total = torch.cat((a, b * scale + t)), total + (scale.log().sum(0) + norm.log_scale.sum())
         return z.t(), total
 
@@ -152,7 +152,7 @@ def couplings(compiled: bool) -> Ways:
 def gem() -> Ways:
     """Inner products (4,) of a direction with the gradients of four memories: what GEM checks at each step."""
     tasks, size = 4, 200
-    learner = Learner(ENCODERS["paper"](GREY, None), HEADS["paper"](0.0), "task", [(0, 1)] * tasks)
+    learner = Learner(paper.build(GREY, None), HEADS["paper"](0.0), "task", [(0, 1)] * tasks)
     x, y = torch.rand(tasks, size, *GREY), torch.randint(2, (tasks, size))
     encoder, own = learner.encoder, list(learner.encoder.parameters())
     direction = tuple(torch.randn_like(p) for p in own)

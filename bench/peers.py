@@ -165,11 +165,11 @@ def export(options: Namespace) -> None:
 def _export(name: str, root: Path, file: Path) -> None:
     import numpy as np
 
-    from datasets import DatasetSettings, load
+    from datasets import DatasetConfig, load
     from utils.settings import BadInput
 
     try:
-        data = load(DatasetSettings(name=name), root)
+        data = load(DatasetConfig(name=name), root)
     except BadInput as error:
         sys.exit(str(error))
     np.savez(file, x_train=data.train.x, y_train=data.train.y, x_test=data.test.x, y_test=data.test.y)

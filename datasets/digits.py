@@ -1,18 +1,18 @@
-"""The 1,797 handwritten digits that come with scikit-learn: real data without a download."""
+"""Digits: the 1,797 handwritten digits bundled with scikit-learn; no download."""
 
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
+from datasets import DatasetConfig
 from datasets.data import Data, Split, as_bytes
-from utils.settings import Settings
 
 TEST_SHARE = 0.2
 IMAGE_SIZE = 28
 
 
-def load(settings: Settings, root: Path) -> Data:
+def load(config: DatasetConfig, root: Path) -> Data:
     """Digits 8 x 8 resized to 28 x 28, with a fixed stratified split into 1,437 training and 360 test images.
 
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998 (its test part).

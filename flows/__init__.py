@@ -1,6 +1,9 @@
-"""Invertible transforms and the conditional flow composed of them. Imports nothing of the project."""
+"""Conditional normalizing flows, one file per family: its name is a `flow.type`. Imports nothing of the project.
 
-from flows.flow import Flow, realnvp
-from flows.named import FLOWS
+A file defines `build(width, context=0, *, own options) -> Flow` for vectors of `width` dimensions under a condition of
+`context` dimensions (0: none).
+"""
 
-__all__ = ["FLOWS", "Flow", "realnvp"]
+from flows.flow import Flow
+
+__all__ = ["Flow"]

@@ -1,7 +1,7 @@
 """Invertible transforms of vectors, each knowing the log-determinant of its Jacobian.
 
-Two ideas carry the package: a `Transform` maps (B, d) to (B, d) under an optional condition (B, c), and transforms
-compose. A new flow is a new composition (see `flows/flow.py`), not a new family of classes.
+A `Transform` maps (B, d) to (B, d) under an optional condition (B, c), and transforms compose: a new flow is a new
+composition of them (e.g. `flows/realnvp.py`).
 """
 
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SMALLEST_DEVIATION = 1e-2
-"""Floor under a standard deviation, relative to the mean deviation of all dimensions: a dimension that is all but
-constant is left small instead of being blown up to unit variance."""
-LARGEST_LOG_ODDS = 3.0
-"""Bound on a coupling's s: its scale sigmoid(s + 1.5) stays above 0.18, so that no inverse blows a sample up."""
+MIN_DEVIATION = 1e-2
+"""Lower bound of a standard deviation, relative to the mean deviation of all dimensions: a nearly constant dimension
+stays small instead of being scaled to unit variance."""
+MAX_LOG_ODDS = 3.0
+"""Bound on a coupling's s: its scale sigmoid(s + 1.5) stays above 0.18, which keeps the inverse stable."""
 
 
 class Transform(nn.Module):
@@ -30,12 +30,12 @@ class Transform(nn.Module):
 
     @torch.no_grad()
     def initialize(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        """Set what depends on data from the batch x (B, d), and return the batch as it leaves the transform (B, d)."""
+        """Set what depends on data from the batch x (B, d), and return the transformed batch (B, d)."""
         return self(x, c)[0]
 
 
 class Compose(Transform):
-    """The transforms one after the other; their log-determinants add up."""
+    """Applies the transforms in turn; their log-determinants add up."""
 
     def __init__(self, transforms: Iterable[Transform]) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Compose(Transform):
 
 
 class Leading(Transform):
-    """A transform of the first `width` dimensions; the others pass unchanged. Builds the multi-scale levels."""
+    """A transform of the first `width` dimensions; the others are unchanged. Makes the levels of a multi-scale flow."""
 
     def __init__(self, transform: Transform, width: int) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class AffineCoupling(Transform):
     scale of Glow's published code. The network's last layer starts at zero, so that the transform starts as a constant
     scaling whatever a and c are.
 
-    *Deviation* from the original: s is softly bounded (`LARGEST_LOG_ODDS`). Unbounded, the inverse of a flow fitted to
+    *Deviation* from the original: s is softly bounded (`MAX_LOG_ODDS`). Unbounded, the inverse of a flow fitted to
     its own samples grew from task to task until it overflowed.
 
     Args:
@@ -173,15 +173,14 @@ class AffineCoupling(Transform):
         layers: list[nn.Module] = [nn.Linear(inputs, units), nn.ReLU()]
         for _ in range(hidden_layers):
             layers += [nn.Linear(units, units), nn.ReLU()]
-        last = nn.Linear(units, 2 * (width - self.kept))
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.net = nn.Sequential(*layers, last)
+        self.net = nn.Sequential(*layers, nn.Linear(units, 2 * (width - self.kept)))
+        for parameter in self.net[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def _scale_and_shift(self, a: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
         s, shift = self.net(_join(a, c)).chunk(2, dim=1)  # each (B, d - kept)
         # The bound keeps the sigmoid's logarithm exact; logsigmoid, which needs none, is ten times slower on CPU.
-        return torch.sigmoid(s / (1 + s.abs() / LARGEST_LOG_ODDS) + 1.5), shift
+        return torch.sigmoid(s / (1 + s.abs() / MAX_LOG_ODDS) + 1.5), shift
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         a, b = x[:, : self.kept], x[:, self.kept :]
@@ -232,5 +231,5 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if len(x) < 2:
         raise ValueError(f"data-dependent initialisation needs at least 2 vectors, got {len(x)}")
     deviation = x.std(dim=0)
-    floor = (SMALLEST_DEVIATION * deviation.mean()).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
+    floor = (MIN_DEVIATION * deviation.mean()).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
     return x.mean(dim=0), torch.maximum(deviation, floor)

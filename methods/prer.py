@@ -21,6 +21,7 @@ from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import DISTANCES
 from methods.mechanisms.distillation import divergences
 from methods.mechanisms.health import DIAGNOSED, health, health_on_dev, in_turns, reconstructions, samples_of
+from models.code_flow import FLOW
 from models.feature_generator import FeatureGenerator
 from models.generator import Generator
 from models.image_generator import AutoencoderSettings, FlowSettings, ImageGenerator
@@ -82,7 +83,7 @@ class Config(MethodConfig):
     own sample (then the flow models the encoder's embeddings themselves)"""
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     """the decoder, and the codes that the flow models"""
-    flow: FlowSettings = FlowSettings()
+    flow: Annotated[FlowSettings, FLOW] = Field({}, validate_default=True)
     """the normalizing flow"""
     regularization: Regularization = Regularization()
     """how the made-up images enter the loss"""

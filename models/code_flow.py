@@ -8,9 +8,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flows import FLOWS, Flow
+import flows
+from flows import Flow
 from models.fitting import minimise
-from utils.settings import AnyCase, Settings
+from utils.settings import AnyCase, Chosen, Settings
 
 CHUNK = 4096
 """Codes that go through the flow at once where no gradient is needed."""
@@ -34,22 +35,14 @@ class ConditioningSettings(Settings):
 class FlowSettings(Settings):
     """The normalizing flow and its fit."""
 
-    type: Annotated[Literal[tuple(FLOWS)], AnyCase] = "realnvp"
-    """realnvp is the paper's; nice, maf (slow to sample), nsf; gaussian: one Gaussian a class, the baseline"""
+    type: str = "realnvp"
+    """which flow: the name of a file in flows/"""
     epochs: int = Field(20, ge=0)
     """passes over the task's data and the generated data, after each task"""
     steps: int | None = Field(None, ge=1)
     """batches after each task, instead of epochs"""
     dimension: int = Field(32, ge=2)
     """size of the codes, where they are a projection (all but target: flow)"""
-    levels: int = Field(2, ge=1)
-    """of realnvp: scales; half of the dimensions leave between two of them"""
-    blocks: int = Field(5, ge=1)
-    """couplings (a level); maf: autoregressive transforms"""
-    hidden_size: int | float = Field(128, gt=0)
-    """units of the couplings' hidden layers; with a decimal point, a multiple of their input's size"""
-    hidden_layers: int = Field(1, ge=0)
-    """hidden layers of a coupling after its first"""
     lr: float = Field(1e-3, gt=0)
     """Adam's learning rate"""
     weight_decay: float = Field(0.0, ge=0)
@@ -70,6 +63,9 @@ class FlowSettings(Settings):
     """scale of the Gaussian that samples are drawn from; below 1 they keep closer to the data"""
     conditioning: ConditioningSettings = ConditioningSettings()
     """what the flow is told of the class"""
+
+
+FLOW = Chosen(flows, "type", FlowSettings, "build")
 
 
 class Condition(nn.Module):
@@ -112,8 +108,7 @@ class CodeFlow(nn.Module):
         self.register_buffer("redrawn", torch.zeros((), dtype=torch.long))
 
     def _new_flow(self) -> Flow:
-        s = self.settings
-        return FLOWS[s.type](self.dimension, self.condition.size, s.levels, s.blocks, s.hidden_size, s.hidden_layers)
+        return FLOW.builder_of(self.settings)(self.dimension, self.condition.size)
 
     @property
     def deviation(self) -> Tensor:

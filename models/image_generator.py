@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from datasets.data import Split, as_bytes, as_floats, chunks, concatenate, mapped
 from models.code_flow import CodeFlow, Condition, ConditioningSettings, FlowSettings
-from models.encoders import Encoder, pixel_cross_entropy
+from models.decoders import pixel_cross_entropy
+from models.encoders import Encoder
 from models.fitting import minimise
 from models.generator import Generator, Made
 from utils.settings import AnyCase, Settings

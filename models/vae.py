@@ -8,7 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from datasets.data import as_bytes, as_floats, chunks
-from models.encoders import Encoder, pixel_cross_entropy
+from models.decoders import pixel_cross_entropy
+from models.encoders import Encoder
 from models.fitting import current_journal
 from utils.settings import Settings
 

@@ -14,7 +14,7 @@ from main import main
 from methods import Method, find
 from methods.mechanisms.gradients import flat_gradients
 from methods.prer import PRER
-from models import ENCODERS
+from models.encoders import paper
 from models.learner import HEADS, Learner
 from utils.run.evaluation import evaluating
 from utils.run.training import train_step
@@ -76,7 +76,7 @@ def make_method(name: str, scenario: str = "task", dropout: float = 0.0, **optio
     """A small method of any name on the paper's network, with options of its own."""
     method, config = find(name)
     torch.manual_seed(0)
-    learner = Learner(ENCODERS["paper"]((1, 28, 28), 20), HEADS["paper"](dropout), scenario, GROUPS)
+    learner = Learner(paper.build((1, 28, 28), 20), HEADS["paper"](dropout), scenario, GROUPS)
     settings = config.model_validate(method_settings(name, **options))
     return method(settings, learner, torch.Generator().manual_seed(0))
 

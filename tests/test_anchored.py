@@ -13,8 +13,7 @@ from methods.mechanisms import gradients
 from methods.mechanisms.fisher import fisher
 from methods.mechanisms.gradients import flat_parameters
 from methods.si import SI
-from models import ENCODERS
-from models.encoders import Encoder
+from models.encoders import Encoder, paper
 from models.learner import HEADS, Learner
 
 SHAPE = (1, 2, 3)
@@ -70,7 +69,7 @@ def test_empirical_fisher_is_the_mean_of_each_samples_squares_whatever_the_batch
 
 def test_fisher_of_the_paper_s_network_too(data):
     """Convolutions, in float32."""
-    learner = Learner(ENCODERS["paper"]((1, 28, 28), 10), HEADS["paper"](0.5), "task", [(0, 1)]).eval()
+    learner = Learner(paper.build((1, 28, 28), 10), HEADS["paper"](0.5), "task", [(0, 1)]).eval()
     split = data.train.take(data.train.y < 2)
     found = fisher(learner, split, 0, "empirical", None, torch.Generator())
     torch.testing.assert_close(found, by_hand(learner, split, 0), rtol=1e-3, atol=1e-9)

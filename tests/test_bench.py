@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from bench import bare_loop, choices, jobs, measuring, montage, peers, profile, scale
-from models import ENCODERS
+from models.encoders import paper
 from models.learner import HEADS, Learner
 
 
@@ -96,7 +96,7 @@ def test_time_belongs_to_the_innermost_part(monkeypatch):
 
 def test_the_other_programs_have_the_network_of_ours():
     torch.manual_seed(0)
-    ours = Learner(ENCODERS["paper"]((1, 28, 28), None), HEADS["paper"](0.5), "task", [(0, 1)]).eval()
+    ours = Learner(paper.build((1, 28, 28), None), HEADS["paper"](0.5), "task", [(0, 1)]).eval()
     theirs = torch.nn.Sequential(bare_loop.encoder(), bare_loop.head()).eval()
     for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         other.data = own.data

@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import DatasetSettings, load
+from datasets import load
+from utils.config.schema import DATASET
 from utils.settings import BadInput
 
 
 def read(root: Path, **settings):
-    return load(DatasetSettings(**settings), root)
+    return load(DATASET.validate(settings), root)
 
 
 def test_digits_are_split_once_and_for_all(tmp_path):
@@ -89,7 +90,7 @@ def test_what_can_be_wrong_with_a_folder(folder):
             read(folder, name="folder", path=str(folder), **more)
 
     Image.new("RGB", (9, 16)).save(folder / "train" / "dog" / "odd.png")
-    refused(r"odd.png is 9 x 16 pixels.*set image_size")
+    refused(r"odd.png and .* different sizes, 9 x 16 and 16 x 16 pixels.*set image_size")
     assert read(folder, name="folder", path=str(folder), image_size=16).image_shape == (3, 16, 16)
     (folder / "train" / "dog" / "odd.png").write_bytes(b"not an image")
     refused("cannot read the image .*odd.png", image_size=16)
@@ -138,7 +139,7 @@ def test_arrays_in_every_accepted_shape(tmp_path):
         ({"y_train": np.array([3, 7, 3])}, "y_train has shape"),
         ({"y_train": np.array([3.0, 7, 3, 7])}, "expected 4 integers"),
         ({"y_test": np.array([7, 8])}, r"labels that y_train lacks: \[8\]"),
-        ({"x_test": np.zeros((2, 9, 9), np.uint8)}, "they must be the same"),
+        ({"x_test": np.zeros((2, 9, 9), np.uint8)}, "must have the same shape"),
         ({"y_train": np.array([{}, 1, 2, 3], dtype=object)}, "cannot read"),
     ],
 )
@@ -229,7 +230,7 @@ def test_no_network_and_no_data_is_one_clear_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", offline)
     for name in ("mnist", "cifar10", "svhn"):
-        with pytest.raises(BadInput, match=f"{name} is not .whole. under .* --data-root"):
+        with pytest.raises(BadInput, match=f"{name} is missing or incomplete under .* --data-root"):
             read(tmp_path, name=name)
 
 
@@ -246,5 +247,5 @@ def test_a_damaged_file_is_not_trained_on(tmp_path, monkeypatch):
     for file in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{file}-ubyte").write_bytes(idx(np.zeros((10, 28, 28)))[:100])
         (raw / f"{file}-ubyte.gz").write_bytes(gzip.compress(b"short"))
-    with pytest.raises(BadInput, match="mnist is not"):
+    with pytest.raises(BadInput, match="mnist is missing or incomplete"):
         read(tmp_path, name="mnist")

@@ -6,11 +6,23 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from flows import FLOWS, Flow, realnvp
-from flows.named import Triangular
+import flows
+from flows import Flow
+from flows.gaussian import Triangular
+from flows.realnvp import build as realnvp
 from flows.transforms import ActNorm, AffineCoupling, Compose, Gaussianize, Leading, Permutation, Standardize
+from utils.settings import find, modules, options_of
 
 D, C, B = 6, 3, 5
+FLOWS = modules(flows, "build")
+
+
+def make_flow(name: str, width: int, context: int = 0, **options) -> Flow:
+    """The flow of a file, of one level, with those of the options that it has."""
+    build = find(flows, name, "build").build
+    known = options_of(build).model_fields
+    return build(width, context, **{key: value for key, value in ({"levels": 1} | options).items() if key in known})
+
 
 TRANSFORMS = {
     "Standardize": lambda c: Standardize(D),
@@ -25,7 +37,7 @@ TRANSFORMS = {
     "Triangular": lambda c: Triangular(D, c),
     "Flow": lambda c: realnvp(D, c, levels=2, blocks=2, hidden_size=8),
     "Flow of one level": lambda c: realnvp(D, c, levels=1, blocks=3, hidden_size=1.5, hidden_layers=0),
-    **{f"Flow {name}": lambda c, make=make: make(D, c, 1, 3, 16, 1) for name, make in FLOWS.items()},
+    **{f"Flow {name}": lambda c, name=name: make_flow(name, D, c, blocks=3, hidden_size=16) for name in FLOWS},
 }
 
 
@@ -80,7 +92,7 @@ def test_the_condition_matters(name):
 @pytest.mark.parametrize("context", [0, C])
 @pytest.mark.parametrize("name", FLOWS)
 def test_density_of_a_two_dimensional_flow_integrates_to_one(name, context):
-    flow = randomised(lambda c: FLOWS[name](2, c, 1, 3, 16, 1), context, spread=0.1)
+    flow = randomised(lambda c: make_flow(name, 2, c, blocks=3, hidden_size=16), context, spread=0.1)
     flow.transform.transforms[0].deviation.fill_(1.0)  # keep the mass inside the grid
     grid = torch.linspace(-25, 25, 701, dtype=torch.double)
     points = torch.cartesian_prod(grid, grid)
@@ -101,7 +113,7 @@ def test_log_prob_is_the_change_of_variables():
 @pytest.mark.parametrize("context", [0, C])
 @pytest.mark.parametrize("name", FLOWS)
 def test_every_parameter_gets_a_gradient(name, context):
-    flow = randomised(lambda c: FLOWS[name](D, c, 2 if name == "realnvp" else 1, 2, 8, 1), context)
+    flow = randomised(lambda c: make_flow(name, D, c, levels=2, blocks=2, hidden_size=8), context)
     flow.log_prob(torch.randn(64, D).double(), conditions(64, context)).mean().backward()
     for name, p in flow.named_parameters():
         assert p.numel() == 0 or (p.grad is not None and p.grad.abs().sum() > 0), name
@@ -109,7 +121,7 @@ def test_every_parameter_gets_a_gradient(name, context):
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_samples_follow_the_condition_the_temperature_and_the_generator(name):
-    flow = randomised(lambda c: FLOWS[name](D, c, 1, 2, 8, 1), C)
+    flow = randomised(lambda c: make_flow(name, D, c, blocks=2, hidden_size=8), C)
     c = torch.eye(C).double()
 
     def draw(c, **options):
@@ -136,7 +148,7 @@ def test_a_fitted_flow_finds_a_known_density(name):
     torch.manual_seed(0)
     factor = torch.tensor([[1.0, 0.0], [0.9, 0.4]])
     x = torch.randn(2000, 2) @ factor.T
-    flow = FLOWS[name](2, 0, 1, 4, 32, 1)
+    flow = make_flow(name, 2, blocks=4, hidden_size=32)
     flow.initialize(x)
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
     for _ in range(300):

@@ -11,10 +11,17 @@ from datasets.data import as_floats
 from datasets.tasks import split_by_class
 from methods import find
 from methods.mechanisms.distillation import divergence, frozen_copy
-from models import ENCODERS
+from models import encoders
+from models.encoders import mlp
 from models.gan import FeatureGAN, FeatureGANSettings, Features
 from models.learner import HEADS, NO_LOGIT, Learner
 from models.vae import VAE, VAESettings
+from utils import settings as names
+
+
+def build_encoder(name, shape, embedding=None):
+    return names.find(encoders, name, "build").build(shape, embedding)
+
 
 SCENARIOS = ["task", "class", "domain"]
 SMALL = {
@@ -26,7 +33,9 @@ SMALL = {
 def make(name, scenario="class", shape=(1, 28, 28), encoder="mlp", embedding=20, **options):
     make_method, config = find(name)
     torch.manual_seed(0)
-    learner = Learner(ENCODERS[encoder](shape, embedding), HEADS["linear"](0.0), scenario, GROUPS)
+    learner = Learner(
+        names.find(encoders, encoder, "build").build(shape, embedding), HEADS["linear"](0.0), scenario, GROUPS
+    )
     settings = config.model_validate({"name": name, **SMALL[name], **options})
     return make_method(settings, learner, torch.Generator().manual_seed(0))
 
@@ -51,7 +60,10 @@ def fitted_vae(tasks, encoder="mlp", **options):
     torch.manual_seed(0)
     shape = tuple(tasks[0].train.x.shape[1:])
     settings = VAESettings.model_validate({"epochs": 60, "batch_size": 16, "latent": 8, "lr": 3e-3, **options})
-    vae, stream = VAE(ENCODERS[encoder](shape, None), settings), torch.Generator().manual_seed(0)
+    vae, stream = (
+        VAE(names.find(encoders, encoder, "build").build(shape, None), settings),
+        torch.Generator().manual_seed(0),
+    )
     vae.fit(tasks[0].train.x, None, stream)
     return vae, stream
 
@@ -119,7 +131,7 @@ def test_every_task_weighs_the_same_in_the_vae(tasks):
 
 
 def test_the_vae_s_weights_are_its_own(tasks):
-    encoder = ENCODERS["mlp"]((1, 28, 28), None)
+    encoder = mlp.build((1, 28, 28), None)
     before = [p.detach().clone() for p in encoder.parameters()]
     vae = VAE(encoder, VAESettings(epochs=1))
     assert not any(torch.equal(a, b) for a, b in zip(vae.features.parameters(), encoder.parameters(), strict=True))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from datasets.data import as_bytes
 from methods.mechanisms.buffer import Buffer, balanced_choice
 from methods.mechanisms.distillation import divergence, frozen_copy, past_divergence
-from models import ENCODERS
+from models.encoders import paper
 from models.learner import HEADS, NO_LOGIT, Learner
 
 # --- LwF and distillation ------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_der_s_loss_is_the_paper_s(tasks):
 
 def test_logits_of_uneven_heads_are_padded_alike():
     torch.manual_seed(0)
-    learner = Learner(ENCODERS["paper"]((1, 28, 28), 20), HEADS["paper"](0.0), "task", [(0, 1, 2), (3, 4)])
+    learner = Learner(paper.build((1, 28, 28), 20), HEADS["paper"](0.0), "task", [(0, 1, 2), (3, 4)])
     z = torch.randn(2, 20)
     mixed = learner.mixed_logits(z, torch.tensor([1, 4]))
     torch.testing.assert_close(mixed[0], learner.logits(z, 0)[0])

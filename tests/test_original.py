@@ -14,7 +14,7 @@ from utils.config import load as loading
 from utils.config.aliases import KEYS, METHODS, SECTIONS, WITHOUT_EFFECT, known_names, translate, translate_key
 from utils.config.schema import ScenarioConfig, TrainConfig
 from utils.config.yaml_text import flatten
-from utils.settings import BadInput, Settings
+from utils.settings import BadInput, Chosen, Settings
 
 FOLDER = Path(__file__).parent / "originals"
 
@@ -72,8 +72,10 @@ def fields(settings: type[Settings], prefix: str = "") -> set[str]:
     """The dotted keys of a settings class."""
     found = set()
     for name, field in settings.model_fields.items():
-        nested = isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
-        found |= {f"{prefix}{name}"} | (fields(field.annotation, f"{prefix}{name}.") if nested else set())
+        choices = [entry.model_in({}) for entry in field.metadata if isinstance(entry, Chosen)]
+        inner = choices[0] if choices else field.annotation
+        nested = isinstance(inner, type) and issubclass(inner, Settings)
+        found |= {f"{prefix}{name}"} | (fields(inner, f"{prefix}{name}.") if nested else set())
     return found
 
 
@@ -198,7 +200,7 @@ def test_a_mapping_that_overrides_replaces_the_whole(tmp_path):
     path = write(tmp_path, PRER.replace("name: prer", "name: prer, nf: {blocks: 9, n_hiddens: 4}"))
     flow = loading.load(path, ["method.nf={n_hiddens: 2, conditioning_config: {type: none}}"]).method.flow
     assert (flow.hidden_layers, flow.conditioning.type) == (2, "none")
-    assert flow.blocks == methods.find("prer")[1].model_fields["flow"].default.blocks
+    assert flow.blocks == loading.load(write(tmp_path, PRER)).method.flow.blocks
 
 
 def test_keys_match_without_regard_to_case(tmp_path):

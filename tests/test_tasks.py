@@ -5,12 +5,13 @@ import torch
 from conftest import CPU
 
 from datasets.tasks import class_groups, split_by_class
-from models import ENCODERS
+from models import encoders
+from models.encoders import paper, resnet18, slim_resnet18
 from models.learner import HEADS, Learner
 from utils.config.schema import Config
 from utils.run.build import build_tasks
 from utils.run.streams import generator
-from utils.settings import BadInput
+from utils.settings import BadInput, find
 
 
 def test_groups_are_even_or_take_the_lone_class_in():
@@ -69,7 +70,7 @@ def test_a_class_without_images_is_refused(data):
 def make_learner(scenario: str, groups, dropout: float = 0.0) -> Learner:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Learner(ENCODERS["paper"]((1, 28, 28), None), HEADS["paper"](dropout), scenario, groups)
+        return Learner(paper.build((1, 28, 28), None), HEADS["paper"](dropout), scenario, groups)
 
 
 GROUPS = [(3, 0), (1, 4, 2)]
@@ -117,17 +118,17 @@ def test_mixed_cross_entropy_is_each_task_s_own(scenario):
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 17, 23), (3, 19, 24)])
 @pytest.mark.parametrize("kind", ["paper", "mlp"])
 def test_decoders_mirror_encoders_to_the_pixel(kind, shape):
-    encoder = ENCODERS[kind](shape, None)
+    encoder = find(encoders, kind, "build").build(shape, None)
     assert encoder(torch.rand(2, *shape)).shape == (2, encoder.embedding_dim)
     assert encoder.mirror(7, shape)(torch.randn(2, 7)).shape == (2, *shape)
 
 
 def test_the_paper_s_sizes():
-    grey, colour = ENCODERS["paper"]((1, 28, 28), None), ENCODERS["paper"]((3, 32, 32), 400)
+    grey, colour = paper.build((1, 28, 28), None), paper.build((3, 32, 32), 400)
     assert (grey.feature_dim, grey.embedding_dim) == (24 * 6 * 6, 100)
     assert (colour.feature_dim, colour.embedding_dim) == (48 * 12 * 12, 400)
-    with pytest.raises(BadInput, match="too small"):
-        ENCODERS["paper"]((3, 6, 6), None)
+    with pytest.raises(ValueError, match="too small"):
+        paper.build((3, 6, 6), None)
 
 
 def test_streams_differ_by_name_and_seed():
@@ -136,11 +137,11 @@ def test_streams_differ_by_name_and_seed():
 
 
 def test_resnets_are_the_usual_ones():
-    full, slim = ENCODERS["resnet18"]((3, 32, 32), None), ENCODERS["slim_resnet18"]((3, 32, 32), None)
+    full, slim = resnet18.build((3, 32, 32), None), slim_resnet18.build((3, 32, 32), None)
     assert (full.embedding_dim, slim.embedding_dim) == (512, 160)
     assert sum(p.numel() for p in full.parameters()) == 11_173_962 - (
         512 * 10 + 10
     )  # less the usual head of 10 classes
     assert slim(torch.rand(2, 3, 32, 32)).shape == (2, 160)
-    assert ENCODERS["slim_resnet18"]((1, 28, 28), 50)(torch.rand(2, 1, 28, 28)).shape == (2, 50)
+    assert slim_resnet18.build((1, 28, 28), 50)(torch.rand(2, 1, 28, 28)).shape == (2, 50)
     assert slim.mirror(7, (3, 32, 32))(torch.randn(2, 7)).shape == (2, 3, 32, 32)

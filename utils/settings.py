@@ -45,7 +45,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def modules(package: ModuleType, builder: str = "") -> list[str]:
     """The names of the modules of a package that define the function `builder`; of all, without one. Imports none."""
     files = {file.stem: file for folder in package.__path__ for file in Path(folder).glob("*.py")}
-    defines = re.compile(rf"^def {builder}\(" if builder else "", re.MULTILINE)
+    defines = re.compile(rf"^(def {builder}\(|{builder} = )" if builder else "", re.MULTILINE)
     names = sorted(name for name in files if name.isidentifier() and name != "__init__")
     return [name for name in names if defines.search(files[name].read_text(encoding="utf-8"))]
 
@@ -106,6 +106,16 @@ class Chosen:
     base: type[Settings]
     builder: str = ""
 
+    def name_in(self, value: Any) -> Any:
+        """The name in an unvalidated section: the value itself, the value of its key, or the default."""
+        return value.get(self.key, self.base.model_fields[self.key].default) if isinstance(value, dict) else value
+
+    def model_in(self, value: Any) -> type[Settings]:
+        """The settings of an unvalidated section: `base` alone if it names no module."""
+        name = self.name_in(value)
+        is_known = isinstance(name, str) and name.lower() in modules(self.package, self.builder)
+        return self.model(name) if is_known else self.base
+
     def model(self, name: str) -> type[Settings]:
         """The settings of a section that names this module. BadInput: there is none."""
         module = find(self.package, name, self.builder)
@@ -122,7 +132,7 @@ class Chosen:
         if not isinstance(value, str | dict):
             return value  # `base` refuses it, unless it is a section already
         tree, where = ({self.key: value}, ()) if isinstance(value, str) else (value, (self.key,))
-        name = tree.get(self.key, self.base.model_fields[self.key].default)
+        name = self.name_in(tree)
         if not isinstance(name, str):
             return self.base.model_validate(tree)
         try:

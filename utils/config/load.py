@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, ValidationError
 
-import methods
 from utils.config.aliases import Entry, known_names, translate
-from utils.config.schema import Config
+from utils.config.schema import METHOD, Config
 from utils.config.yaml_text import Pair, flatten, overlap, parse, read, unflatten
-from utils.settings import BadInput, nearest
+from utils.settings import BadInput, Chosen, nearest
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -42,11 +41,10 @@ def resolve(where: str, written: Sequence[Pair], changes: Sequence[Pair]) -> tup
         leaves[entry.key] = entry.value
     sections = unflatten(leaves)
     try:
-        schema = _schema(sections)
-        config = schema.model_validate(sections)
+        config = Config.model_validate(sections)
         _check_together(config)
     except ValidationError as error:
-        lines = dict.fromkeys(_describe(schema, problem) for problem in error.errors())
+        lines = dict.fromkeys(_describe(sections, problem) for problem in error.errors())
         raise BadInput("\n".join(f"{where}: {line}" for line in lines)) from None
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
@@ -70,23 +68,6 @@ def _refuse_doubles(where: str, entries: Sequence[Entry]) -> None:
     ]
     if lines:
         raise BadInput("\n".join(lines))
-
-
-def _schema(sections: dict[str, Any]) -> type[Config]:
-    """`Config` with the method's own options in its `method` section; brings short forms to the long one."""
-    scenario, method = sections.get("scenario"), sections.get("method")
-    if isinstance(scenario, dict) and isinstance(scenario.get("dataset"), str):
-        scenario["dataset"] = {"name": scenario["dataset"]}
-    if isinstance(method, str):
-        method = sections["method"] = {"name": method}
-    if not isinstance(method, dict) or not isinstance(method.get("name"), str):
-        return Config
-    try:
-        _, options = methods.find(method["name"])
-    except BadInput as error:
-        raise BadInput(f"method.name: {error}") from None
-    method["name"] = method["name"].lower()
-    return create_model("Config", __base__=Config, method=(options, ...))
 
 
 def _check_together(config: Config) -> None:
@@ -121,28 +102,39 @@ def replacing(key: str, value: Any) -> list[Pair]:
     return [(key, {}), *flatten({key: value}).items()]
 
 
-def _describe(schema: type[BaseModel], problem: Any) -> str:
+def _describe(tree: dict[str, Any], problem: Any) -> str:
     """One line for one of pydantic's errors: key, what was given, what is expected, the nearest known key."""
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location) or "the whole"
+    keys, section = _locate(tree, [str(part) for part in problem["loc"]])
+    *parents, name = keys
+    key = ".".join(keys)
     if problem["type"] == "extra_forbidden":
-        section = _section_at(schema, location[:-1])
-        prefix = ".".join(location[:-1])
-        method = schema.model_fields["method"].annotation.__module__.removeprefix("methods.")
-        names = [*section.model_fields, *known_names(prefix, method), *([] if prefix else ["sweep"])]
-        hint = nearest(location[-1], names) or f"known here: {', '.join(section.model_fields)}"
-        return f"{key}: unknown key; {hint}"
+        method = METHOD.name_in(tree.get("method"))
+        known = [
+            *section.model_fields,
+            *known_names(".".join(parents), method),
+            *([] if parents else ["sweep", "base"]),
+        ]
+        return f"{key}: unknown key; {nearest(name, known) or 'known here: ' + ', '.join(section.model_fields)}"
     if problem["type"] == "missing":
-        field = _section_at(schema, location[:-1]).model_fields[location[-1]]
-        return f"{key}: missing; add it: {(field.description or 'see the README').splitlines()[0]}"
+        description = section.model_fields[name].description or "see docs/options.md"
+        return f"{key}: missing; add it: {description.splitlines()[0]}"
     expected = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    if problem["type"] == "value_error":
+    if problem["type"] in ("value_error", "unknown_name"):
         return f"{key}: {expected}"
+    if problem["type"] == "model_type":
+        expected = "expected a mapping of keys to values"
     return f"{key}: got {problem['input']!r}; {expected}"
 
 
-def _section_at(schema: type[BaseModel], location: list[str]) -> type[BaseModel]:
-    """The settings class of a nested section."""
-    for part in location:
-        schema = schema.model_fields[part].annotation
-    return schema
+def _locate(tree: dict[str, Any], location: list[str]) -> tuple[list[str], type[BaseModel]]:
+    """The keys of pydantic's location, which may end with a type, and the settings class of the last one."""
+    section, value = Config, tree
+    for depth, part in enumerate(location[:-1]):
+        field = section.model_fields[part]
+        inner, value = field.annotation, value.get(part) if isinstance(value, dict) else None
+        for choice in [entry for entry in field.metadata if isinstance(entry, Chosen)]:
+            inner = choice.model_in(value)
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return location[: depth + 1], section
+        section = inner
+    return location, section

@@ -3,22 +3,34 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field
 
+import datasets
 import methods
-from datasets import DatasetSettings
-from models import ENCODERS
+from models import encoders
 from models.learner import HEADS, Scenario
 from utils.config.provenance import MadeWith
 from utils.config.yaml_text import flatten
-from utils.settings import AnyCase, Settings
+from utils.settings import AnyCase, Chosen, Settings
+
+
+class EncoderConfig(Settings):
+    """The keys of `model.encoder` that every encoder has."""
+
+    name: str = "paper"
+    """which encoder: the name of a file in models/encoders/"""
+
+
+METHOD = Chosen(methods, "name", methods.MethodConfig)
+DATASET = Chosen(datasets, "name", datasets.DatasetConfig, "load")
+ENCODER = Chosen(encoders, "name", EncoderConfig, "build")
 
 
 class ScenarioConfig(Settings):
     """What is learnt: a data set, cut into tasks."""
 
-    dataset: DatasetSettings
-    """a name (digits, mnist, fashion_mnist, kmnist, svhn, cifar10, cifar100), or {name: folder | npz, path: ...}"""
+    dataset: Annotated[datasets.DatasetConfig, DATASET]
+    """the name of a file in datasets/, or a mapping with its options, e.g. {name: npz, path: my.npz}"""
     type: Annotated[Scenario, AnyCase] = "task"
     """task: a head for each task; class: one head for all classes; domain: one head for positions inside a task"""
     labels_per_task: int = Field(2, ge=1)
@@ -34,9 +46,8 @@ class ScenarioConfig(Settings):
 class ModelConfig(Settings):
     """The classifier."""
 
-    encoder: Annotated[Literal[tuple(ENCODERS)], AnyCase] = "paper"
-    """paper: the paper's convolutions for the images' shape; mlp: two layers of 400; resnet18, slim_resnet18: 64 or 20
-    filters, with batch normalisation"""
+    encoder: Annotated[EncoderConfig, ENCODER] = Field({}, validate_default=True)
+    """the name of a file in models/encoders/, or a mapping with its options, e.g. {name: resnet18, filters: 32}"""
     embedding: int | None = Field(None, ge=2)
     """size of the embedding; by default 100 (paper, grey), 200 (paper, colour), 400 (mlp), 512 or 160 (resnets)"""
     head: Annotated[Literal[tuple(HEADS)], AnyCase] | None = None
@@ -98,7 +109,7 @@ class ClusterConfig(Settings):
 class Config(Settings):
     """A whole experiment."""
 
-    method: SerializeAsAny[methods.MethodConfig]
+    method: Annotated[methods.MethodConfig, METHOD]
     """the method's name and its own options, e.g. {name: naive}"""
     scenario: ScenarioConfig
     """the data set and how it is cut into tasks, e.g. {dataset: digits}"""

@@ -36,7 +36,7 @@ class Group:
     def title(self) -> str:
         """What all of them learn."""
         scenario = self.runs[0].config.scenario
-        where = f" {scenario.dataset.path}" if scenario.dataset.path else ""
+        where = f" {path}" if (path := getattr(scenario.dataset, "path", None)) else ""
         classes = f"{scenario.labels_per_task} class{'es' if scenario.labels_per_task > 1 else ''} a task"
         shuffled = ", order of the classes by seed" if scenario.shuffle_labels else ""
         return f"{scenario.dataset.name}{where}, {scenario.type} scenario, {classes}{shuffled}"

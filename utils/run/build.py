@@ -9,10 +9,10 @@ import methods
 from datasets.data import Data, Task
 from datasets.tasks import class_groups, split_by_class
 from methods import Method
-from models import ENCODERS
 from models.learner import HEADS, Learner
-from utils.config.schema import Config, TrainConfig
+from utils.config.schema import ENCODER, Config, TrainConfig
 from utils.run.streams import generator, isolated
+from utils.settings import BadInput
 
 
 def build_tasks(config: Config, data: Data, seed: int, device: torch.device) -> list[Task]:
@@ -26,10 +26,13 @@ def build_tasks(config: Config, data: Data, seed: int, device: torch.device) -> 
 
 def build_learner(config: Config, data: Data, tasks: list[Task], seed: int) -> Learner:
     """The untrained classifier of one seed; the same weights on every device."""
-    head = config.model.head or ("paper" if config.model.encoder == "paper" else "linear")
+    head = config.model.head or ("paper" if config.model.encoder.name == "paper" else "linear")
     dropout = config.model.dropout if config.model.dropout is not None else {"paper": 0.5}.get(head, 0.0)
     with isolated(generator(seed, "init")):
-        encoder = ENCODERS[config.model.encoder](data.image_shape, config.model.embedding)
+        try:
+            encoder = ENCODER.builder_of(config.model.encoder)(data.image_shape, config.model.embedding)
+        except ValueError as error:
+            raise BadInput(f"model.encoder: {error}") from error
         learner = Learner(encoder, HEADS[head](dropout), config.scenario.type, [task.classes for task in tasks])
     return learner.to(tasks[0].train.y.device)
 
@@ -37,8 +40,11 @@ def build_learner(config: Config, data: Data, tasks: list[Task], seed: int) -> L
 def build_method(config: Config, learner: Learner, stream: torch.Generator) -> Method:
     """The method, drawing from `stream` only."""
     make, _ = methods.find(config.method.name)
-    with isolated(stream):
-        return make(config.method, learner, stream)
+    try:
+        with isolated(stream):
+            return make(config.method, learner, stream)
+    except ValueError as error:
+        raise BadInput(f"method: {error}") from error
 
 
 def build_optimizer(config: TrainConfig, learner: Learner) -> torch.optim.Optimizer:

@@ -1,9 +1,13 @@
-"""ResNet-18 for small images: the usual network of continual-learning papers on CIFAR."""
+"""ResNet-18 for small images: the usual encoder of continual-learning papers on CIFAR."""
 
+from typing import Annotated
+
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.encoders import Encoder, ImageShape, paper_decoder
+from models.encoders import Encoder, ImageShape
+from models.encoders.paper import decoder
 
 
 class Block(nn.Module):
@@ -26,11 +30,16 @@ class Block(nn.Module):
         return F.relu(self.body(x) + self.shortcut(x))
 
 
-def resnet18(image_shape: ImageShape, embedding: int | None = None, filters: int = 64) -> Encoder:
+def build(image_shape: ImageShape, embedding: int | None = None, *, filters: Annotated[int, Ge(1)] = 64) -> Encoder:
     """ResNet-18 (He et al., CVPR 2016) with a 3 x 3 stem and no pooling before the last layer, as for 32 x 32 images.
 
     Its pooled output, 8 * filters wide, is the embedding; with `embedding`, a linear layer maps it to that size. 64
-    filters as in Buzzega et al. 2020; 20 is the slim network of Lopez-Paz and Ranzato 2017.
+    filters as in Buzzega et al. 2020.
+
+    Args:
+        image_shape: (C, H, W)
+        embedding: its size; by default 8 * filters, without the linear layer
+        filters: of the first layer
     """
     layers: list[nn.Module] = [
         nn.Conv2d(image_shape[0], filters, 3, padding=1, bias=False),
@@ -43,9 +52,4 @@ def resnet18(image_shape: ImageShape, embedding: int | None = None, filters: int
         inputs = outputs
     features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     projection = nn.Linear(inputs, embedding) if embedding else nn.Identity()
-    return Encoder(features, projection, image_shape, paper_decoder)
-
-
-def slim_resnet18(image_shape: ImageShape, embedding: int | None = None) -> Encoder:
-    """ResNet-18 with 20 filters in the first layer instead of 64."""
-    return resnet18(image_shape, embedding, filters=20)
+    return Encoder(features, projection, image_shape, decoder)

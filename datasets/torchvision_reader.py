@@ -1,0 +1,55 @@
+"""The public data sets that torchvision downloads and verifies."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datasets import DatasetConfig
+from datasets.data import Data, Split
+from utils.settings import BadInput
+
+
+def loader(kind: str) -> Callable[[DatasetConfig, Path], Data]:
+    """The `load` of a data set that is the class `kind` in torchvision."""
+
+    def load(config: DatasetConfig, root: Path) -> Data:
+        """Both parts under `root`, downloaded first where they are missing.
+
+        Raises:
+            BadInput: a part is missing and cannot be downloaded, or it is damaged.
+        """
+        train, test = (_part(config.name, kind, root, is_train) for is_train in (True, False))
+        names = getattr(train, "classes", range(10))  # SVHN does not name its classes
+        return Data(_as_split(train), _as_split(test), tuple(str(name) for name in names))
+
+    return load
+
+
+def _part(name: str, kind: str, root: Path, is_train: bool) -> Any:
+    import torchvision
+
+    which = {"split": "train" if is_train else "test"} if kind == "SVHN" else {"train": is_train}
+    for download in (False, True):  # only a download tells a missing file from a damaged one
+        try:
+            return getattr(torchvision.datasets, kind)(root, download=download, **which)
+        except (RuntimeError, ValueError, OSError, EOFError) as caught:
+            error = caught
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise BadInput(
+        f"{name} is missing or incomplete under {root}, and its download failed ({reason}); "
+        "give its folder with --data-root, or use the bundled data set: digits"
+    ) from error
+
+
+def _as_split(part: Any) -> Split:
+    """A torchvision data set holds (N, H, W), (N, H, W, C) or, for SVHN, (N, C, H, W)."""
+    x = torch.as_tensor(np.asarray(part.data))
+    y = torch.as_tensor(np.asarray(part.labels if hasattr(part, "labels") else part.targets)).long()
+    if x.ndim == 3:
+        x = x.unsqueeze(1)
+    elif x.shape[-1] == 3:
+        x = x.permute(0, 3, 1, 2)
+    return Split(x.contiguous(), y)

@@ -1,0 +1,56 @@
+"""RealNVP: the paper's flow, multi-scale affine couplings."""
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+
+from flows.flow import Flow
+from flows.transforms import ActNorm, AffineCoupling, Compose, Gaussianize, Leading, Permutation, Standardize, Transform
+
+
+def build(
+    width: int,
+    context: int = 0,
+    *,
+    levels: Annotated[int, Ge(1)] = 2,
+    blocks: Annotated[int, Ge(1)] = 5,
+    hidden_size: Annotated[int | float, Gt(0)] = 128,
+    hidden_layers: Annotated[int, Ge(0)] = 1,
+) -> Flow:
+    """PRER's flow (arXiv 2202.05694, section on the generative model): a multi-scale conditional RealNVP.
+
+    Standardisation, then `levels` times `blocks` x [ActNorm, fixed permutation, affine coupling]; between two levels
+    half of the dimensions leave through a learned linear-Gaussian prior, and the rest is Gaussianised at the end.
+
+    *Deviation* from the original: the standardisation is a transform of the flow, so its log-determinant is counted
+    and it cannot be lost when the flow is rebuilt or saved.
+
+    Args:
+        width: d, dimensions of x
+        context: dimensions of the condition, 0 for none
+        levels: scales; half of the dimensions leave between two of them
+        blocks: couplings per level
+        hidden_size: units per hidden layer of a coupling; a float is a multiple of its input size
+        hidden_layers: hidden layers of a coupling after its first
+
+    Raises:
+        ValueError: a level is left with fewer than 2 dimensions.
+    """
+    transforms: list[Transform] = [Standardize(width)]
+    current = width
+    for level in range(levels):
+        if current < 2:
+            raise ValueError(
+                f"{levels} levels need more than {width} dimensions: level {level + 1} would have {current}"
+            )
+        steps: list[Transform] = []
+        for _ in range(blocks):
+            coupling = AffineCoupling(current, context, hidden_size, hidden_layers)
+            steps += [ActNorm(current), Permutation(current), coupling]
+        kept = current // 2
+        if level < levels - 1:
+            steps.append(Gaussianize(current, context, given=kept))
+        transforms.append(Leading(Compose(steps), current))
+        current = kept if level < levels - 1 else current
+    transforms.append(Leading(Gaussianize(current, context), current))
+    return Flow(Compose(transforms), width)

@@ -1,0 +1,39 @@
+"""Encoders, one file each; the file's name is a `model.encoder`.
+
+A file defines `build(image_shape, embedding=None, *, own options) -> Encoder`; `embedding` is its size, by
+default the encoder's own.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+ImageShape = tuple[int, int, int]
+"""(C, H, W)."""
+
+
+class Encoder(nn.Module):
+    """Images (B, C, H, W) in [0, 1] -> features (B, feature_dim) -> embeddings (B, embedding_dim).
+
+    A method may put a map of features to features in between: `subspace`, the identity to begin with.
+    `mirror(inputs, image_shape)` builds the decoder that undoes its shapes.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        projection: nn.Module,
+        image_shape: ImageShape,
+        mirror: Callable[[int, ImageShape], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.features, self.subspace, self.projection = features, nn.Identity(), projection
+        self.image_shape, self.mirror = image_shape, mirror
+        with torch.no_grad():
+            probe = features(torch.zeros(1, *image_shape))
+            self.feature_dim = probe.shape[1]
+            self.embedding_dim = projection(probe).shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(self.subspace(self.features(x)))
