@@ -45,8 +45,8 @@ def build(
             )
         steps: list[Transform] = []
         for _ in range(blocks):
-            coupling = AffineCoupling(current, context, hidden_size, hidden_layers)
-            steps += [ActNorm(current), Permutation(current), coupling]
+            steps += [ActNorm(current), Permutation(current)]
+            steps.append(AffineCoupling(current, context, hidden_size, hidden_layers))
         kept = current // 2
         if level < levels - 1:
             steps.append(Gaussianize(current, context, given=kept))

@@ -21,7 +21,7 @@ from main import main
 from methods import find, known
 from utils.config.load import load
 from utils.config.schema import Config
-from utils.config.sweep import MOST_POINTS, combinations, label, load_points, short_names
+from utils.config.sweep import MAX_POINTS, combinations, label, load_points, short_names
 from utils.queue import launch
 from utils.settings import BadInput
 from utils.store import folder as results
@@ -81,7 +81,7 @@ def test_a_grid_is_the_product_and_each_point_s_file_says_the_same(file, tmp_pat
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5), data=st.data())
 def test_random_points_are_of_the_grid_and_more_add_to_fewer(sizes, data):
     lists = {f"k{i}": list(range(size)) for i, size in enumerate(sizes)}
-    most = min(prod(sizes), MOST_POINTS)
+    most = min(prod(sizes), MAX_POINTS)
     few, more = sorted(data.draw(st.lists(st.integers(1, most), min_size=2, max_size=2)))
     chosen = combinations(lists, more)
     assert len({tuple(point.items()) for point in chosen}) == more
@@ -146,7 +146,7 @@ BAD = [
     ({"train.lr": 1}, {}, "sweep.yaml: sweep.train.lr: got 1; expected a list of values"),
     ({"train.lr": []}, {}, "sweep.train.lr: got .*; expected a list"),
     ([1, 2], {}, "sweep: expected keys and the lists of their values"),
-    ({"random": 2}, {}, "sweep: names no key to vary"),
+    ({"random": 2}, {}, "sweep: no key to vary"),
     ({"train.lr": [1, 2], "random": 3}, {}, "sweep.random: got 3; expected a number of points, at most the 2"),
     ({"train.lr": [1, 2], "random": True}, {}, "sweep.random: got True"),
     ({"train.lr": [1, 2], "rank_by": "train"}, {}, "sweep.rank_by: got 'train'; expected 'dev' or 'test'"),

@@ -1,4 +1,4 @@
-"""YAML -> a validated configuration. Every error says which file, which key, and how to mend it."""
+"""YAML -> a validated configuration. Every error gives the file, the key and what is expected."""
 
 import sys
 from collections.abc import Sequence
@@ -10,80 +10,95 @@ from pydantic import BaseModel, ValidationError
 
 from utils.config.aliases import Entry, known_names, translate
 from utils.config.schema import METHOD, Config
-from utils.config.yaml_text import Pair, flatten, overlap, parse, read, unflatten
+from utils.config.yaml_text import Pair, flatten, overlap, parse, read_layers, unflatten
 from utils.settings import BadInput, Chosen, nearest
+
+NAMES = {"method": "method.name", "scenario.dataset": "scenario.dataset.name", "model.encoder": "model.encoder.name"}
+"""Sections that may be a bare name -> the key of the name."""
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read the YAML file of one experiment, apply overrides such as "train.epochs=2", and validate everything.
 
     Raises:
-        BadInput: all that is wrong with the file or the overrides, a line each.
+        BadInput: all errors in the file and the overrides, one per line.
     """
     changes = [pair for text in overrides for pair in override(text)]
-    config, warnings = resolve(str(path), list(flatten(read(path)).items()), changes)
+    config, warnings = resolve(str(path), read_layers(path), changes)
     warn(path, warnings)
     return config
 
 
-def resolve(where: str, written: Sequence[Pair], changes: Sequence[Pair]) -> tuple[Config, list[str]]:
-    """Dotted keys and values, as a file has them and as they are then changed -> configuration, and warnings.
+def resolve(where: str, layers: Sequence[Sequence[Pair]], changes: Sequence[Pair]) -> tuple[Config, list[str]]:
+    """The configuration, and warnings, of dotted keys and values: those of files, each over its base, then changes.
 
     Raises:
-        BadInput: all that is wrong with them, a line each that begins with `where`.
+        BadInput: all errors in them, one per line that begins with `where`.
     """
-    entries = translate([*written, *changes])
-    _refuse_doubles(where, entries[: len(written)])
-    leaves: dict[str, Any] = {}
-    for entry in (entry for entry in entries if not entry.ignored):
-        for other in [key for key in leaves if overlap(key, entry.key)]:
-            del leaves[other]  # a name replaces a mapping, or the other way round
-        leaves[entry.key] = entry.value
-    sections = unflatten(leaves)
+    sections: dict[str, Any] = {}
     try:
+        entries = translate([pair for pairs in (*layers, changes) for pair in pairs])
+        _refuse_doubles([len(pairs) for pairs in layers], entries)
+        active = [e for e in entries if not e.ignored]
+        sections = unflatten(_merged(active))
         config = Config.model_validate(sections)
         _check_together(config)
     except ValidationError as error:
         lines = dict.fromkeys(_describe(sections, problem) for problem in error.errors())
         raise BadInput("\n".join(f"{where}: {line}" for line in lines)) from None
     except BadInput as error:
-        raise BadInput(f"{where}: {error}") from None
+        raise BadInput("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
     return config, [f"{e.written}: has no effect ({e.ignored})" for e in entries if e.ignored]
 
 
 def warn(path: Path, warnings: Sequence[str]) -> None:
-    """Say what a file holds to no effect, each thing once."""
+    """Print the warnings about a file, each once."""
     for warning in dict.fromkeys(warnings):
         print(f"{path}: {warning}", file=sys.stderr)
 
 
-def _refuse_doubles(where: str, entries: Sequence[Entry]) -> None:
-    """A file may call a key by our name or by the original's, not by both."""
-    lines = [
-        f"{where}: {first.written} and {second.written} both set {min(first.key, second.key, key=len)}; "
-        "keep one of them"
-        for i, second in enumerate(entries)
-        for first in entries[:i]
-        if overlap(first.key, second.key)
-    ]
+def _refuse_doubles(lengths: Sequence[int], entries: Sequence[Entry]) -> None:
+    """A file may set a key by our name or by the original's, not by both. The first entries are the files', in turn."""
+    lines, start = [], 0
+    for length in lengths:
+        of_file = entries[start : start + length]
+        start += length
+        lines += [
+            f"{one.written} and {other.written} both set {min(one.key, other.key, key=len)}; keep one of them"
+            for i, other in enumerate(of_file)
+            for one in of_file[:i]
+            if overlap(one.key, other.key)
+        ]
     if lines:
         raise BadInput("\n".join(lines))
 
 
+def _merged(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Dotted keys and values. A later entry replaces those it overlaps, but an option of a module keeps a bare name."""
+    leaves: dict[str, Any] = {}
+    for entry in entries:
+        for key in [key for key in leaves if overlap(key, entry.key)]:
+            value = leaves.pop(key)
+            if isinstance(value, str) and key in NAMES and len(key) < len(entry.key):
+                leaves[NAMES[key]] = value
+        leaves[entry.key] = entry.value
+    return leaves
+
+
 def _check_together(config: Config) -> None:
     if config.train.momentum and config.train.optimizer != "sgd":
-        raise BadInput("train.momentum: is for sgd; set train.optimizer to sgd, or momentum to 0")
+        raise BadInput("train.momentum: requires train.optimizer: sgd; set that, or momentum to 0")
     if config.train.selection == "dev" and config.scenario.dev_split == 0:
         raise BadInput("train.selection: dev needs a dev set; set scenario.dev_split, e.g. to 0.1")
     if config.scenario.type != "class" and config.scenario.labels_per_task == 1:
         raise BadInput(
-            f"scenario.labels_per_task: 1 leaves nothing to tell apart in the {config.scenario.type} scenario; "
+            f"scenario.labels_per_task: with 1 there is nothing to classify in the {config.scenario.type} scenario; "
             "set it to 2 or more, or scenario.type to class"
         )
 
 
 def override(text: str) -> list[Pair]:
-    """The pairs of KEY=VALUE, to apply one after the other.
+    """The pairs of KEY=VALUE, to apply in turn.
 
     Raises:
         BadInput: it is not of this form.
@@ -98,22 +113,17 @@ def override(text: str) -> list[Pair]:
 
 
 def replacing(key: str, value: Any) -> list[Pair]:
-    """The pairs that give a key this value and no other: what was there goes, then each key of a mapping comes."""
+    """The pairs that set a key to this value alone: an empty mapping, then each key of the value if it is a mapping."""
     return [(key, {}), *flatten({key: value}).items()]
 
 
 def _describe(tree: dict[str, Any], problem: Any) -> str:
     """One line for one of pydantic's errors: key, what was given, what is expected, the nearest known key."""
     keys, section = _locate(tree, [str(part) for part in problem["loc"]])
-    *parents, name = keys
-    key = ".".join(keys)
+    key, parents, name = ".".join(keys), keys[:-1], keys[-1]
     if problem["type"] == "extra_forbidden":
-        method = METHOD.name_in(tree.get("method"))
-        known = [
-            *section.model_fields,
-            *known_names(".".join(parents), method),
-            *([] if parents else ["sweep", "base"]),
-        ]
+        others = known_names(".".join(parents), METHOD.name_in(tree.get("method")))
+        known = [*section.model_fields, *others, *([] if parents else ["sweep", "base"])]
         return f"{key}: unknown key; {nearest(name, known) or 'known here: ' + ', '.join(section.model_fields)}"
     if problem["type"] == "missing":
         description = section.model_fields[name].description or "see docs/options.md"

@@ -1,4 +1,4 @@
-"""The settings of an experiment: frozen, validated. `utils/loading.py` reads them from YAML."""
+"""The settings of an experiment: frozen, validated. `utils/config/load.py` reads them from YAML."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal

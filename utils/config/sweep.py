@@ -11,13 +11,13 @@ from typing import Any
 from utils.config.aliases import named_method, translate_key
 from utils.config.load import override, replacing, resolve, warn
 from utils.config.schema import Config
-from utils.config.yaml_text import Pair, flatten, overlap, read
+from utils.config.yaml_text import Pair, flatten, overlap, read_layers
 from utils.settings import BadInput
 
-MOST_POINTS = 1000
-"""Of one sweep."""
-LONGEST_NAME = 200
-"""Of a point's folder, in bytes: file systems take 255."""
+MAX_POINTS = 1000
+"""Per sweep."""
+MAX_NAME = 200
+"""Length of the name of a point's folder; file systems allow 255 bytes."""
 OPTIONS = ("random", "rank_by")
 """Keys of `sweep` that are not keys of the configuration."""
 
@@ -27,15 +27,15 @@ class Sweep:
     """What the points of one file have in common."""
 
     root: Path
-    """the folder that theirs are in"""
+    """the folder of the points' folders"""
     keys: tuple[str, ...]
-    """dotted, what varies"""
+    """the dotted keys that vary"""
     rank_by: str
-    """the split whose score says which point is best: dev, or where that was asked for, test"""
+    """the split that the points are ranked by: dev, or test on request"""
     shared: dict[str, Any]
-    """dotted keys that decide the numbers and are the same for all points"""
+    """dotted keys that affect results and are the same for all points"""
     points: dict[str, dict[str, Any]]
-    """name -> its values, as they were written"""
+    """name -> its values, as written"""
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,27 @@ class Point:
     config: Config
     sweep: Sweep | None = None
     where: str = ""
-    """how to name it in a message"""
+    """its name in messages"""
 
 
 @dataclass
 class _Written:
-    """What a file and the overrides say: of the experiment, and of its sweep."""
+    """The contents of a file, with its base files, and of the overrides."""
 
-    pairs: list[Pair] = field(default_factory=list)
+    layers: list[list[Pair]] = field(default_factory=list)
     changes: list[Pair] = field(default_factory=list)
     sweep: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def method(self) -> str:
-        return named_method([*self.pairs, *self.changes])
+    def translated(self, key: str) -> str:
+        """A dotted key in our names."""
+        pairs = [pair for pairs in (*self.layers, self.changes) for pair in pairs]
+        return translate_key(key.removeprefix("sweep."), named_method(pairs))
+
+    def replace(self, key: str) -> None:
+        """Sweep no key that `key` replaces."""
+        ours = self.translated(key)
+        kept = {name: values for name, values in self.sweep.items() if not overlap(self.translated(name), ours)}
+        self.sweep = {} if key == "sweep" else kept
 
 
 def load_points(path: Path, overrides: Sequence[str] = ()) -> list[Point]:
@@ -71,7 +78,7 @@ def load_points(path: Path, overrides: Sequence[str] = ()) -> list[Point]:
     if written.sweep.pop("", None):
         raise BadInput(f"{path}: sweep: expected keys and the lists of their values, e.g. train.lr: [1e-3, 1e-4]")
     if not written.sweep:
-        config, warnings = resolve(str(path), written.pairs, written.changes)
+        config, warnings = resolve(str(path), written.layers, written.changes)
         warn(path, warnings)
         return [Point(config, where=str(path))]
     try:
@@ -84,7 +91,7 @@ def load_points(path: Path, overrides: Sequence[str] = ()) -> list[Point]:
     configs, warnings = {}, []
     for name, values in named.items():
         changes = [pair for key, value in values.items() for pair in replacing(key, value)]
-        configs[name], of_point = resolve(places[name], written.pairs, [*written.changes, *changes])
+        configs[name], of_point = resolve(places[name], written.layers, [*written.changes, *changes])
         warnings += of_point
     try:
         sweep = _sweep(configs, named, tuple(keys.values()), options.get("rank_by", "dev"))
@@ -95,12 +102,12 @@ def load_points(path: Path, overrides: Sequence[str] = ()) -> list[Point]:
 
 
 def combinations(lists: Mapping[str, Any], count: int | None = None) -> list[dict[str, Any]]:
-    """Every choice of one value from each list, the last key's changing fastest; or `count` of them.
+    """All combinations of one value from each list, the last key changing fastest; or `count` of them at random.
 
-    Which ones is drawn, and is the same each time; a larger count adds to those of a smaller one.
+    The draw is always the same, and a larger count adds to those of a smaller one.
 
     Raises:
-        BadInput: a list is none or empty; `count` is no number of points; there are too many.
+        BadInput: a value is not a list, or an empty one; `count` is not a number of points; there are too many.
     """
     for key, values in lists.items():
         if not isinstance(values, list) or not values:
@@ -108,8 +115,8 @@ def combinations(lists: Mapping[str, Any], count: int | None = None) -> list[dic
     total = prod(len(values) for values in lists.values())
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= total):
         raise BadInput(f"sweep.random: got {count!r}; expected a number of points, at most the {total:,} there are")
-    if (count or total) > MOST_POINTS:
-        raise BadInput(f"sweep: {count or total:,} points; at most {MOST_POINTS:,}: e.g. add `random: 100`")
+    if (count or total) > MAX_POINTS:
+        raise BadInput(f"sweep: {count or total:,} points; at most {MAX_POINTS:,}: e.g. add `random: 100`")
     chance, chosen = random.Random(0), dict[int, None]()
     while len(chosen) < (count or 0):
         chosen[chance.randrange(total)] = None
@@ -125,7 +132,7 @@ def _combination(lists: Mapping[str, list[Any]], index: int) -> dict[str, Any]:
 
 
 def short_names(keys: Sequence[str]) -> list[str]:
-    """The last parts of each dotted key: as few as tell it from the others."""
+    """The last parts of each dotted key, as few as make it unique."""
 
     def ending(key: str, parts: int) -> str:
         return ".".join(key.split(".")[-parts:])
@@ -138,7 +145,7 @@ def short_names(keys: Sequence[str]) -> list[str]:
 
 
 def label(value: Any) -> str:
-    """A value as a part of a folder's name: letters, digits and -+._ only."""
+    """A value as part of a folder's name: letters, digits and -+._ only."""
     if isinstance(value, dict | list):
         parts = flatten(value).values() if isinstance(value, dict) else value
         return "-".join(label(part) for part in parts)
@@ -150,27 +157,22 @@ def label(value: Any) -> str:
 
 
 def _read(path: Path, overrides: Sequence[str]) -> _Written:
-    """Sort what is written; what an override sets is no longer swept, unless it is a list."""
+    """Sort the contents. A later file or an override that sets a key ends its sweep, unless it gives a list again."""
     written = _Written()
-    for key, value in flatten(read(path)).items():
-        section, _, rest = key.partition(".")
-        if section.lower() == "sweep":
-            written.sweep[rest] = value
-        else:
-            written.pairs.append((key, value))
+    for layer in read_layers(path):
+        swept = {key.partition(".")[2]: value for key, value in layer if _is_swept(key)}
+        written.layers.append([pair for pair in layer if not _is_swept(pair[0])])
+        for key, _ in layer if written.sweep else ():
+            written.replace(key)
+        written.sweep |= swept
     for text in overrides:
         cleared, *pairs = override(text)
-        key = cleared[0].removeprefix("sweep.")
-        ours = translate_key(key, written.method)
-        for other in list(written.sweep):
-            if key == "sweep" or overlap(translate_key(other, written.method), ours):
-                del written.sweep[other]
-        if cleared[0].partition(".")[0] != "sweep":
+        written.replace(cleared[0])
+        if not _is_swept(cleared[0]):
             written.changes.append(cleared)
         for name, value in pairs:
-            section, _, rest = name.partition(".")
-            if section == "sweep":
-                written.sweep[rest] = value
+            if _is_swept(name):
+                written.sweep[name.partition(".")[2]] = value
             elif isinstance(value, list):
                 written.sweep[name] = value
             else:
@@ -178,11 +180,15 @@ def _read(path: Path, overrides: Sequence[str]) -> _Written:
     return written
 
 
+def _is_swept(key: str) -> bool:
+    return key.partition(".")[0].lower() == "sweep"
+
+
 def _keys(written: _Written) -> dict[str, str]:
-    """Swept keys as they are written -> in our words."""
-    keys = {key: translate_key(key, written.method) for key in written.sweep}
+    """Swept keys as written -> in our names."""
+    keys = {key: written.translated(key) for key in written.sweep}
     if not keys:
-        raise BadInput("sweep: names no key to vary; add one, e.g. train.lr: [1e-3, 1e-4], or take `sweep` away")
+        raise BadInput("sweep: no key to vary; add one, e.g. train.lr: [1e-3, 1e-4], or remove `sweep`")
     for i, (key, ours) in enumerate(keys.items()):
         for other in list(keys)[:i]:
             if overlap(keys[other], ours):
@@ -194,17 +200,17 @@ def _named(points: Sequence[dict[str, Any]], keys: Mapping[str, str]) -> dict[st
     """Folder name -> values.
 
     Raises:
-        BadInput: two points would have the same name, or one too long a name.
+        BadInput: two points have the same name, or a name is too long.
     """
     short = dict(zip(keys, short_names(list(keys.values())), strict=True))
     named: dict[str, dict[str, Any]] = {}
-    seen: dict[str, dict[str, Any]] = {}  # some file systems do not tell upper case from lower
+    seen: dict[str, dict[str, Any]] = {}  # some file systems ignore case
     for values in points:
         name = ",".join(f"{short[key]}={label(value)}" for key, value in values.items())
-        if len(name) > LONGEST_NAME:
-            raise BadInput(f"sweep: {name} is too long a name for a folder; make the values shorter")
+        if len(name) > MAX_NAME:
+            raise BadInput(f"sweep: {name} is too long for the name of a folder; shorten the values")
         if (other := seen.setdefault(name.lower(), values)) is not values:
-            raise BadInput(f"sweep: {other} and {values} would both be called {name}; change one of the values")
+            raise BadInput(f"sweep: {other} and {values} would both be named {name}; change one of the values")
         named[name] = values
     return named
 
@@ -213,12 +219,12 @@ def _sweep(configs: dict[str, Config], named: dict[str, dict[str, Any]], keys: t
     """What the points have in common.
 
     Raises:
-        BadInput: two are the same experiment, or they cannot be ranked.
+        BadInput: two are the same experiment, their folders differ, or they cannot be ranked.
     """
     seen: dict[str, str] = {}
     for name, config in configs.items():
         if seen.setdefault(repr(config.identity), name) != name:
-            raise BadInput(f"sweep: {seen[repr(config.identity)]} and {name} compute the same; take one away")
+            raise BadInput(f"sweep: {seen[repr(config.identity)]} and {name} compute the same; remove one")
     roots = list(dict.fromkeys(config.save_path for config in configs.values()))
     if len(roots) > 1:
         raise BadInput(f"sweep: its results would be in {roots[0]} and in {roots[1]}; set one train.save_path for all")
@@ -238,8 +244,8 @@ def _check_ranking(configs: dict[str, Config], rank_by: Any) -> None:
     for name, config in configs.items():
         if rank_by == "dev" and config.scenario.dev_split == 0:
             raise BadInput(
-                f"sweep: {name} has no dev data to be ranked by; set scenario.dev_split, e.g. to 0.1 "
-                "(or choose on test data, which makes the best score too high, by sweep.rank_by: test)"
+                f"sweep: {name} has no dev data for the ranking; set scenario.dev_split, e.g. to 0.1 "
+                "(or rank by test data, which biases the best score upwards: sweep.rank_by: test)"
             )
         if rank_by == "test" and config.scenario.dev_split > 0:
             raise BadInput(f"sweep.rank_by: test, though {name} has dev data; rank by dev, or set scenario.dev_split 0")

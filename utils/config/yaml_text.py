@@ -8,17 +8,17 @@ import yaml
 
 from utils.settings import BadInput, nearest
 
-MOST_VALUES = 10_000
-"""In a file."""
+MAX_VALUES = 10_000
+"""Per file."""
 Pair = tuple[str, Any]
 """A dotted key, and its value."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The tree that a YAML file holds.
+    """The mapping in a YAML file.
 
     Raises:
-        BadInput: there is no such file, or it holds none.
+        BadInput: there is no such file, or it holds no mapping.
     """
     try:
         tree = parse(path.read_text(encoding="utf-8"))
@@ -32,37 +32,52 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         got = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise BadInput(f"{path}: holds {got}; expected the sections method, scenario, model, train")
-    _refuse_endless(path, tree)
+    _refuse_huge(path, tree)
     return tree
 
 
-def parse(text: str) -> Any:
-    """What YAML text holds.
+def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[list[Pair]]:
+    """Dotted keys and values of a file and, before them, of the file that its `base` names, relative to it, and so on.
 
     Raises:
-        yaml.YAMLError: it is none.
+        BadInput: a file cannot be read, or is based on itself.
     """
+    tree = read(path)
+    base = tree.pop("base", None)
+    pairs = list(flatten(tree).items())
+    if base is None:
+        return [pairs]
+    if not isinstance(base, str):
+        raise BadInput(f"{path}: base: got {base!r}; expected another YAML file, e.g. prer_mnist.yaml")
+    above = (*above, path.resolve())
+    if (path.parent / base).resolve() in above:
+        raise BadInput(f"{path}: base: {base} is based on this file; remove one of the two")
+    return [*read_layers(path.parent / base, above), pairs]
+
+
+def parse(text: str) -> Any:
+    """The value of YAML text; yaml.YAMLError if it is not valid."""
     return yaml.load(text, _Loader)  # a SafeLoader
 
 
 def as_yaml(tree: dict[str, Any]) -> str:
-    """Plain data as the text of a file that `read` reads back."""
+    """Plain data as YAML text that `read` reads back."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _refuse_endless(path: Path, tree: dict[str, Any]) -> None:
-    """Aliases may unfold to more than any memory holds, or to themselves."""
+def _refuse_huge(path: Path, tree: dict[str, Any]) -> None:
+    """YAML aliases may expand to themselves, or to more than fits into memory."""
     open_nodes, count = [tree], 0
     while open_nodes:
         node = open_nodes.pop()
         count += 1
-        if count > MOST_VALUES:
-            raise BadInput(f"{path}: more than {MOST_VALUES:,} values, aliases unfolded; an experiment needs fewer")
+        if count > MAX_VALUES:
+            raise BadInput(f"{path}: more than {MAX_VALUES:,} values, aliases expanded; an experiment needs fewer")
         open_nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys; an empty mapping stays a value."""
+    """Nested mappings as one mapping with dotted keys; an empty mapping is kept as a value."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
@@ -71,7 +86,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested mappings; a section that holds nothing is an empty one."""
+    """Dotted keys as nested mappings; a section of value null is an empty one."""
     tree: dict[str, Any] = {}
     for dotted, value in leaves.items():
         *parents, last = dotted.split(".")
@@ -88,7 +103,7 @@ def overlap(one: str, other: str) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses a key written twice."""
+    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -101,7 +116,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around what `_Loader` would take for a number."""
+    """SafeDumper that quotes strings that `_Loader` would read as numbers."""
 
 
 for _reader_or_writer in (_Loader, _Dumper):
