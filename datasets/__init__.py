@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from datasets.data import Data
-from utils import settings
+from utils.settings import BadInput, Settings, find
 
 
-class DatasetConfig(settings.Settings):
+class DatasetConfig(Settings):
     """The keys of `scenario.dataset` that every data set has."""
 
     name: str
@@ -24,6 +24,6 @@ def load(config: DatasetConfig, root: Path) -> Data:
         BadInput: it is missing, cannot be read, or has the wrong form.
     """
     try:
-        return settings.find(sys.modules[__name__], config.name, "load").load(config, root)
-    except settings.BadInput as error:
-        raise settings.BadInput(f"scenario.dataset: {error}") from error
+        return find(sys.modules[__name__], config.name, "load").load(config, root)
+    except BadInput as error:
+        raise BadInput(f"scenario.dataset: {error}") from error

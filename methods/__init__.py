@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from datasets.data import Split, Task
 from models.learner import Learner
-from utils import settings
 from utils.settings import BadInput, Settings, modules
+from utils.settings import find as find_module
 
 
 class MethodConfig(Settings):
@@ -137,7 +137,7 @@ def find(name: str) -> tuple[type[Method], type[MethodConfig]]:
     Raises:
         BadInput: no such file; names the nearest.
     """
-    module = settings.find(sys.modules[__name__], name)
+    module = find_module(sys.modules[__name__], name)
     own = [
         value
         for value in vars(module).values()

@@ -9,6 +9,7 @@ import main
 import methods
 from utils.config import load as loading
 from utils.config.aliases import translate_key
+from utils.config.sweep import load_points
 from utils.settings import BadInput
 
 
@@ -48,7 +49,7 @@ KEYS = [
     ("scenario.dataset", {"name": "npz", "path": "nowhere.npz"}, "cannot read nowhere.npz"),
     ("scenario.dataset", {"name": "folder", "path": "nowhere"}, "nowhere/train is not a directory"),
     ("scenario.labels_per_task", 7, "scenario.labels_per_task: 7 is more than the data set's 6 classes"),
-    ("scenario.labels_per_task", 1, "scenario.labels_per_task: 1 leaves nothing to tell apart"),
+    ("scenario.labels_per_task", 1, "scenario.labels_per_task: with 1 there is nothing to classify"),
     ("scenario.dev_split", 1.0, "scenario.dev_split: got 1.0; expected less than 1"),
     ("model.encoder", "resnet9000", r"model.encoder: unknown encoder 'resnet9000'; did you mean resnet18\?"),
     ("model.encoder", {"name": "resnet18", "filter": 8}, r"model.encoder.filter: unknown key; did you mean filters\?"),
@@ -58,7 +59,7 @@ KEYS = [
     ("method", {"name": "prer", "flow": "nce"}, r"method.flow: unknown flow 'nce'; did you mean nice\?"),
     ("method", {"name": "prer", "flow": {"block": 2}}, r"method.flow.block: unknown key; did you mean blocks\?"),
     ("method", {"name": "prer", "flow": {"hidden_size": "big"}}, "method.flow.hidden_size: got 'big'; expected"),
-    ("train.momentum", 0.9, "train.momentum: is for sgd"),
+    ("train.momentum", 0.9, "train.momentum: requires train.optimizer: sgd"),
 ]
 
 
@@ -275,3 +276,48 @@ def test_a_resolved_configuration_loads_as_it_is(tmp_path):
 def test_bad_input_carries_its_own_words():
     with pytest.raises(BadInput, match="did you mean prer"):
         methods.find("prrr")
+
+
+def test_a_base_file_is_the_ground_and_own_keys_win(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "ground.yaml").write_text(BASE + "train: {epochs: 7, lr: 0.1}\nsweep: {train.batch_size: [8, 16]}\n")
+    (tmp_path / "sub" / "middle.yaml").write_text("base: ../ground.yaml\ntrain_config: {epochs: 8}\n")
+    (tmp_path / "c.yaml").write_text("base: sub/middle.yaml\nmethod: {plot: no}\nsweep: {scenario.dev_split: [0.1]}\n")
+    points = [point.config for point in load_points(tmp_path / "c.yaml")]
+    assert [(c.train.epochs, c.train.lr, c.train.batch_size) for c in points] == [(8, 0.1, 8), (8, 0.1, 16)]
+    assert {(c.method.name, c.method.plot, c.scenario.dev_split) for c in points} == {("naive", False, 0.1)}
+    (tmp_path / "c.yaml").write_text("base: sub/middle.yaml\nmethod: ewc\ntrain: {batch_size: 4}\n")
+    (point,) = load_points(tmp_path / "c.yaml")
+    assert (point.config.method.name, point.config.train.batch_size) == ("ewc", 4)  # no longer swept
+    (point,) = load_points(tmp_path / "c.yaml", ["train.epochs=1"])
+    assert point.config.train.epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: c.yaml", "c.yaml: base: c.yaml is based on this file"),
+        ("base: other.yaml", r"other.yaml: base: c.yaml is based on this file"),
+        ("base: othr.yaml", r"othr.yaml: no such file; did you mean other.yaml\?"),
+        ("base: [a, b]", r"c.yaml: base: got \['a', 'b'\]; expected another YAML file"),
+        ("bse: other.yaml", r"bse: unknown key; did you mean base\?"),
+    ],
+)
+def test_base_files_that_cannot_be_used(tmp_path, text, message):
+    (tmp_path / "other.yaml").write_text("base: c.yaml\n")
+    with pytest.raises(BadInput, match=message):
+        load(tmp_path, BASE + text)
+
+
+def test_an_option_of_a_module_keeps_its_bare_name(tmp_path):
+    text = "method: naive\nscenario: {dataset: digits}\nmodel: {encoder: resnet18}"
+    loaded = load(tmp_path, text, "method.plot=no", "model.encoder.filters=8", "model.encoder.filters=4")
+    assert (loaded.method.name, loaded.method.plot) == ("naive", False)
+    assert (loaded.model.encoder.name, loaded.model.encoder.filters) == ("resnet18", 4)
+    assert load(tmp_path, text, "model.encoder.name=mlp").model.encoder.hidden_size == 400
+
+
+def test_null_for_a_key_of_another_data_set_is_dropped(tmp_path):
+    """Resolved configurations of older versions have them."""
+    text = "method: naive\nscenario: {dataset: {name: digits, path: null, image_size: null}}"
+    assert load(tmp_path, text).dump()["scenario"]["dataset"] == {"name": "digits"}

@@ -243,3 +243,13 @@ def test_an_old_file_runs_from_end_to_end(tmp_path, npz, capsys):
     assert main.main([str(results / "config.yml")]) == 0  # and the resolved configuration is one of ours
     out, error = capsys.readouterr()
     assert "finished before" in out and error == ""
+
+
+def test_a_space_of_replay_of_older_versions(tmp_path, capsys, monkeypatch):
+    """Once `prer_features` is a method of its own."""
+    monkeypatch.setattr(methods, "known", lambda: ["prer", "prer_features"])
+    text = PRER.replace("name: prer", "name: prer, replay: {space: %s}")
+    loading.load(write(tmp_path, text % "image"))
+    assert "cl_technique_config.replay.space: has no effect (it is the only one)" in capsys.readouterr().err
+    with pytest.raises(BadInput, match=r"old.yaml: method.replay.space: embedding is the method prer_features now"):
+        loading.load(write(tmp_path, text % "Embedding"))

@@ -151,14 +151,14 @@ BAD = [
     ({"train.lr": [1, 2], "random": True}, {}, "sweep.random: got True"),
     ({"train.lr": [1, 2], "rank_by": "train"}, {}, "sweep.rank_by: got 'train'; expected 'dev' or 'test'"),
     ({"train.lr": [1, 2], "rank_by": "test"}, {}, "sweep.rank_by: test, though lr=1 has dev data"),
-    ({"train.lr": [1, 2], "scenario.dev_split": [0.0]}, {}, "has no dev data to be ranked by; set scenario.dev_split"),
-    ({"train.lr": [1, 1.0]}, {}, "would both be called lr=1"),
-    ({"train.optimizer": ["adam", "ADAM"]}, {}, "would both be called"),
-    ({"train.experiments": [1, 2]}, {}, "experiments=1 and experiments=2 compute the same; take one away"),
+    ({"train.lr": [1, 2], "scenario.dev_split": [0.0]}, {}, "has no dev data for the ranking; set scenario.dev_split"),
+    ({"train.lr": [1, 1.0]}, {}, "would both be named lr=1"),
+    ({"train.optimizer": ["adam", "ADAM"]}, {}, "would both be named"),
+    ({"train.experiments": [1, 2]}, {}, "experiments=1 and experiments=2 compute the same; remove one"),
     ({"method": ["naive", "ewc"]}, {"save_path": None}, "would be in results/digits/naive and in results/digits/ewc"),
     ({"train.lr": [1], "train_config.lr": [2]}, {}, "train.lr and train_config.lr both set train.lr; keep one"),
     ({"train.lr": list(range(1, 99)), "train.epochs": list(range(1, 99))}, {}, "9,604 points; at most 1,000"),
-    ({"scenario.data_root": ["x" * 300]}, {}, "too long a name for a folder"),
+    ({"scenario.data_root": ["x" * 300]}, {}, "too long for the name of a folder"),
 ]
 
 

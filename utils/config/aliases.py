@@ -1,14 +1,16 @@
-"""The names that the original code's YAML files use, translated to ours before anything is validated."""
+"""The names in YAML files of the original code and of older versions, translated to ours before validation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import methods
+from utils.settings import BadInput
 
 SECTIONS = {"cl_technique_config": "method", "cl_config": "scenario", "train_config": "train"}
 """The original's sections -> ours."""
 
 METHODS = {"gan": "gfr", "prer_proj": "prer"}
-"""The original's methods -> ours, where the names differ."""
+"""The original's methods -> ours, if the names differ."""
 
 FLAT = {
     "autoencoder": ("rec_loss", "softclip"),
@@ -46,7 +48,7 @@ KEYS: dict[str, dict[str, str]] = {
         **{name: f"{section}.{name}" for section, names in FLAT.items() for name in names},
     },
 }
-"""Our section, or for its own options the method -> dotted key, or its beginning -> ours, from the outside in:
+"""Our section, or the method for its own options -> dotted key or prefix -> ours, applied from the left:
 `nf.conditioning_config.type` -> `flow.conditioning_config.type` -> `flow.conditioning.type`."""
 
 VALUES: dict[str, dict[str | bool, str]] = {
@@ -54,11 +56,11 @@ VALUES: dict[str, dict[str | bool, str]] = {
     "method.name": METHODS,
     "scenario.type": {"mt": "task", "sit": "class"},
     "train.device": {True: "auto", False: "cpu"},
-    # The original's flow was told no class, and a classifier of embeddings named its samples; ours is told the class.
+    # The original's flow was unconditional, and a classifier of embeddings labelled its samples; ours is conditional.
     "prer.flow.conditioning.type": {"autoencoder": "one_hot"},
     "prer.autoencoder.conditioning.type": {True: "one_hot", False: "none"},
 }
-"""Our key (a method's own: below its name) -> the original's value, without regard to case -> ours."""
+"""Our key (a method's own: under its name) -> the original's value, in any case -> ours."""
 
 WITHOUT_EFFECT = {
     "scenario.regularize": "it had none in the original",
@@ -72,20 +74,26 @@ WITHOUT_EFFECT = {
     "prer.autoencoder.softclip": "the deviation of rec_loss: gaussian is always bounded below by e^-6",
     "prer.autoencoder.conditioning.conditioner_fine_tuning": "there is no classifier beside the decoder",
     "prer.flow.conditioning.conditioner_fine_tuning": "there is no classifier beside the decoder",
-    "prer.flow.nf_weight_decay": "it had none in the original; weight_decay is the one that has",
+    "prer.flow.nf_weight_decay": "it had none in the original; use weight_decay",
     "prer.flow.tolerance_cap": "the number of epochs is the cap",
-    "prer.weights.ce": "the decoder learns by its reconstructions alone",
-    "prer.weights.rec": "the decoder learns by its reconstructions alone",
+    "prer.weights.ce": "the decoder is trained on reconstructions alone",
+    "prer.weights.rec": "the decoder is trained on reconstructions alone",
 }
-"""Our key (a method's own: below its name) that is accepted and ignored -> why."""
+"""Our key (a method's own: under its name) that is accepted and ignored -> why."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A dotted key of a configuration with its value, in our words."""
+OLD_VALUES: dict[tuple[str, str], tuple[str, str]] = {
+    ("prer.replay.space", "image"): ("prer_features", ""),
+    ("prer.replay.space", "embedding"): ("prer_features", "embedding is the method prer_features now; name that one"),
+}
+"""Key and value of older versions -> the method that took them over, and the error; without one, it has no effect."""
+
+
+class Entry(NamedTuple):
+    """A dotted key of a configuration with its value, in our names."""
 
     written: str
-    """the key as it was written"""
+    """the key as written"""
     key: str
     value: Any
     ignored: str | None
@@ -93,7 +101,11 @@ class Entry:
 
 
 def translate(written: Sequence[tuple[str, Any]]) -> list[Entry]:
-    """Dotted keys and values as they were written -> ours. The method that is named last says what its options mean."""
+    """Dotted keys and values as written -> ours. The method that is named last decides what its options mean.
+
+    Raises:
+        BadInput: an option that another method has taken over.
+    """
     method = named_method(written)
     entries = []
     for key, value in written:
@@ -102,14 +114,20 @@ def translate(written: Sequence[tuple[str, Any]]) -> list[Entry]:
         of_owner = f"{_owner(section, method)}.{rest}"
         words = VALUES.get(ours, VALUES.get(of_owner, {}))
         word = value.lower() if isinstance(value, str) else value
-        if isinstance(word, str | bool):  # 1 is no `yes`
+        if isinstance(word, str | bool):  # 1 is not `yes`
             value = words.get(word, value)
-        entries.append(Entry(key, ours, value, WITHOUT_EFFECT.get(of_owner)))
+        ignored = WITHOUT_EFFECT.get(of_owner)
+        successor, error = OLD_VALUES.get((of_owner, str(word)), ("", ""))
+        if successor in methods.known():
+            if error:
+                raise BadInput(f"{ours}: {error}")
+            ignored = "it is the only one"
+        entries.append(Entry(key, ours, value, ignored))
     return entries
 
 
 def named_method(written: Sequence[tuple[str, Any]]) -> str:
-    """Our name of the method that is named last; empty if none is."""
+    """Our name of the method that is named last, or empty."""
     method = ""
     for key, value in written:
         if translate_key(key, method) in ("method", "method.name") and isinstance(value, str):
@@ -118,7 +136,7 @@ def named_method(written: Sequence[tuple[str, Any]]) -> str:
 
 
 def translate_key(key: str, method: str) -> str:
-    """A dotted key in our names, where the experiment's method is `method`; lower case, as the original made it."""
+    """A dotted key in our names, for an experiment with this method; lower case, as in the original."""
     section, *parts = key.lower().split(".")
     section = SECTIONS.get(section, section)
     names = KEYS.get(_owner(section, method), {})
@@ -131,7 +149,7 @@ def translate_key(key: str, method: str) -> str:
 
 
 def known_names(prefix: str, method: str) -> list[str]:
-    """The original's names of the keys directly under our section `prefix` (empty: of the sections)."""
+    """The original's names of the keys directly under our section `prefix`, or of the sections if it is empty."""
     if not prefix:
         return list(SECTIONS)
     section, _, parent = prefix.partition(".")
@@ -142,5 +160,5 @@ def known_names(prefix: str, method: str) -> list[str]:
 
 
 def _owner(section: str, method: str) -> str:
-    """Whose names the keys of a section are, as the tables above have it."""
+    """The table entry for the keys of a section: the method, or the section."""
     return method if section == "method" else section if section in SECTIONS.values() else ""

@@ -39,8 +39,7 @@ def resolve(where: str, layers: Sequence[Sequence[Pair]], changes: Sequence[Pair
     try:
         entries = translate([pair for pairs in (*layers, changes) for pair in pairs])
         _refuse_doubles([len(pairs) for pairs in layers], entries)
-        active = [e for e in entries if not e.ignored]
-        sections = unflatten(_merged(active))
+        sections = unflatten(_merged([entry for entry in entries if not entry.ignored]))
         config = Config.model_validate(sections)
         _check_together(config)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The settings of an experiment: frozen, validated. `utils/config/load.py` reads them from YAML."""
+"""The settings of one experiment, frozen and validated. `utils/config/load.py` reads them from YAML."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,18 +27,18 @@ ENCODER = Chosen(encoders, "name", EncoderConfig, "build")
 
 
 class ScenarioConfig(Settings):
-    """What is learnt: a data set, cut into tasks."""
+    """The data set and how it is split into tasks."""
 
     dataset: Annotated[datasets.DatasetConfig, DATASET]
     """the name of a file in datasets/, or a mapping with its options, e.g. {name: npz, path: my.npz}"""
     type: Annotated[Scenario, AnyCase] = "task"
-    """task: a head for each task; class: one head for all classes; domain: one head for positions inside a task"""
+    """task: one head per task; class: one head for all classes; domain: one head for the positions inside a task"""
     labels_per_task: int = Field(2, ge=1)
-    """classes in a task; a lone last class joins the task before"""
+    """classes per task; a single last class joins the task before"""
     shuffle_labels: bool = False
-    """let the seed decide the order of the classes"""
+    """shuffle the order of the classes by the seed"""
     dev_split: float = Field(0.0, ge=0, lt=1)
-    """share of the training data held out as dev set, the same of each class"""
+    """share of the training data held out as dev set, equal for all classes"""
     data_root: str | None = None
     """directory of the data sets; --data-root and $DATA_ROOT come first, ./data last"""
 
@@ -57,53 +57,53 @@ class ModelConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """How it is learnt, and where the results go."""
+    """Training, and where the results go."""
 
     epochs: int = Field(20, ge=1)
     """passes over a task's training data"""
     steps: int | None = Field(None, ge=1)
-    """batches a task, instead of epochs"""
+    """batches per task, instead of epochs"""
     batch_size: int = Field(64, ge=1)
-    """images a step"""
+    """images per step"""
     optimizer: Annotated[Literal["adam", "sgd"], AnyCase] = "adam"
-    """whose steps change the classifier"""
+    """the optimizer of the classifier"""
     reset_optimizer: bool = True
-    """make it anew for each task; no: its running moments go on, which makes the first steps of a task larger"""
+    """a new optimizer per task; no: keep its running moments, which makes the first steps of a task larger"""
     lr: float = Field(1e-3, gt=0)
     """learning rate"""
     schedule: Annotated[Literal["constant", "cosine"], AnyCase] = "constant"
-    """of the learning rate during a task; cosine: down to 0"""
+    """schedule of the learning rate per task; cosine: down to 0"""
     momentum: float = Field(0.0, ge=0, lt=1)
-    """of sgd"""
+    """momentum of sgd"""
     weight_decay: float = Field(0.0, ge=0)
     """L2 penalty of the optimizer"""
     experiments: int = Field(1, ge=1)
     """number of seeds: 0, 1, ... (--seeds chooses others)"""
     selection: Annotated[Literal["last", "dev"], AnyCase] = "last"
-    """weights kept of a task: after its last epoch, or after the one with the best dev accuracy"""
+    """the weights kept per task: of the last epoch, or of the epoch with the best dev accuracy"""
     device: Annotated[str, AnyCase] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto (CUDA where there is one), cpu, cuda, cuda:1"""
     save: bool = True
-    """write checkpoints, and results after each task; no: an interrupted seed starts again"""
+    """write checkpoints, and results per task; no: an interrupted seed starts again"""
     checkpoint_minutes: float = Field(1.0, ge=0)
-    """save: so often inside a task; 0: after every epoch, of a generator's fit too"""
+    """time between checkpoints inside a task; 0: after every epoch, also of a generator's fit"""
     load: bool = True
-    """go on from what is in save_path; no: move it aside and start again"""
+    """resume the run in save_path; no: move it aside and start again"""
     tensorboard: bool = False
-    """write the numbers of metrics.csv as TensorBoard's events too (pip install tensorboard)"""
+    """also write the numbers of metrics.csv as TensorBoard events (pip install tensorboard)"""
     save_path: str | None = None
     """results folder; by default results/<dataset>/<method>"""
 
 
 class ClusterConfig(Settings):
-    """What a seed takes of a cluster, for --backend ray and slurm; decides no number but by its threads."""
+    """Resources per seed, for --backend ray and slurm; affects results only through the thread count."""
 
     cpus: int = Field(1, ge=1)
-    """cores, and threads"""
+    """cores and threads"""
     gpus: float = Field(0.0, ge=0)
-    """GPUs; 0: computed on the CPU; 0.25: four seeds share one (slurm gives whole ones)"""
+    """GPUs; 0: run on the CPU; 0.25: four seeds share one (not on slurm)"""
     hours: float = Field(24.0, gt=0)
-    """slurm's time limit; a seed that reaches it saves, is queued again, and goes on"""
+    """slurm's time limit; a seed that reaches it is checkpointed, queued again, and resumed"""
 
 
 class Config(Settings):
@@ -112,13 +112,13 @@ class Config(Settings):
     method: Annotated[methods.MethodConfig, METHOD]
     """the method's name and its own options, e.g. {name: naive}"""
     scenario: ScenarioConfig
-    """the data set and how it is cut into tasks, e.g. {dataset: digits}"""
+    """the data set and how it is split into tasks, e.g. {dataset: digits}"""
     model: ModelConfig = ModelConfig()
     """the classifier"""
     train: TrainConfig = TrainConfig()
-    """how it is trained, and where the results go"""
+    """training, and where the results go"""
     cluster: ClusterConfig = ClusterConfig()
-    """what a seed takes of a cluster"""
+    """resources per seed on a cluster"""
     made_with: MadeWith | None = Field(None, exclude=True)
     """written by a run into its results folder; decides nothing"""
 
@@ -129,7 +129,7 @@ class Config(Settings):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The dotted keys that decide the numbers: two runs with the same may share a results folder."""
+        """The dotted keys that affect results, with values: runs that share them may share a results folder."""
         of_train = ("experiments", "device", "save", "checkpoint_minutes", "load", "tensorboard", "save_path")
         ignored = {"scenario.data_root", "method.plot", *(f"train.{key}" for key in of_train)}
         ignored |= {f"cluster.{key}" for key in ClusterConfig.model_fields}

@@ -1,0 +1,89 @@
+"""A method, a data set, an encoder and a flow are each one file: the examples of CONTRIBUTING.md in a copy."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL_PRER
+
+from utils.config.yaml_text import as_yaml
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = {"A method": "methods", "A data set": "datasets", "An encoder": "models/encoders", "A flow": "flows"}
+"""Heading of CONTRIBUTING.md -> the folder of its example."""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    """The repository's files and, beside them, the examples."""
+    folder = tmp_path_factory.mktemp("copy")
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.toml", "*.md"]
+    for name in subprocess.check_output(listed, cwd=ROOT, text=True).splitlines():
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    for heading, package in EXAMPLES.items():
+        section = (ROOT / "CONTRIBUTING.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+        name, code = re.search(rf"`{package}/(\w+)\.py`:\n\n```python\n(.*?)```", section, re.S).groups()
+        (folder / package / f"{name}.py").write_text(code)
+    return folder
+
+
+def python(copy: Path, *command: str) -> str:
+    """The output of `python command` in the copy, which must succeed."""
+    done = subprocess.run([sys.executable, *command], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run(copy: Path, name: str, method: dict, model: dict) -> dict:
+    """Run an experiment on the new data set in the copy; returns its scores."""
+    scenario = {"dataset": {"name": "stripes", "noise": 0.05}}
+    train = {"epochs": 3, "batch_size": 16, "device": "cpu", "save": False, "save_path": name}
+    tree = {"method": method, "scenario": scenario, "model": model, "train": train}
+    (copy / f"{name}.yaml").write_text(as_yaml(tree))
+    python(copy, "main.py", f"{name}.yaml")
+    return json.loads((copy / name / "final_score.json").read_text())
+
+
+def test_a_method_a_data_set_and_an_encoder_run_with_options_of_their_own(copy):
+    method = {"name": "anchor", "importance": 0.01, "plot": False}
+    score = run(copy, "anchored", method, {"encoder": {"name": "pooled", "channels": 16}})
+    assert (score["method"], score["dataset"]) == ("anchor", "stripes")
+    assert score["test"]["accuracy_matrix"]["mean"][0][0] > 0.9
+    assert "30 degrees" in (copy / "anchored" / "exp_0" / "experiment.log").read_text()
+    resolved = (copy / "anchored" / "config.yml").read_text()
+    assert "channels: 16" in resolved and "noise: 0.05" in resolved and "importance: 0.01" in resolved
+
+
+def test_a_flow_runs_with_an_option_of_its_own(copy):
+    flow = {"type": "glow", "blocks": 2, "epochs": 2, "batch_size": 32, "dimension": 8}
+    run(copy, "glowing", {**SMALL_PRER, "flow": flow}, {})
+    assert "type: glow" in (copy / "glowing" / "config.yml").read_text()
+
+
+def test_the_page_of_options_lists_them(copy):
+    page = python(copy, "-m", "utils.config.options_page")
+    for key in ("method: anchor", "scenario.dataset: stripes", "model.encoder: pooled", "method.flow: glow"):
+        assert f"\n## {key}\n" in page
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert all(len(row) == 4 and row[3].strip(" |") for row in rows), "every option has a description"
+    assert "| `scenario.dataset.noise` | number, ≥ 0 | `0.1` | standard deviation of the pixels' noise |" in page
+    assert "| `model.encoder.channels` | whole number, ≥ 1 | `32` | of both convolutions |" in page
+
+
+def test_a_misspelt_option_of_its_own_names_the_nearest(copy):
+    (copy / "wrong.yaml").write_text("method: {name: anchor, importence: 1}\nscenario: {dataset: stripe}\n")
+    done = subprocess.run([sys.executable, "main.py", "wrong.yaml"], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "wrong.yaml: method.importence: unknown key; did you mean importance?" in done.stderr
+    assert "wrong.yaml: scenario.dataset: unknown dataset 'stripe'; did you mean stripes?" in done.stderr
+
+
+@pytest.mark.parametrize(("suite", "name"), [("test_methods", "anchor"), ("test_flows", "glow")])
+def test_the_tests_of_all_run_on_the_new_file(copy, suite, name):
+    assert " passed" in python(copy, "-m", "pytest", f"tests/{suite}.py", "-k", name, "-o", "addopts=")
