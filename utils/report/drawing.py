@@ -1,0 +1,159 @@
+"""matplotlib figures as inline SVG in the colours of the page, light or dark.
+
+Runs, axes and text are drawn in placeholder colours, which `as_svg` replaces by `currentColor` and the page's CSS
+variables. matplotlib's settings change only inside `style()`.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from utils.report.find import Summary
+from utils.run.figures import draw_matrix, label_axes, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = tuple(f"#c0c0c{i}" for i in range(8))
+REFERENCE, INK, SOFT, GRID, CARD = "#c0c0d0", "#c0c0d1", "#c0c0d2", "#c0c0d3", "#c0c0d4"
+CSS = {INK: "currentColor", SOFT: "var(--soft)", GRID: "var(--grid)", CARD: "var(--card)"}
+CSS |= {REFERENCE: "var(--reference)", **{colour: f"var(--c{i})" for i, colour in enumerate(COLOURS)}}
+"""Placeholder -> colour in the page; report.html defines the variables."""
+DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 2, 1.5, 2)))
+MARKERS = "osDv^"
+MAX_POINTS = 300
+"""Points per line; longer lines are thinned out."""
+
+Look = dict[str, Any]
+"""matplotlib's label, colour, linestyle and marker of a run, and the gid that identifies it in the page."""
+_figures = count()
+
+
+class Curve(NamedTuple):
+    """A run's line: x (n,), y (n,), and the edges (n,) of its band, if any."""
+
+    look: Look
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+
+
+def look(name: str, run: int, rank: int) -> Look:
+    """How a run is drawn in every figure; no two of 40 ranks look alike. Rank -1 is grey, for a reference."""
+    colour, dashes = (COLOURS[rank % 8], DASHES[rank // 8 % 4]) if rank >= 0 else (REFERENCE, DASHES[1 + run % 2])
+    return {"label": name, "gid": f"run r{run}", "color": colour, "linestyle": dashes, "marker": MARKERS[rank % 5]}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """matplotlib's settings for the figures of a page; the previous settings are restored afterwards."""
+    from matplotlib import rc_context
+
+    colours = {"text.color": INK, "axes.labelcolor": INK, "grid.color": GRID}
+    colours |= dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), SOFT)
+    spines = {"axes.spines.top": False, "axes.spines.right": False}
+    with rc_context({**colours, **spines, "svg.fonttype": "none", "svg.image_inline": True, "font.size": 11}):
+        yield
+
+
+def as_svg(figure: "Figure", alt: str) -> str:
+    """The figure as an `<svg>` element that refers to no other file.
+
+    Artists with a gid "run r<i>" get these two classes. The other ids are unique in the process, or removed.
+    """
+    from matplotlib import rc_context
+
+    buffer, no_metadata = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with rc_context({"svg.hashsalt": f"figure {next(_figures)}"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    size, svg = re.search(r'<svg.*?(viewBox="[^"]*").*?</defs>(.*)', buffer.getvalue(), re.S).groups()  # less <style>
+    svg = re.sub(r'id="(run r\d+)"', r'class="\1"', svg)
+    svg = re.sub(r' id="[a-zA-Z.0-9]+_\d+"| transform="rotate\(-0 [^"]*"| font-family: [^;"]*;?', "", svg)
+    svg = re.sub(r"<(?:path|use|text)[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)
+    svg = re.sub("|".join(CSS), lambda colour: CSS[colour[0]], re.sub(r"\s*\n\s*", " ", svg))
+    return f'<svg {size} role="img" aria-label="{escape(alt)}">{svg.replace("xlink:href", "href")}'
+
+
+def lines(curves: Sequence[Curve], x_label: str, y_label: str, alt: str, scale: str = "linear") -> str:
+    """Curves over tasks or epochs, each with its band; marks only where there are few points."""
+    figure, axes = _axes()
+    for look, *line in curves:
+        keep = slice(None, None, -(-len(line[0]) // MAX_POINTS))
+        x, y, low, high = (values if values is None else values[keep] for values in line)
+        marked = len(x) <= 20
+        axes.plot(x, y, markersize=5 if marked else 0, linewidth=1.6, markeredgecolor=CARD, markeredgewidth=0.6, **look)
+        if low is not None:
+            alpha = 0.12 if len(curves) <= 8 else 0.04
+            axes.fill_between(x, low, high, color=look["color"], gid=look["gid"], linewidth=0, alpha=alpha)
+    label_axes(axes, x_label, y_label, scale)
+    return as_svg(figure, alt)
+
+
+def scatter(
+    looks: Sequence[Look], x: Sequence[float], scores: Sequence[Summary], x_label: str, alt: str, scale: str
+) -> str:
+    """FinalAccuracy against x: per run a mark, ± one standard deviation, and the name where there is room."""
+    figure, axes = _axes()
+    for look, at, score in zip(looks, x, scores, strict=True):
+        spread = score.std or 0.0
+        axes.vlines(at, score.mean - spread, score.mean + spread, color=look["color"], gid=look["gid"], linewidth=1.2)
+        axes.plot(at, score.mean, markersize=7, markeredgecolor=CARD, **{**look, "linestyle": "none"})
+    axes.set_xscale(scale)
+    axes.set(xlabel=x_label, ylabel="FinalAccuracy")
+    axes.margins(x=0.08)
+    _name(axes, looks, [(at, score.mean) for at, score in zip(x, scores, strict=True)])
+    return as_svg(figure, alt)
+
+
+def matrix(r: np.ndarray, alt: str) -> str:
+    """Heat map of the accuracy matrix r (T, T), in [0, 1]."""
+    figure = new_figure(2.5, 2.4)
+    axes = figure.add_subplot()
+    draw_matrix(axes, r, fontsize=min(9.0, 50 / len(r)))
+    axes.tick_params(labelsize=9)
+    return as_svg(figure, alt)
+
+
+def swatch(look: Look) -> str:
+    """A run's line and mark, for the legend."""
+    figure = new_figure(0.4, 0.17)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.plot([0, 1, 2], [0, 0, 0], markevery=[1], **look)
+    return as_svg(figure, "").replace('role="img" aria-label=""', 'class="swatch" aria-hidden="true"')
+
+
+def _axes() -> tuple["Figure", "Axes"]:
+    figure = new_figure(6, 3.8)
+    axes = figure.add_subplot()
+    axes.grid()
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _name(axes: "Axes", looks: Sequence[Look], points: Sequence[tuple[float, float]]) -> None:
+    """Write each run's name beside its point, unless it would cover a mark or another name."""
+    from matplotlib.transforms import Bbox
+
+    axes.figure.draw_without_rendering()  # fixes the layout, in which the boxes below are measured
+    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in axes.transData.transform(points)]
+    for look, point in zip(looks, points, strict=True):
+        for right, up in ((7, -4), (-7, -4), (7, 6), (-7, 6), (7, -14), (-7, -14)):
+            text = axes.annotate(
+                look["label"], point, (right, up), textcoords="offset points", gid=look["gid"], size=10
+            )
+            text.set_horizontalalignment("left" if right > 0 else "right")
+            box = text.get_window_extent()
+            if axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 and not box.count_overlaps(taken):
+                taken.append(box)
+                break
+            text.remove()
