@@ -96,11 +96,12 @@ def test_a_group_knows_its_best_its_tests_and_its_references(study):
     assert (
         group.names == ["joint", "lwf", "ewc", "naive"] and group.title == "digits, task scenario, 2 classes per task"
     )
-    assert group.names[group.best] == "lwf" and group.tests[group.best] is None, "joint does not compete"
+    assert group.names[group.best] == "lwf" and group.rows[group.best].paired is None, "joint does not compete"
     ps = [stats.ttest_rel(ACCURACIES["lwf"], ACCURACIES[name]).pvalue for name in ("joint", "ewc", "naive")]
-    corrected = [test.t_holm for test in group.tests if test]
+    corrected = [row.paired.t_holm for row in group.rows if row.paired]
     assert corrected == pytest.approx(statistics.holm(ps)) and group.best_stands_out
-    assert group.normalised == pytest.approx([1.0, (0.91 - 0.6) / (0.982 - 0.6), (0.812 - 0.6) / (0.982 - 0.6), 0.0])
+    normalised = [row.normalised for row in group.rows]
+    assert normalised == pytest.approx([1.0, (0.91 - 0.6) / (0.982 - 0.6), (0.812 - 0.6) / (0.982 - 0.6), 0.0])
     assert "significantly better than ewc, naive; significantly worse than joint" in group.verdict
     assert "too few seeds for a significant paired Wilcoxon test: 5; this table needs 7" in group.notes
 

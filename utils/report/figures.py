@@ -16,8 +16,8 @@ from utils.store.folder import RunFolder
 
 MAX_IN_ALT = 8
 """Runs listed in an alternative text; the tables list all."""
-MAX_SAMPLE_BYTES = 1_500_000
-"""Pictures of generated samples embedded per group."""
+MAX_SAMPLES = 12
+"""Runs whose generated samples are shown."""
 WIDE = 100
 """Values whose ratio exceeds this get a logarithmic axis."""
 
@@ -37,15 +37,14 @@ def looks(group: Group) -> list[Look]:
     """The look of each run in all figures of the group; a single run of naive or joint is grey."""
     methods = [run.method for run in group.runs]
     grey = [method in REFERENCES and methods.count(method) == 1 for method in methods]
-    ranks = [-1 if grey[i] else i - sum(grey[:i]) for i in range(len(methods))]
-    return [drawing.look(name, i, rank) for i, (name, rank) in enumerate(zip(group.names, ranks, strict=True))]
+    return [drawing.look(name, i, -1 if grey[i] else i - sum(grey[:i])) for i, name in enumerate(group.names)]
 
 
-def scores(group: Group) -> list[Figure]:
+def scores(group: Group, looks: Sequence[Look]) -> list[Figure]:
     """Accuracy over tasks, and final accuracy against memory, time and forgetting."""
     curves = []
-    for look, run in zip(looks(group), group.runs, strict=True):
-        r = np.array(run.score.test.accuracy_matrix.values)  # (S, T, T)
+    for look, run in zip(looks, group.runs, strict=True):
+        r = np.array(run.test.accuracy_matrix.values)  # (S, T, T)
         tasks = np.arange(r.shape[1])
         seen = np.stack([r[:, i, : i + 1].mean(axis=1) for i in tasks], axis=1)  # (S, T)
         mean, std = seen.mean(axis=0), seen.std(axis=0, ddof=1) if len(seen) > 1 else np.zeros(len(tasks))
@@ -56,13 +55,13 @@ def scores(group: Group) -> list[Figure]:
     for against, label, values in (
         ("memory", "numbers stored between tasks", [run.score.memory["method_floats"] for run in group.runs]),
         ("time", "seconds per seed", [run.score.time["total_s"].mean for run in group.runs]),
-        ("forgetting", "Forgetting", [run.score.test.Forgetting.mean for run in group.runs]),
+        ("forgetting", "Forgetting", [run.test.Forgetting.mean for run in group.runs]),
     ):
         if None not in values:  # Forgetting of a single task is undefined
-            finals = [run.score.test.FinalAccuracy for run in group.runs]
+            finals = [run.test.FinalAccuracy for run in group.runs]
             listed = [f"{n} {f.mean:.4f} at {x:,.4g}" for n, f, x in zip(group.names, finals, values, strict=True)]
             alt = _alt(f"Scatter plot. FinalAccuracy against {against}", listed)
-            svg = drawing.scatter(looks(group), values, finals, label, alt, _scale([values]))
+            svg = drawing.scatter(looks, values, finals, label, alt, _scale([values]))
             caption = "FinalAccuracy, mean ± one standard deviation. Upper left is better."
             figures.append(Figure(f"Accuracy against {against}", caption, svg))
     return figures
@@ -72,14 +71,14 @@ def matrices(group: Group) -> list[Figure]:
     """The mean accuracy matrix of each run."""
     figures = []
     for name, run in zip(group.names, group.runs, strict=True):
-        r = np.array(run.score.test.accuracy_matrix.mean)
+        r = np.array(run.test.accuracy_matrix.mean)
         last = ", ".join(f"{value:.2f}" for value in r[-1])
         alt = f"Heat map of the accuracy matrix of {name}. After the last task, by task: {last}"
         figures.append(Figure(name, "", drawing.matrix(r, alt)))
     return figures
 
 
-def learning(group: Group, results: Results) -> list[Figure]:
+def learning(looks: Sequence[Look], results: Results) -> list[Figure]:
     """Loss and accuracy per epoch, the tasks one after the other."""
     figures = []
     for key, title, caption in (
@@ -91,7 +90,7 @@ def learning(group: Group, results: Results) -> list[Figure]:
         ),
     ):
         curves = []
-        for look, seeds in zip(looks(group), results, strict=True):
+        for look, seeds in zip(looks, results, strict=True):
             histories = [[epoch[key] for task in seed["epochs"] for epoch in task] for seed in seeds]
             if length := min(map(len, histories), default=0):
                 y = np.mean([history[:length] for history in histories], axis=0)
@@ -102,11 +101,11 @@ def learning(group: Group, results: Results) -> list[Figure]:
     return figures
 
 
-def diagnostics(group: Group, results: Results) -> list[Figure]:
+def diagnostics(group: Group, looks: Sequence[Look], results: Results) -> list[Figure]:
     """What the methods measured after each task, such as the quality of a generator: one figure per quantity."""
     curves: dict[str, list[Curve]] = defaultdict(list)
     meaning: dict[str, str] = {}
-    for look, run, seeds in zip(looks(group), group.runs, results, strict=True):
+    for look, run, seeds in zip(looks, group.runs, results, strict=True):
         meaning |= {name: d.meaning for name, d in find(run.method)[0].diagnosed.items()}
         measured: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         for seed in seeds:
@@ -128,25 +127,17 @@ def diagnostics(group: Group, results: Results) -> list[Figure]:
     return figures
 
 
-def samples(group: Group) -> tuple[list[Figure], list[str]]:
-    """The samples that the first seed of each run generated after its last task; notes about those left out."""
-    found, notes, room = [], [], MAX_SAMPLE_BYTES
+def samples(group: Group) -> list[Figure]:
+    """What the first seed of each run generated after its last task, for the first runs that drew samples."""
+    figures = []
     for name, run in zip(group.names, group.runs, strict=True):
-        last, seed = len(run.score.test.accuracy_matrix.mean) - 1, run.score.seeds[0]
+        seed, last = run.score.seeds[0], len(run.test.accuracy_matrix.mean) - 1
         path = RunFolder(run.folder, seed).plot(f"samples_task_{last}")
-        content = path.read_bytes() if path.exists() else None
-        if content is None:
-            continue
-        if not (content.startswith(b"\x89PNG\r\n\x1a\n") and b"IEND" in content[-12:]):
-            notes.append(f"{path} is not a complete PNG file; left out of the report")
-        elif len(content) > room:
-            notes.append(f"{path} is left out of the report, which has room for {MAX_SAMPLE_BYTES / 1e6} MB of samples")
-        else:
+        if path.exists() and len(figures) < MAX_SAMPLES:
             alt = f"Samples generated by {name}, seed {seed}, after the last task; one row per class"
-            uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-            found.append(Figure(name, f"{alt}.", f'<img src="{uri}" alt="{escape(alt)}">'))
-            room -= len(content)
-    return found, notes
+            uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+            figures.append(Figure(name, f"{alt}.", f'<img src="{uri}" alt="{escape(alt)}">'))
+    return figures
 
 
 def _scale(edges: Sequence[Sequence[float]]) -> str:

@@ -76,6 +76,11 @@ class FinishedRun:
         return self.config.method.name
 
     @property
+    def test(self) -> Scores:
+        """The scores on test data."""
+        return self.score.test
+
+    @property
     def accuracy(self) -> dict[int, float]:
         """Seed -> FinalAccuracy on test data."""
         return dict(zip(self.score.seeds, self.score.test.FinalAccuracy.values, strict=True))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from utils.report.find import FinishedRun
 from utils.report.statistics import LEVEL, MIN_PAIRS_FOR_T, Paired, against_best, normalised, seeds_for_wilcoxon
@@ -24,6 +25,18 @@ MAX_NAMED = 6
 """Runs that a sentence lists by name; more are counted."""
 
 
+class Row(NamedTuple):
+    """A run in a table of its group."""
+
+    name: str
+    """unique in the group: the method and the settings in which its runs differ, or the folder"""
+    run: FinishedRun
+    normalised: float | None
+    """score between naive (0) and joint (1); None unless there is one run of each, and joint is better"""
+    paired: Paired | None
+    """the best run against this one; None for the best itself"""
+
+
 @dataclass(frozen=True)
 class Group:
     """Runs of the same learning problem, best mean FinalAccuracy first."""
@@ -41,7 +54,7 @@ class Group:
 
     @cached_property
     def names(self) -> list[str]:
-        """A unique name per run: its method and the settings in which runs of that method differ, or its folder."""
+        """The name of each run."""
         names = []
         for run in self.runs:
             rivals = [other for other in self.runs if other.method == run.method]
@@ -55,56 +68,39 @@ class Group:
         ]
 
     @cached_property
-    def ranked(self) -> list[int]:
-        """Indices of the competing runs, best first: all but joint, which trains on all tasks at once."""
-        return [i for i, run in enumerate(self.runs) if run.method != "joint"] or list(range(len(self.runs)))
-
-    @property
     def best(self) -> int:
-        """Index of the run that the others are tested against."""
-        return self.ranked[0]
+        """Index of the run that the others are tested against: not joint, which trains on all tasks at once."""
+        return next((i for i, run in enumerate(self.runs) if run.method != "joint"), 0)
 
     @cached_property
-    def tests(self) -> list[Paired | None]:
-        """The best against each run; None for the best itself."""
+    def rows(self) -> list[Row]:
+        """The runs with their names, normalised scores and tests."""
         others = [run.accuracy for i, run in enumerate(self.runs) if i != self.best]
         tests: list[Paired | None] = list(against_best(self.runs[self.best].accuracy, others))
         tests.insert(self.best, None)
-        return tests
+        references = [run.accuracy for method in REFERENCES for run in self.runs if run.method == method]
+        one_each = sorted(run.method for run in self.runs if run.method in REFERENCES) == sorted(REFERENCES)
+        scores = [normalised(run.accuracy, *references) if one_each else None for run in self.runs]
+        return [Row(*row) for row in zip(self.names, self.runs, scores, tests, strict=True)]
 
     @property
     def best_stands_out(self) -> bool:
-        """Whether the best is significantly better than every other competing run."""
-        others = self.ranked[1:]
-        return bool(others) and all(self.tests[i].verdict == "better" for i in others)
-
-    @cached_property
-    def normalised(self) -> list[float | None]:
-        """The score of each run between naive (0) and joint (1), on the seeds that all three have.
-
-        None unless there is exactly one run of each, and joint is better than naive.
-        """
-        references = [[run.accuracy for run in self.runs if run.method == method] for method in REFERENCES]
-        scores: list[float | None] = []
-        for run in self.runs:
-            three = [run.accuracy, *(found[0] for found in references if len(found) == 1)]
-            shared = set.intersection(*map(set, three))
-            means = [sum(accuracy[seed] for seed in shared) / len(shared) for accuracy in three] if shared else []
-            scores.append(normalised(*means) if len(means) == 3 else None)
-        return scores
+        """Whether the best is significantly better than every other run except joint."""
+        others = [row for row in self.rows if row.paired and row.run.method != "joint"]
+        return bool(others) and all(row.paired.verdict == "better" for row in others)
 
     @cached_property
     def verdict(self) -> str:
         """The result of the tests in one or two sentences."""
         final = self.runs[self.best].score.test.FinalAccuracy
         opening = f"Best: {self.names[self.best]}, FinalAccuracy {plus_minus(final.model_dump())}."
-        if all(test is None or test.t is None for test in self.tests):
+        tested = {
+            verdict: [row.name for row in self.rows if row.paired and row.paired.verdict == verdict]
+            for verdict in WORDS
+        }
+        parts = [f"{WORDS[verdict]} {few(names)}" for verdict, names in tested.items() if names]
+        if not any(row.paired and row.paired.t is not None for row in self.rows):
             return opening
-        by_verdict: dict[str, list[str]] = {}
-        for name, test in zip(self.names, self.tests, strict=True):
-            if test is not None:
-                by_verdict.setdefault(test.verdict, []).append(name)
-        parts = [f"{WORDS[verdict]} {few(by_verdict[verdict])}" for verdict in WORDS if verdict in by_verdict]
         return f"{opening} Paired t-test, Holm-corrected, p < {LEVEL}: {'; '.join(parts)}."
 
     @cached_property
@@ -117,9 +113,9 @@ class Group:
         seeds = [", ".join(map(str, run.score.seeds)) for run in self.runs]
         if len(set(seeds)) > 1:
             notes.append(f"the seeds differ: {self._by_value(seeds)}; the tests use the seeds that both runs have")
-        if not any(score is not None for score in self.normalised):
+        if all(row.normalised is None for row in self.rows):
             notes.append("no normalised score: it needs one run of naive and a better one of joint, with common seeds")
-        comparisons, pairs = len(self.runs) - 1, max((test.seeds for test in self.tests if test), default=0)
+        comparisons, pairs = len(self.runs) - 1, max((row.paired.seeds for row in self.rows if row.paired), default=0)
         for test, needed in (("t-test", MIN_PAIRS_FOR_T), ("Wilcoxon test", seeds_for_wilcoxon(max(1, comparisons)))):
             if comparisons and pairs < needed:
                 notes.append(f"too few seeds for a significant paired {test}: {pairs}; this table needs {needed}")

@@ -20,7 +20,9 @@ def report(groups: Sequence[Group]) -> tuple[str, list[str]]:
     notes = [note for section in sections for note in section["unread"]]
     template = environment.get_template("report.html")
     total = sum(len(group.runs) for group in groups)
-    page = template.render(sections=sections, notes=notes, total=total, columns=(tables.SCORES, tables.TESTS))
+    page = template.render(
+        sections=sections, notes=notes, total=total, references=REFERENCES, columns=(tables.SCORES, tables.TESTS)
+    )
     return page, notes
 
 
@@ -31,30 +33,21 @@ def _section(group: Group) -> dict[str, Any]:
     absent = [name for name, (found, notes) in zip(group.names, read, strict=True) if not found and not notes]
     if absent:
         unread.append(f"{group.title}: no learning curves without final_results.pkl: {few(absent)}")
-    samples, left_out = figures.samples(group)
     looks = figures.looks(group)
-    others = [i for i, test in enumerate(group.tests) if test is not None]
     return {
         "group": group,
-        "badges": [_badge(group, i) for i in range(len(group.runs))],
-        "scores": [[tables.cell(column, group, i) for column in tables.SCORES] for i in range(len(group.runs))],
-        "tests": [[tables.cell(column, group, i) for column in tables.TESTS] for i in others],
+        "scores": [[tables.cell(column, row) for column in tables.SCORES] for row in group.rows],
+        "tests": [[tables.cell(column, row) for column in tables.TESTS] for row in group.rows if row.paired],
         "legend": [(name, drawing.swatch(look)) for name, look in zip(group.names, looks, strict=True)],
-        "figures": figures.scores(group),
+        "figures": figures.scores(group, looks),
         "matrices": figures.matrices(group),
-        "tasks": len(group.runs[0].score.test.accuracy_matrix.mean),
-        "learning": figures.learning(group, results),
-        "diagnostics": figures.diagnostics(group, results),
-        "samples": samples,
+        "tasks": len(group.runs[0].test.accuracy_matrix.mean),
+        "learning": figures.learning(looks, results),
+        "diagnostics": figures.diagnostics(group, looks, results),
+        "samples": figures.samples(group),
         "settings": _settings(group),
-        "unread": unread + left_out,
+        "unread": unread,
     }
-
-
-def _badge(group: Group, i: int) -> str:
-    if i == group.best:
-        return "significantly best" if group.best_stands_out else "best"
-    return "reference" if group.runs[i].method in REFERENCES else ""
 
 
 def _settings(group: Group) -> dict[str, Any]:
@@ -62,7 +55,7 @@ def _settings(group: Group) -> dict[str, Any]:
     keys = [key for key in differing(group.runs) if key != "method.name"]
     shared = [key for key in keys if all(key in run.settings for run in group.runs)]
     rows = []
-    for name, run in zip(group.names, group.runs, strict=True):
+    for name, run, *_ in group.rows:
         varied = differing([other for other in group.runs if other.method == run.method])
         defaults = flatten({"method": type(run.config.method).model_construct().model_dump(mode="json")})
         own = [

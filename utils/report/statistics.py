@@ -40,16 +40,11 @@ class Paired:
     """the Wilcoxon test's, corrected"""
 
     @property
-    def significant(self) -> bool:
-        """By the corrected t-test; with five seeds the Wilcoxon test cannot be significant."""
-        return self.t_holm is not None and self.t_holm < LEVEL
-
-    @property
     def verdict(self) -> str:
-        """better, worse, not significant or not tested: the best compared with the other."""
-        if self.t is None:
+        """better, worse, not significant or not tested, by the corrected t-test: the Wilcoxon test needs more seeds."""
+        if self.t_holm is None:
             return "not tested"
-        if not self.significant:
+        if self.t_holm >= LEVEL:
             return "not significant"
         return "better" if self.difference > 0 else "worse"
 
@@ -105,6 +100,11 @@ def seeds_for_wilcoxon(comparisons: int) -> int:
     return floor(log2(comparisons / LEVEL)) + 2
 
 
-def normalised(score: float, naive: float, joint: float) -> float | None:
-    """(score - naive) / (joint - naive): 0 is fine-tuning, 1 is joint training; None if joint is not better."""
-    return (score - naive) / (joint - naive) if joint > naive else None
+def normalised(score: Mapping[int, float], naive: Mapping[int, float], joint: Mapping[int, float]) -> float | None:
+    """(score - naive) / (joint - naive), means over the seeds that all have: 0 is fine-tuning, 1 is joint training.
+
+    None if joint is not better than naive.
+    """
+    shared = score.keys() & naive.keys() & joint.keys()
+    ours, low, high = (sum(scores[seed] for seed in shared) for scores in (score, naive, joint))
+    return (ours - low) / (high - low) if high > low else None

@@ -3,15 +3,15 @@
 import csv
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from utils.config.yaml_text import flatten
 from utils.report.find import Summary
-from utils.report.groups import Group, by_protocol, protocol, shown
-from utils.report.statistics import LEVEL, Paired
+from utils.report.groups import Group, Row, by_protocol, protocol, shown
+from utils.report.statistics import LEVEL
 from utils.store.metrics import plus_minus
 
 Table = list[list[Any]]
@@ -21,51 +21,47 @@ MAX_SIDE_BY_SIDE = 8
 
 
 class Column(NamedTuple):
-    """A column of a table with a row per run: `value` takes the group and the run's index."""
+    """A column of a table with a row per run."""
 
     title: str
     meaning: str
-    value: Callable[[Group, int], Summary | float | str | None]
+    value: Callable[[Row], Summary | float | str | None]
     digits: int = 4
 
 
-def _score(title: str, meaning: str) -> Column:
-    return Column(title, meaning, lambda group, i: getattr(group.runs[i].score.test, title))
-
-
-def _memory(title: str, meaning: str, name: str) -> Column:
-    return Column(title, meaning, lambda group, i: group.runs[i].score.memory[name])
-
-
-def _test(title: str, meaning: str, value: Callable[[Paired], float | str | None], digits: int = 4) -> Column:
-    return Column(title, meaning, lambda group, i: value(group.tests[i]), digits)
-
-
-RUN = Column("run", "the method, and the settings in which its runs differ", lambda group, i: group.names[i])
+RUN = Column("run", "the method, and the settings in which its runs differ", lambda row: row.name)
 SCORES = (
     RUN,
-    Column("seeds", "number of seeds", lambda group, i: len(group.runs[i].score.seeds)),
-    _score("FinalAccuracy", "mean accuracy over all tasks after the last task; ± standard deviation over seeds"),
-    Column("± 95%", "half-width of its 95% confidence interval", lambda g, i: g.runs[i].score.test.FinalAccuracy.ci95),
-    Column("normalised", "FinalAccuracy between naive (0) and joint (1)", lambda group, i: group.normalised[i]),
-    _score("BWT", "backward transfer: effect of later tasks on the accuracy of earlier ones"),
-    _score("Forgetting", "best earlier accuracy on a task minus its final accuracy, mean over tasks"),
-    _score("FWT", "forward transfer: accuracy on a task before training on it, minus that at initialisation"),
-    Column("seconds", "total time per seed", lambda group, i: group.runs[i].score.time["total_s"], digits=1),
-    _memory("memory", "numbers that the method stores between tasks", "method_floats"),
-    _memory("stored", "real samples that the method stores", "stored_real_samples"),
+    Column("seeds", "number of seeds", lambda row: len(row.run.score.seeds)),
+    Column("FinalAccuracy", "mean accuracy over all tasks after the last task", lambda row: row.run.test.FinalAccuracy),
+    Column("± 95%", "half-width of its 95% confidence interval", lambda row: row.run.test.FinalAccuracy.ci95),
+    Column("normalised", "FinalAccuracy between naive (0) and joint (1)", lambda row: row.normalised),
+    Column(
+        "BWT", "backward transfer: final accuracy minus that after the task's training", lambda row: row.run.test.BWT
+    ),
+    Column("Forgetting", "best earlier accuracy minus final accuracy of a task", lambda row: row.run.test.Forgetting),
+    Column(
+        "FWT", "forward transfer: accuracy before training, minus that at initialisation", lambda row: row.run.test.FWT
+    ),
+    Column("seconds", "total time per seed", lambda row: row.run.score.time["total_s"], digits=1),
+    Column("memory", "numbers that the method stores between tasks", lambda row: row.run.score.memory["method_floats"]),
+    Column("stored", "real samples that the method stores", lambda row: row.run.score.memory["stored_real_samples"]),
 )
 TESTS = (
     RUN,
-    _test("the best is", f"by the Holm-corrected t-test, p < {LEVEL}", lambda test: test.verdict),
-    _test("pairs", "number of seeds that both runs have", lambda test: test.seeds),
-    _test("difference", "mean FinalAccuracy of the best minus that of the run", lambda test: test.difference),
-    _test("± 95%", "half-width of its 95% confidence interval", lambda test: test.ci95),
-    _test("d_z", "effect size: mean of the differences over their standard deviation", lambda test: test.effect, 2),
-    _test("t-test p", "paired t-test, two-sided", lambda test: p_value(test.t)),
-    _test("t-test p, Holm", "the same, corrected for the number of comparisons", lambda test: p_value(test.t_holm)),
-    _test("Wilcoxon p", "Wilcoxon signed-rank test, two-sided", lambda test: p_value(test.wilcoxon)),
-    _test("Wilcoxon p, Holm", "the same, corrected", lambda test: p_value(test.wilcoxon_holm)),
+    Column("the best is", f"by the Holm-corrected t-test, p < {LEVEL}", lambda row: row.paired.verdict),
+    Column("pairs", "number of seeds that both runs have", lambda row: row.paired.seeds),
+    Column("difference", "mean FinalAccuracy of the best minus that of the run", lambda row: row.paired.difference),
+    Column("± 95%", "half-width of its 95% confidence interval", lambda row: row.paired.ci95),
+    Column(
+        "d_z", "effect size: mean of the differences over their standard deviation", lambda row: row.paired.effect, 2
+    ),
+    Column("t-test p", "paired t-test, two-sided", lambda row: p_value(row.paired.t)),
+    Column(
+        "t-test p, Holm", "the same, corrected for the number of comparisons", lambda row: p_value(row.paired.t_holm)
+    ),
+    Column("Wilcoxon p", "Wilcoxon signed-rank test, two-sided", lambda row: p_value(row.paired.wilcoxon)),
+    Column("Wilcoxon p, Holm", "the same, corrected", lambda row: p_value(row.paired.wilcoxon_holm)),
 )
 
 
@@ -74,9 +70,9 @@ def p_value(p: float | None) -> str:
     return "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
-def cell(column: Column, group: Group, i: int) -> tuple[str, float | str | None]:
+def cell(column: Column, row: Row) -> tuple[str, float | str | None]:
     """A cell's text and its sort key."""
-    value = column.value(group, i)
+    value = column.value(row)
     if isinstance(value, Summary):
         return plus_minus(value.model_dump(), column.digits), value.mean
     if isinstance(value, float):
@@ -84,9 +80,9 @@ def cell(column: Column, group: Group, i: int) -> tuple[str, float | str | None]
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else value, value
 
 
-def table(columns: Sequence[Column], group: Group, runs: Iterable[int]) -> Table:
-    """The table with these columns and a row for each of these runs of the group."""
-    return [[column.title for column in columns], *([cell(column, group, i)[0] for column in columns] for i in runs)]
+def table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    """The table with these columns and a row per run."""
+    return [[column.title for column in columns], *([cell(column, row)[0] for column in columns] for row in rows)]
 
 
 def side_by_side(groups: Sequence[Group]) -> Table:
@@ -97,7 +93,7 @@ def side_by_side(groups: Sequence[Group]) -> Table:
     parts = [part for group in groups for part in by_protocol(group)]
     if not 1 < len(parts) <= MAX_SIDE_BY_SIDE:
         return []
-    scores = [{name: run.score for name, run in zip(part.names, part.runs, strict=True)} for part in parts]
+    scores = [{row.name: row.run.score for row in part.rows} for part in parts]
     found = {name: [column[name] for column in scores if name in column] for part in parts for name in part.names}
     lowest = {name: min(score.test.FinalAccuracy.mean for score in some) for name, some in found.items()}
     stores = {name: any(score.memory["stored_real_samples"] for score in some) for name, some in found.items()}
@@ -150,12 +146,9 @@ def _escaped(text: str) -> str:
 
 def section(group: Group, form: Literal["text", "markdown"]) -> str:
     """A group as printed and as in comparison.md: scores, tests, verdict, notes."""
-    parts = [f"{group.title}\n{'=' * len(group.title)}", render(table(SCORES, group, range(len(group.runs))), form)]
-    if others := [i for i, test in enumerate(group.tests) if test is not None]:
-        parts += [
-            f"{group.names[group.best]} minus the others, paired by seed:",
-            render(table(TESTS, group, others), form),
-        ]
+    parts = [f"{group.title}\n{'=' * len(group.title)}", render(table(SCORES, group.rows), form)]
+    if others := [row for row in group.rows if row.paired]:
+        parts += [f"{group.names[group.best]} minus the others, paired by seed:", render(table(TESTS, others), form)]
     notes = "\n".join(f"- note: {note}" for note in group.notes)
     return "\n\n".join(part for part in (*parts, group.verdict, notes) if part)
 
@@ -172,19 +165,19 @@ def latex(groups: Sequence[Group]) -> str:
     text = f"% needs \\usepackage{{booktabs}}; bold: better than all but joint (paired t-test, Holm, p < {LEVEL})\n"
     for group in groups:
         bold = (1 + group.best, 2) if group.best_stands_out else (0, 0)
-        text += f"% {group.title}\n{render(table(SCORES, group, range(len(group.runs))), 'latex', bold)}"
+        text += f"% {group.title}\n{render(table(SCORES, group.rows), 'latex', bold)}"
     return text
 
 
 def plain(group: Group) -> dict[str, Any]:
     """Everything known of a group, as in comparison.json."""
     runs = []
-    for i, run in enumerate(group.runs):
-        values = {column.title: column.value(group, i) for column in SCORES if column.title not in ("run", "± 95%")}
+    for row in group.rows:
+        values = {column.title: column.value(row) for column in SCORES if column.title not in ("run", "± 95%")}
         scores = {title: value.model_dump() if isinstance(value, Summary) else value for title, value in values.items()}
-        about = {"name": group.names[i], "method": run.method, "folder": str(run.folder)}
-        tested = asdict(test) if (test := group.tests[i]) else None
-        runs.append({**about, **scores, "seeds": run.score.seeds, "best_minus_this": tested})
+        about = {"name": row.name, "method": row.run.method, "folder": str(row.run.folder)}
+        tested = asdict(row.paired) if row.paired else None
+        runs.append({**about, **scores, "seeds": row.run.score.seeds, "best_minus_this": tested})
     summary = {"title": group.title, "problem": group.runs[0].problem, "best": group.names[group.best]}
     stands_out = {"best_stands_out": group.best_stands_out}
     return {**summary, **stands_out, "verdict": group.verdict, "notes": group.notes, "runs": runs}
