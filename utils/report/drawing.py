@@ -1,13 +1,12 @@
 """matplotlib figures as inline SVG in the colours of the page, light or dark.
 
 Runs, axes and text are drawn in placeholder colours, which `as_svg` replaces by `currentColor` and the page's CSS
-variables. matplotlib's settings change only inside `style()`.
+variables. matplotlib's own settings stay as they are outside `rc_context`.
 """
 
 import io
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from html import escape
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +25,10 @@ REFERENCE, INK, SOFT, GRID, CARD = "#c0c0d0", "#c0c0d1", "#c0c0d2", "#c0c0d3", "
 CSS = {INK: "currentColor", SOFT: "var(--soft)", GRID: "var(--grid)", CARD: "var(--card)"}
 CSS |= {REFERENCE: "var(--reference)", **{colour: f"var(--c{i})" for i, colour in enumerate(COLOURS)}}
 """Placeholder -> colour in the page; report.html defines the variables."""
+STYLE = {"svg.fonttype": "none", "svg.image_inline": True, "font.size": 11, "text.color": INK, "axes.labelcolor": INK}
+STYLE |= {"axes.edgecolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT, "grid.color": GRID}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
+"""matplotlib's settings for these figures, for an `rc_context` around drawing and saving them."""
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 2, 1.5, 2)))
 MARKERS = "osDv^"
 MAX_POINTS = 300
@@ -52,18 +55,6 @@ def look(name: str, run: int, rank: int) -> Look:
     return {"label": name, "gid": f"run r{run}", "color": colour, "linestyle": dashes, "marker": MARKERS[rank % 5]}
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """matplotlib's settings for the figures of a page; the previous settings are restored afterwards."""
-    from matplotlib import rc_context
-
-    colours = {"text.color": INK, "axes.labelcolor": INK, "grid.color": GRID}
-    colours |= dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), SOFT)
-    spines = {"axes.spines.top": False, "axes.spines.right": False}
-    with rc_context({**colours, **spines, "svg.fonttype": "none", "svg.image_inline": True, "font.size": 11}):
-        yield
-
-
 def as_svg(figure: "Figure", alt: str) -> str:
     """The figure as an `<svg>` element that refers to no other file.
 
@@ -82,7 +73,7 @@ def as_svg(figure: "Figure", alt: str) -> str:
     return f'<svg {size} role="img" aria-label="{escape(alt)}">{svg.replace("xlink:href", "href")}'
 
 
-def lines(curves: Sequence[Curve], x_label: str, y_label: str, alt: str, scale: str = "linear") -> str:
+def lines(curves: Sequence[Curve], x_label: str, y_label: str, title: str, scale: str = "linear") -> str:
     """Curves over tasks or epochs, each with its band; marks only where there are few points."""
     figure, axes = _axes()
     for look, *line in curves:
@@ -94,11 +85,12 @@ def lines(curves: Sequence[Curve], x_label: str, y_label: str, alt: str, scale: 
             alpha = 0.12 if len(curves) <= 8 else 0.04
             axes.fill_between(x, low, high, color=look["color"], gid=look["gid"], linewidth=0, alpha=alpha)
     label_axes(axes, x_label, y_label, scale)
-    return as_svg(figure, alt)
+    ends = [f"{curve.look['label']} {curve.y[0]:.3g} to {curve.y[-1]:.3g}" for curve in curves]
+    return as_svg(figure, f"{title}, first to last: {'; '.join(ends)}")
 
 
 def scatter(
-    looks: Sequence[Look], x: Sequence[float], scores: Sequence[Summary], x_label: str, alt: str, scale: str
+    looks: Sequence[Look], x: Sequence[float], scores: Sequence[Summary], x_label: str, title: str, scale: str
 ) -> str:
     """FinalAccuracy against x: per run a mark, ± one standard deviation, and the name where there is room."""
     figure, axes = _axes()
@@ -109,8 +101,10 @@ def scatter(
     axes.set_xscale(scale)
     axes.set(xlabel=x_label, ylabel="FinalAccuracy")
     axes.margins(x=0.08)
-    _name(axes, looks, [(at, score.mean) for at, score in zip(x, scores, strict=True)])
-    return as_svg(figure, alt)
+    points = [(at, score.mean) for at, score in zip(x, scores, strict=True)]
+    _name(axes, looks, points)
+    listed = [f"{look['label']} {y:.4f} at {at:,.4g}" for look, (at, y) in zip(looks, points, strict=True)]
+    return as_svg(figure, f"{title}: {'; '.join(listed)}")
 
 
 def matrix(r: np.ndarray, alt: str) -> str:

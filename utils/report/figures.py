@@ -14,8 +14,6 @@ from utils.report.drawing import Curve, Look
 from utils.report.groups import REFERENCES, Group
 from utils.store.folder import RunFolder
 
-MAX_IN_ALT = 8
-"""Runs listed in an alternative text; the tables list all."""
 MAX_SAMPLES = 12
 """Runs whose generated samples are shown."""
 WIDE = 100
@@ -49,21 +47,23 @@ def scores(group: Group, looks: Sequence[Look]) -> list[Figure]:
         seen = np.stack([r[:, i, : i + 1].mean(axis=1) for i in tasks], axis=1)  # (S, T)
         mean, std = seen.mean(axis=0), seen.std(axis=0, ddof=1) if len(seen) > 1 else np.zeros(len(tasks))
         curves.append(Curve(look, tasks, mean, mean - std, mean + std))
-    svg = drawing.lines(curves, "after task", "accuracy on tasks seen", _of_curves("Accuracy after each task", curves))
+    title = "Accuracy over tasks"
     caption = "Mean test accuracy on the tasks seen so far, ± one standard deviation."
-    figures = [Figure("Accuracy over tasks", caption, svg)]
-    for against, label, values in (
-        ("memory", "numbers stored between tasks", [run.score.memory["method_floats"] for run in group.runs]),
-        ("time", "seconds per seed", [run.score.time["total_s"].mean for run in group.runs]),
-        ("forgetting", "Forgetting", [run.test.Forgetting.mean for run in group.runs]),
+    figures = [Figure(title, caption, drawing.lines(curves, "after task", "accuracy on tasks seen", title))]
+    for title, label, values in (
+        (
+            "Accuracy against memory",
+            "numbers stored between tasks",
+            [r.score.memory["method_floats"] for r in group.runs],
+        ),
+        ("Accuracy against time", "seconds per seed", [r.score.time["total_s"].mean for r in group.runs]),
+        ("Accuracy against forgetting", "Forgetting", [r.test.Forgetting.mean for r in group.runs]),
     ):
         if None not in values:  # Forgetting of a single task is undefined
             finals = [run.test.FinalAccuracy for run in group.runs]
-            listed = [f"{n} {f.mean:.4f} at {x:,.4g}" for n, f, x in zip(group.names, finals, values, strict=True)]
-            alt = _alt(f"Scatter plot. FinalAccuracy against {against}", listed)
-            svg = drawing.scatter(looks, values, finals, label, alt, _scale([values]))
+            svg = drawing.scatter(looks, values, finals, label, title, _scale([values]))
             caption = "FinalAccuracy, mean ± one standard deviation. Upper left is better."
-            figures.append(Figure(f"Accuracy against {against}", caption, svg))
+            figures.append(Figure(title, caption, svg))
     return figures
 
 
@@ -72,8 +72,7 @@ def matrices(group: Group) -> list[Figure]:
     figures = []
     for name, run in zip(group.names, group.runs, strict=True):
         r = np.array(run.test.accuracy_matrix.mean)
-        last = ", ".join(f"{value:.2f}" for value in r[-1])
-        alt = f"Heat map of the accuracy matrix of {name}. After the last task, by task: {last}"
+        alt = f"Accuracy matrix of {name}; after the last task: {', '.join(f'{value:.2f}' for value in r[-1])}"
         figures.append(Figure(name, "", drawing.matrix(r, alt)))
     return figures
 
@@ -96,8 +95,10 @@ def learning(looks: Sequence[Look], results: Results) -> list[Figure]:
                 y = np.mean([history[:length] for history in histories], axis=0)
                 curves.append(Curve(look, np.arange(1, length + 1), y))
         if curves:
-            alt, scale = _of_curves(f"{title} per epoch", curves), _scale([curve.y for curve in curves])
-            figures.append(Figure(title, caption, drawing.lines(curves, "epoch, over all tasks", key, alt, scale)))
+            svg = drawing.lines(
+                curves, "epoch, over all tasks", key, f"{title} per epoch", _scale([c.y for c in curves])
+            )
+            figures.append(Figure(title, caption, svg))
     return figures
 
 
@@ -122,7 +123,7 @@ def diagnostics(group: Group, looks: Sequence[Look], results: Results) -> list[F
         title = meaning.get(quantity, label)
         title = title[0].upper() + title[1:]
         scale = _scale([edge for curve in drawn for edge in (curve.low, curve.high)])
-        svg = drawing.lines(drawn, "after task", label, _of_curves(title, drawn), scale)
+        svg = drawing.lines(drawn, "after task", label, title, scale)
         figures.append(Figure(title, "Mean over seeds and over classes or tasks; bands: lowest to highest.", svg))
     return figures
 
@@ -146,13 +147,3 @@ def _scale(edges: Sequence[Sequence[float]]) -> str:
     if values.min() < 0 or not len(positive) or values.max() <= WIDE * positive.min():
         return "linear"
     return "log" if len(positive) == len(values) else "symlog"
-
-
-def _of_curves(what: str, curves: Sequence[Curve]) -> str:
-    listed = [f"{curve.look['label']} {curve.y[0]:.3g} to {curve.y[-1]:.3g}" for curve in curves]
-    return _alt(f"Line chart. {what}, first to last", listed)
-
-
-def _alt(what: str, parts: Sequence[str]) -> str:
-    more = f"; and {len(parts) - MAX_IN_ALT} more" if len(parts) > MAX_IN_ALT else ""
-    return f"{what}: {'; '.join(parts[:MAX_IN_ALT])}{more}"

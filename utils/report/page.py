@@ -12,10 +12,11 @@ from utils.report.groups import REFERENCES, Group, differing, few, shown
 def report(groups: Sequence[Group]) -> tuple[str, list[str]]:
     """The page, and a note about each file that could not be used."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from matplotlib import rc_context
 
     settings: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, **settings)
-    with drawing.style():
+    with rc_context(drawing.STYLE):
         sections = [_section(group) for group in groups]
     notes = [note for section in sections for note in section["unread"]]
     template = environment.get_template("report.html")

@@ -55,17 +55,15 @@ def paired(best: Sequence[float], other: Sequence[float]) -> Paired:
 
     differences = np.round(np.asarray(best, dtype=float) - np.asarray(other, dtype=float), DIGITS)
     n, mean = len(differences), float(differences.mean()) if len(differences) else None
-    changes = differences[differences != 0]
     if n < 2:
         return Paired(n, mean, ci95=None, effect=None, t=None, wilcoxon=None)
+    changes = differences[differences != 0]
     wilcoxon = float(stats.wilcoxon(changes).pvalue) if len(changes) else 1.0
     if np.ptp(differences) == 0:  # t would be 0 / 0, or infinite
-        t = 1.0 if mean == 0 and n >= MIN_PAIRS_FOR_T else None
-        return Paired(n, mean, ci95=0.0, effect=None, t=t, wilcoxon=wilcoxon)
-    std = float(differences.std(ddof=1))
-    t = float(stats.ttest_1samp(differences, 0).pvalue) if n >= MIN_PAIRS_FOR_T else None
-    ci95 = float(stats.t.ppf(0.975, n - 1) * std / np.sqrt(n))
-    return Paired(n, mean, ci95, effect=mean / std, t=t, wilcoxon=wilcoxon)
+        return Paired(n, mean, 0.0, effect=None, t=None if mean or n < MIN_PAIRS_FOR_T else 1.0, wilcoxon=wilcoxon)
+    test, effect = stats.ttest_1samp(differences, 0), mean / float(differences.std(ddof=1))
+    t = float(test.pvalue) if n >= MIN_PAIRS_FOR_T else None
+    return Paired(n, mean, float(test.confidence_interval(0.95).high - mean), effect, t, wilcoxon)
 
 
 def against_best(best: Mapping[int, float], others: Sequence[Mapping[int, float]]) -> list[Paired]:

@@ -5,8 +5,7 @@ imported by the first figure, because the import is slow and many runs draw none
 """
 
 import io
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,8 @@ from methods import ImageGrid
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
-Series = Mapping[str, Sequence[tuple[int, float]]]
+Series = dict[str, list[tuple[int, float]]]
 """Name of a line -> its points (task, value)."""
 MAX_NUMBERED = 12
 """Tasks up to which an accuracy matrix shows its values as numbers; beyond, the figure does not grow either."""
@@ -34,18 +32,18 @@ def of_results(results: Mapping[str, Any], meaning: Mapping[str, str]) -> Iterat
         results: the content of final_results.pkl.
         meaning: group of diagnostics -> its description and unit.
     """
-    r, config = np.array(results["test"]["accuracy_matrix"]), results["config"]
-    problem = f"{config['scenario']['dataset']['name']} ({config['scenario']['type']}, seed {results['seed']})"
-    title = f"{config['method']['name']} on {problem}"
+    r, scenario = np.array(results["test"]["accuracy_matrix"]), results["config"]["scenario"]
+    method = results["config"]["method"]["name"]
+    title = f"{method} on {scenario['dataset']['name']} ({scenario['type']}, seed {results['seed']})"
     yield "accuracy_matrix", accuracy_matrix(r, title)
     yield "accuracy_over_tasks", accuracy_over_tasks(r, title)
-    groups: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, Series] = {}
     for task, numbers in enumerate(results["diagnostics"]):
         for name, value in numbers.items():
             group, _, series = name.partition("/")
-            groups[group][series or group].append((task, value))
-    for group, series in groups.items():
-        yield group, over_tasks(series, title, meaning.get(group, group))
+            groups.setdefault(group, {}).setdefault(series or group, []).append((task, value))
+    for group, lines in groups.items():
+        yield group, over_tasks(lines, title, meaning.get(group, group))
 
 
 def accuracy_matrix(r: np.ndarray, title: str) -> bytes:
@@ -53,9 +51,9 @@ def accuracy_matrix(r: np.ndarray, title: str) -> bytes:
     size = 1.6 + 0.55 * min(len(r), MAX_NUMBERED)
     figure = new_figure(size + 0.9, size)
     axes = figure.add_subplot()
-    image = draw_matrix(axes, r)
+    draw_matrix(axes, r)
     axes.set(xlabel="tested on task", ylabel="trained up to task", title=title)
-    figure.colorbar(image, ax=axes, label="accuracy", shrink=0.8)
+    figure.colorbar(axes.images[0], ax=axes, label="accuracy", shrink=0.8)
     return _png(figure)
 
 
@@ -74,16 +72,13 @@ def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "", s
     figure = new_figure(6, 3.6)
     axes = figure.add_subplot()
     usual = [name for name in series if name != emphasised]
-    named = series if len(usual) <= MAX_NAMED else {usual[0], usual[-1], emphasised}
+    many = len(usual) > MAX_NAMED
     for index, (name, points) in enumerate(series.items()):
-        style = {"color": f"C{index}", "linewidth": 1.2}
-        if named is not series:
-            style = {"color": colormaps["viridis"](index / len(series)), "linewidth": 0.8}
+        style = {"color": colormaps["viridis"](index / len(series)) if many else f"C{index}", "linewidth": 1.2}
         if name == emphasised:
             style = {"color": "black", "linewidth": 2.2, "linestyle": "--"}
-        axes.plot(
-            *zip(*points, strict=True), marker="o", markersize=3.5, label=name if name in named else None, **style
-        )
+        label = name if not many or name in (usual[0], usual[-1], emphasised) else None
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=label, **style)
     label_axes(axes, "after task", meaning, scale)
     axes.set_title(title)
     axes.grid(alpha=0.3)
@@ -94,18 +89,15 @@ def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "", s
 
 def image_grid(grid: ImageGrid) -> bytes:
     """Rows of images with their labels."""
-    columns = max(len(images) for _, images in grid.rows)
-    height, width = grid.rows[0][1].shape[-2:]
-    cell_height, cell_width = height + 2, width + 2  # white lines between the images
-    canvas = np.ones((len(grid.rows) * cell_height, columns * cell_width, 3))
-    for i, (_, images) in enumerate(grid.rows):
-        for j, image in enumerate(images.cpu().permute(0, 2, 3, 1).numpy()):
-            top, left = i * cell_height, j * cell_width
-            canvas[top : top + height, left : left + width] = image  # (H, W, 1) is broadcast to three channels
-    figure = new_figure(1.6 + 0.5 * columns, 0.6 + 0.5 * len(grid.rows))
+    columns, rows = max(len(images) for _, images in grid.rows), []
+    for _, images in grid.rows:  # in frames of one white pixel; rows are filled up with white images
+        pixels = images.cpu().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()  # (N, H, W, 3)
+        framed = np.pad(pixels, ((0, columns - len(pixels)), (1, 1), (1, 1), (0, 0)), constant_values=1)
+        rows.append(np.concatenate(list(framed), axis=1))
+    figure = new_figure(1.6 + 0.5 * columns, 0.6 + 0.5 * len(rows))
     axes = figure.add_subplot()
-    axes.imshow(canvas, interpolation="nearest")
-    axes.set_yticks(np.arange(len(grid.rows)) * cell_height + height / 2, [label for label, _ in grid.rows], fontsize=8)
+    axes.imshow(np.concatenate(rows), interpolation="nearest")
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * len(rows[0]), [label for label, _ in grid.rows], fontsize=8)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -120,22 +112,20 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def draw_matrix(axes: "Axes", r: np.ndarray, fontsize: float = 8) -> "AxesImage":
+def draw_matrix(axes: "Axes", r: np.ndarray, fontsize: float = 8) -> None:
     """Heat map of the accuracy matrix r (T, T), in [0, 1], with a number in each cell if there are few."""
-    image = axes.imshow(r, vmin=0, vmax=1, cmap="cividis", interpolation="none")
+    axes.imshow(r, vmin=0, vmax=1, cmap="cividis", interpolation="none")
     if len(r) <= MAX_NUMBERED:
         for (i, j), value in np.ndenumerate(r):
             colour = "#111111" if value > 0.55 else "white"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=fontsize)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    return image
+    axes.locator_params(integer=True)
 
 
 def label_axes(axes: "Axes", x_label: str, y_label: str, scale: str = "linear") -> None:
     """Label and scale the axes of lines over tasks or epochs: whole numbers on x."""
     axes.set(xlabel=x_label, ylabel=fill(y_label, 36), yscale=scale)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
 
 
 def _png(figure: "Figure") -> bytes:
