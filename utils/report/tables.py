@@ -26,7 +26,7 @@ class Column(NamedTuple):
     title: str
     meaning: str
     value: Callable[[Row], Summary | float | str | None]
-    digits: int = 4
+    form: str = ".4f"
 
 
 RUN = Column("run", "the method, and the settings in which its runs differ", lambda row: row.name)
@@ -36,14 +36,12 @@ SCORES = (
     Column("FinalAccuracy", "mean accuracy over all tasks after the last task", lambda row: row.run.test.FinalAccuracy),
     Column("± 95%", "half-width of its 95% confidence interval", lambda row: row.run.test.FinalAccuracy.ci95),
     Column("normalised", "FinalAccuracy between naive (0) and joint (1)", lambda row: row.normalised),
-    Column(
-        "BWT", "backward transfer: final accuracy minus that after the task's training", lambda row: row.run.test.BWT
-    ),
+    Column("BWT", "backward transfer: final accuracy minus that right after a task", lambda row: row.run.test.BWT),
     Column("Forgetting", "best earlier accuracy minus final accuracy of a task", lambda row: row.run.test.Forgetting),
     Column(
-        "FWT", "forward transfer: accuracy before training, minus that at initialisation", lambda row: row.run.test.FWT
+        "FWT", "forward transfer: accuracy before a task minus that at initialisation", lambda row: row.run.test.FWT
     ),
-    Column("seconds", "total time per seed", lambda row: row.run.score.time["total_s"], digits=1),
+    Column("seconds", "total time per seed", lambda row: row.run.score.time["total_s"], ".1f"),
     Column("memory", "numbers that the method stores between tasks", lambda row: row.run.score.memory["method_floats"]),
     Column("stored", "real samples that the method stores", lambda row: row.run.score.memory["stored_real_samples"]),
 )
@@ -53,30 +51,21 @@ TESTS = (
     Column("pairs", "number of seeds that both runs have", lambda row: row.paired.seeds),
     Column("difference", "mean FinalAccuracy of the best minus that of the run", lambda row: row.paired.difference),
     Column("± 95%", "half-width of its 95% confidence interval", lambda row: row.paired.ci95),
-    Column(
-        "d_z", "effect size: mean of the differences over their standard deviation", lambda row: row.paired.effect, 2
-    ),
-    Column("t-test p", "paired t-test, two-sided", lambda row: p_value(row.paired.t)),
-    Column(
-        "t-test p, Holm", "the same, corrected for the number of comparisons", lambda row: p_value(row.paired.t_holm)
-    ),
-    Column("Wilcoxon p", "Wilcoxon signed-rank test, two-sided", lambda row: p_value(row.paired.wilcoxon)),
-    Column("Wilcoxon p, Holm", "the same, corrected", lambda row: p_value(row.paired.wilcoxon_holm)),
+    Column("d_z", "effect size: mean over standard deviation of the differences", lambda row: row.paired.effect, ".2f"),
+    Column("t-test p", "paired t-test, two-sided", lambda row: row.paired.t, ".2g"),
+    Column("t-test p, Holm", "the same, corrected for the number of comparisons", lambda row: row.paired.t_holm, ".2g"),
+    Column("Wilcoxon p", "Wilcoxon signed-rank test, two-sided", lambda row: row.paired.wilcoxon, ".2g"),
+    Column("Wilcoxon p, Holm", "the same, corrected", lambda row: row.paired.wilcoxon_holm, ".2g"),
 )
-
-
-def p_value(p: float | None) -> str:
-    """A p-value with two significant digits."""
-    return "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
 def cell(column: Column, row: Row) -> tuple[str, float | str | None]:
     """A cell's text and its sort key."""
     value = column.value(row)
     if isinstance(value, Summary):
-        return plus_minus(value.model_dump(), column.digits), value.mean
+        return plus_minus(value.model_dump(), digits=int(column.form[1])), value.mean
     if isinstance(value, float):
-        return f"{value:.{column.digits}f}", value
+        return f"{value:{column.form}}", value
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else value, value
 
 
