@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from utils.report.find import Summary
-from utils.run.figures import draw_matrix, label_axes, new_figure
+from utils.run.figures import draw_matrix, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +30,8 @@ STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
 """matplotlib's settings for these figures, for an `rc_context` around drawing and saving them."""
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 2, 1.5, 2)))
 MARKERS = "osDv^"
+WIDE = 100
+"""Values whose ratio exceeds this get a logarithmic axis."""
 MAX_POINTS = 300
 """Points per line; longer lines are thinned out."""
 
@@ -73,38 +74,40 @@ def as_svg(figure: "Figure", alt: str) -> str:
     return f'<svg {size} role="img" aria-label="{escape(alt)}">{svg.replace("xlink:href", "href")}'
 
 
-def lines(curves: Sequence[Curve], x_label: str, y_label: str, title: str, scale: str = "linear") -> str:
-    """Curves over tasks or epochs, each with its band; marks only where there are few points."""
-    figure, axes = _axes()
+def chart(curves: Sequence[Curve], x_label: str, y_label: str, title: str) -> str:
+    """Curves over tasks or epochs, each with its band; or, if each has one point, points with error bars and names."""
+    figure = new_figure(6, 3.8)
+    axes = figure.add_subplot()
+    axes.grid()
+    axes.set_axisbelow(True)
+    points = all(len(curve.x) == 1 for curve in curves)
     for look, *line in curves:
         keep = slice(None, None, -(-len(line[0]) // MAX_POINTS))
         x, y, low, high = (values if values is None else values[keep] for values in line)
-        marked = len(x) <= 20
-        axes.plot(x, y, markersize=5 if marked else 0, linewidth=1.6, markeredgecolor=CARD, markeredgewidth=0.6, **look)
-        if low is not None:
+        size = 7 if points else 5 if len(x) <= 20 else 0
+        axes.plot(x, y, markersize=size, linewidth=1.6, markeredgecolor=CARD, markeredgewidth=0.6, **look)
+        if points:
+            axes.vlines(x, low, high, color=look["color"], gid=look["gid"], linewidth=1.2)
+        elif low is not None:
             alpha = 0.12 if len(curves) <= 8 else 0.04
             axes.fill_between(x, low, high, color=look["color"], gid=look["gid"], linewidth=0, alpha=alpha)
-    label_axes(axes, x_label, y_label, scale)
-    ends = [f"{curve.look['label']} {curve.y[0]:.3g} to {curve.y[-1]:.3g}" for curve in curves]
-    return as_svg(figure, f"{title}, first to last: {'; '.join(ends)}")
+    axes.set(xlabel=x_label, ylabel=y_label, yscale=_scale([c.y if c.low is None else c.low for c in curves]))
+    if points:
+        axes.set_xscale(_scale([curve.x for curve in curves]))
+        axes.margins(x=0.08)
+        _name(axes, curves)
+    else:
+        axes.locator_params(axis="x", integer=True)
+    values = [f"{curve.look['label']} {curve.y[0]:.4g} to {curve.y[-1]:.4g}" for curve in curves]
+    return as_svg(figure, f"{title}, by {x_label}, first to last: {'; '.join(values)}")
 
 
-def scatter(
-    looks: Sequence[Look], x: Sequence[float], scores: Sequence[Summary], x_label: str, title: str, scale: str
-) -> str:
-    """FinalAccuracy against x: per run a mark, ± one standard deviation, and the name where there is room."""
-    figure, axes = _axes()
-    for look, at, score in zip(looks, x, scores, strict=True):
-        spread = score.std or 0.0
-        axes.vlines(at, score.mean - spread, score.mean + spread, color=look["color"], gid=look["gid"], linewidth=1.2)
-        axes.plot(at, score.mean, markersize=7, markeredgecolor=CARD, **{**look, "linestyle": "none"})
-    axes.set_xscale(scale)
-    axes.set(xlabel=x_label, ylabel="FinalAccuracy")
-    axes.margins(x=0.08)
-    points = [(at, score.mean) for at, score in zip(x, scores, strict=True)]
-    _name(axes, looks, points)
-    listed = [f"{look['label']} {y:.4f} at {at:,.4g}" for look, (at, y) in zip(looks, points, strict=True)]
-    return as_svg(figure, f"{title}: {'; '.join(listed)}")
+def _scale(values: Sequence[np.ndarray]) -> str:
+    every = np.concatenate(values)
+    positive = every[every > 0]
+    if every.min() < 0 or not len(positive) or every.max() <= WIDE * positive.min():
+        return "linear"
+    return "log" if len(positive) == len(every) else "symlog"
 
 
 def matrix(r: np.ndarray, alt: str) -> str:
@@ -126,26 +129,17 @@ def swatch(look: Look) -> str:
     return as_svg(figure, "").replace('role="img" aria-label=""', 'class="swatch" aria-hidden="true"')
 
 
-def _axes() -> tuple["Figure", "Axes"]:
-    figure = new_figure(6, 3.8)
-    axes = figure.add_subplot()
-    axes.grid()
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _name(axes: "Axes", looks: Sequence[Look], points: Sequence[tuple[float, float]]) -> None:
+def _name(axes: "Axes", points: Sequence[Curve]) -> None:
     """Write each run's name beside its point, unless it would cover a mark or another name."""
     from matplotlib.transforms import Bbox
 
     axes.figure.draw_without_rendering()  # fixes the layout, in which the boxes below are measured
-    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in axes.transData.transform(points)]
-    for look, point in zip(looks, points, strict=True):
+    places = [(point.x[0], point.y[0]) for point in points]
+    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in axes.transData.transform(places)]
+    for point, place in zip(points, places, strict=True):
+        style = {"textcoords": "offset points", "gid": point.look["gid"], "size": 10}
         for right, up in ((7, -4), (-7, -4), (7, 6), (-7, 6), (7, -14), (-7, -14)):
-            text = axes.annotate(
-                look["label"], point, (right, up), textcoords="offset points", gid=look["gid"], size=10
-            )
-            text.set_horizontalalignment("left" if right > 0 else "right")
+            text = axes.annotate(point.look["label"], place, (right, up), ha="left" if right > 0 else "right", **style)
             box = text.get_window_extent()
             if axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 and not box.count_overlaps(taken):
                 taken.append(box)

@@ -16,8 +16,6 @@ from utils.store.folder import RunFolder
 
 MAX_SAMPLES = 12
 """Runs whose generated samples are shown."""
-WIDE = 100
-"""Values whose ratio exceeds this get a logarithmic axis."""
 
 Results = list[list[dict[str, Any]]]
 """For each run of a group the final results of its seeds."""
@@ -47,23 +45,24 @@ def scores(group: Group, looks: Sequence[Look]) -> list[Figure]:
         seen = np.stack([r[:, i, : i + 1].mean(axis=1) for i in tasks], axis=1)  # (S, T)
         mean, std = seen.mean(axis=0), seen.std(axis=0, ddof=1) if len(seen) > 1 else np.zeros(len(tasks))
         curves.append(Curve(look, tasks, mean, mean - std, mean + std))
-    title = "Accuracy over tasks"
+    title, y_label = "Accuracy over tasks", "accuracy on tasks seen"
     caption = "Mean test accuracy on the tasks seen so far, ± one standard deviation."
-    figures = [Figure(title, caption, drawing.lines(curves, "after task", "accuracy on tasks seen", title))]
-    for title, label, values in (
-        (
-            "Accuracy against memory",
-            "numbers stored between tasks",
-            [r.score.memory["method_floats"] for r in group.runs],
-        ),
-        ("Accuracy against time", "seconds per seed", [r.score.time["total_s"].mean for r in group.runs]),
-        ("Accuracy against forgetting", "Forgetting", [r.test.Forgetting.mean for r in group.runs]),
+    figures = [Figure(title, caption, drawing.chart(curves, "after task", y_label, title))]
+    memory = [run.score.memory["method_floats"] for run in group.runs]
+    seconds = [run.score.time["total_s"].mean for run in group.runs]
+    forgetting = [run.test.Forgetting.mean for run in group.runs]
+    caption = "Mean ± one standard deviation. Upper left is better."
+    for x_label, values in (
+        ("numbers stored between tasks", memory),
+        ("seconds per seed", seconds),
+        ("Forgetting", forgetting),
     ):
         if None not in values:  # Forgetting of a single task is undefined
-            finals = [run.test.FinalAccuracy for run in group.runs]
-            svg = drawing.scatter(looks, values, finals, label, title, _scale([values]))
-            caption = "FinalAccuracy, mean ± one standard deviation. Upper left is better."
-            figures.append(Figure(title, caption, svg))
+            finals = [(run.test.FinalAccuracy.mean, run.test.FinalAccuracy.std or 0.0) for run in group.runs]
+            edges = [np.array([[x], [y], [y - s], [y + s]]) for x, (y, s) in zip(values, finals, strict=True)]
+            points = [Curve(look, *edge) for look, edge in zip(looks, edges, strict=True)]
+            title = f"FinalAccuracy against {x_label}"
+            figures.append(Figure(title, caption, drawing.chart(points, x_label, "FinalAccuracy", title)))
     return figures
 
 
@@ -80,14 +79,11 @@ def matrices(group: Group) -> list[Figure]:
 def learning(looks: Sequence[Look], results: Results) -> list[Figure]:
     """Loss and accuracy per epoch, the tasks one after the other."""
     figures = []
-    for key, title, caption in (
-        ("loss", "Loss", "Mean loss over the steps of each epoch, penalties included; mean over seeds."),
-        (
-            "accuracy",
-            "Accuracy on the current task",
-            "After each epoch, on dev data if there is any, else on train data.",
-        ),
-    ):
+    captions = {
+        "loss": "Mean over the steps of each epoch, penalties included, and over seeds.",
+        "accuracy": "On the current task after each epoch: on dev data if there is any, else on train data.",
+    }
+    for key, caption in captions.items():
         curves = []
         for look, seeds in zip(looks, results, strict=True):
             histories = [[epoch[key] for task in seed["epochs"] for epoch in task] for seed in seeds]
@@ -95,10 +91,8 @@ def learning(looks: Sequence[Look], results: Results) -> list[Figure]:
                 y = np.mean([history[:length] for history in histories], axis=0)
                 curves.append(Curve(look, np.arange(1, length + 1), y))
         if curves:
-            svg = drawing.lines(
-                curves, "epoch, over all tasks", key, f"{title} per epoch", _scale([c.y for c in curves])
-            )
-            figures.append(Figure(title, caption, svg))
+            svg = drawing.chart(curves, "epoch, over all tasks", key, key.capitalize())
+            figures.append(Figure(key.capitalize(), caption, svg))
     return figures
 
 
@@ -122,8 +116,7 @@ def diagnostics(group: Group, looks: Sequence[Look], results: Results) -> list[F
         label = quantity.replace("_", " ")
         title = meaning.get(quantity, label)
         title = title[0].upper() + title[1:]
-        scale = _scale([edge for curve in drawn for edge in (curve.low, curve.high)])
-        svg = drawing.lines(drawn, "after task", label, title, scale)
+        svg = drawing.chart(drawn, "after task", label, title)
         figures.append(Figure(title, "Mean over seeds and over classes or tasks; bands: lowest to highest.", svg))
     return figures
 
@@ -139,11 +132,3 @@ def samples(group: Group) -> list[Figure]:
             uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
             figures.append(Figure(name, f"{alt}.", f'<img src="{uri}" alt="{escape(alt)}">'))
     return figures
-
-
-def _scale(edges: Sequence[Sequence[float]]) -> str:
-    values = np.concatenate(edges)
-    positive = values[values > 0]
-    if values.min() < 0 or not len(positive) or values.max() <= WIDE * positive.min():
-        return "linear"
-    return "log" if len(positive) == len(values) else "symlog"

@@ -79,8 +79,8 @@ def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "", s
             style = {"color": "black", "linewidth": 2.2, "linestyle": "--"}
         label = name if not many or name in (usual[0], usual[-1], emphasised) else None
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=label, **style)
-    label_axes(axes, "after task", meaning, scale)
-    axes.set_title(title)
+    axes.set(xlabel="after task", ylabel=fill(meaning, 36), title=title, yscale=scale)
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     if len(series) > 1:
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -120,12 +120,6 @@ def draw_matrix(axes: "Axes", r: np.ndarray, fontsize: float = 8) -> None:
             colour = "#111111" if value > 0.55 else "white"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=fontsize)
     axes.locator_params(integer=True)
-
-
-def label_axes(axes: "Axes", x_label: str, y_label: str, scale: str = "linear") -> None:
-    """Label and scale the axes of lines over tasks or epochs: whole numbers on x."""
-    axes.set(xlabel=x_label, ylabel=fill(y_label, 36), yscale=scale)
-    axes.locator_params(axis="x", integer=True)
 
 
 def _png(figure: "Figure") -> bytes:
