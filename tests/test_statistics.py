@@ -40,7 +40,7 @@ def test_paired_tests_by_hand():
 def test_what_is_undefined_is_none(best, other, t, wilcoxon):
     ours = statistics.paired(best, other)
     assert ours.t == t and ours.wilcoxon == (wilcoxon and pytest.approx(wilcoxon))
-    assert not ours.significant
+    assert ours.verdict == "not tested"
 
 
 def test_pairs_without_a_difference_are_left_out_of_wilcoxon():
@@ -65,11 +65,16 @@ def test_pairs_are_made_by_seed():
 
 
 def test_wilcoxon_needs_six_seeds_for_one_comparison_and_eight_for_five():
-    assert statistics.least_wilcoxon(5) == stats.wilcoxon([1, 2, 3, 4, 5]).pvalue == 0.0625
-    assert statistics.seeds_for_wilcoxon(1) == 6 and statistics.seeds_for_wilcoxon(5) == 8
+    for comparisons, needed in ((1, 6), (5, 8)):
+        assert statistics.seeds_for_wilcoxon(comparisons) == needed
+        clear, unclear = (stats.wilcoxon(range(1, n + 1)).pvalue * comparisons for n in (needed, needed - 1))
+        assert clear < statistics.LEVEL <= unclear
 
 
 def test_the_normalised_score_by_hand():
-    assert statistics.normalised(0.9, naive=0.6, joint=1.0) == pytest.approx(0.75)
-    assert statistics.normalised(0.5, naive=0.6, joint=1.0) == pytest.approx(-0.25)
-    assert statistics.normalised(0.9, naive=0.6, joint=0.6) is None
+    naive, joint = {0: 0.5, 1: 0.7, 2: 0.0}, {0: 1.0, 1: 1.0}
+    assert statistics.normalised({0: 0.85, 1: 0.95}, naive, joint) == pytest.approx((0.9 - 0.6) / (1.0 - 0.6))
+    assert statistics.normalised({1: 0.5, 2: 1.0}, naive, joint) == pytest.approx((0.5 - 0.7) / (1.0 - 0.7))
+    assert (
+        statistics.normalised({0: 0.9}, naive, naive) is None and statistics.normalised({3: 0.9}, naive, joint) is None
+    )

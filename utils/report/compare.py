@@ -1,4 +1,4 @@
-"""`--compare`: finished runs -> a table on the screen, and files of it for papers, programs and people."""
+"""`--compare`: finished runs -> tables on the screen and in files, and a page with figures."""
 
 import json
 import sys
@@ -14,20 +14,21 @@ from utils.store.files import write_text
 
 
 def compare(folders: Sequence[Path], out: Path) -> int:
-    """Compare the finished runs in the folders, print what comes out, and write it into `out`; returns the exit code.
+    """Compare the finished runs in the folders: print the tables and write all files into `out`. Returns the exit code.
 
     Raises:
-        BadInput: no finished run there, one that cannot be read, or `out` cannot be written.
+        BadInput: a folder has no finished run, a run cannot be read, or `out` cannot be written.
     """
-    together = groups(find(folders))
-    print("\n\n".join(tables.as_text(group) for group in together))
-    page, notes = report(together)
+    compared = groups(find(folders))
+    print("\n\n".join(tables.section(group, "text") for group in compared))
+    page, notes = report(compared)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    plain = {"groups": [tables.plain(group) for group in together]}
+    plain = {"groups": [tables.plain(group) for group in compared]}
     files = {
-        "comparison.csv": tables.as_csv(together),
-        "comparison.tex": tables.as_latex(together),
+        "comparison.csv": tables.as_csv(compared),
+        "comparison.md": tables.markdown(compared),
+        "comparison.tex": tables.latex(compared),
         "comparison.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
         "report.html": page,
     }

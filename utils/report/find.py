@@ -1,4 +1,4 @@
-"""Finished runs: finding results folders and reading what is in them."""
+"""Find finished runs and read their scores and results."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from utils.config.load import load
 from utils.config.schema import Config
@@ -15,17 +15,8 @@ from utils.settings import BadInput
 from utils.store.files import Damaged, read_pickle
 from utils.store.folder import RunFolder
 
-OF_CURVES = ("epochs", "diagnostics", "tasks")
-"""Keys of a seed's final results that the curves are drawn from."""
 
-
-class _Part(BaseModel):
-    """A part of final_score.json: what a comparison reads of it, other keys may be there too."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-
-class Summary(_Part):
+class Summary(BaseModel, allow_inf_nan=False):
     """One score over the seeds of a run."""
 
     mean: float | None
@@ -34,14 +25,14 @@ class Summary(_Part):
     values: list[float | None]
 
 
-class Matrix(_Part):
-    """Accuracy matrices of a run: mean (T, T), values (S, T, T)."""
+class Matrix(BaseModel, allow_inf_nan=False):
+    """Accuracy matrices: mean (T, T), values (S, T, T)."""
 
     mean: list[list[float]]
     values: list[list[list[float]]]
 
 
-class Scores(_Part):
+class Scores(BaseModel):
     """Scores on one split."""
 
     accuracy_matrix: Matrix
@@ -51,43 +42,29 @@ class Scores(_Part):
     FWT: Summary
 
 
-class Time(_Part):
-    """Seconds a seed took."""
-
-    total_s: Summary
-
-
-class Memory(_Part):
-    """What is held between tasks."""
-
-    method_floats: int
-    stored_real_samples: int
-
-
-class FinalScore(_Part):
-    """What a comparison reads of final_score.json."""
+class FinalScore(BaseModel):
+    """What a comparison reads of final_score.json; other keys are ignored."""
 
     seeds: list[int]
     test: Scores
-    time: Time
-    memory: Memory
+    time: dict[str, Summary]
+    memory: dict[str, int]
 
     @model_validator(mode="after")
     def _complete(self) -> "FinalScore":
         final, matrix = self.test.FinalAccuracy, self.test.accuracy_matrix
-        if not self.seeds or not len(self.seeds) == len(final.values) == len(matrix.values):
-            raise ValueError("not one FinalAccuracy and one accuracy matrix for each seed")
-        if None in (final.mean, *final.values):
-            raise ValueError("FinalAccuracy is not known for each seed")
-        squares = [matrix.mean, *matrix.values]
-        if len({len(rows) for square in squares for rows in (square, *square)}) != 1:
+        if not len(self.seeds) == len(final.values) == len(matrix.values) or None in (final.mean, *final.values):
+            raise ValueError("expected one FinalAccuracy and one accuracy matrix per seed")
+        if len({len(rows) for square in (matrix.mean, *matrix.values) for rows in (square, *square)}) != 1:
             raise ValueError("the accuracy matrices are not square")
+        if "total_s" not in self.time or not {"method_floats", "stored_real_samples"} <= self.memory.keys():
+            raise ValueError("time.total_s, memory.method_floats or memory.stored_real_samples is missing")
         return self
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A results folder with a score."""
+    """A results folder with a final score."""
 
     folder: Path
     config: Config
@@ -99,69 +76,69 @@ class FinishedRun:
         return self.config.method.name
 
     @property
+    def test(self) -> Scores:
+        """The scores on test data."""
+        return self.score.test
+
+    @property
     def accuracy(self) -> dict[int, float]:
         """Seed -> FinalAccuracy on test data."""
         return dict(zip(self.score.seeds, self.score.test.FinalAccuracy.values, strict=True))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The dotted keys that decide the numbers."""
+        """The dotted keys of the configuration that affect results."""
         return self.config.identity
 
     @property
     def problem(self) -> dict[str, Any]:
-        """Those of them that say what is learnt. Only runs that learn the same may be compared."""
+        """The settings of the learning problem; only runs of the same problem are compared."""
         return {k: v for k, v in self.settings.items() if k.startswith("scenario.") and k != "scenario.dev_split"}
 
     def results(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The final results of each seed that has them whole, and lines about those that have not."""
-        found, notes, missing = [], [], []
-        for seed in self.score.seeds:
-            path = RunFolder(self.folder, seed).final
+        """The final results of each seed that has them, and a note about each file that cannot be used."""
+        found, notes = [], []
+        paths = [RunFolder(self.folder, seed).final for seed in self.score.seeds]
+        for path in [path for path in paths if path.exists()]:
             try:
                 results = read_pickle(path)
-            except FileNotFoundError:
-                missing.append(str(seed))
-                continue
+                if not (isinstance(results, dict) and results.keys() >= {"epochs", "diagnostics"}):
+                    raise Damaged(f"{path} was written by an older version")
+                found.append(results)
             except (Damaged, OSError) as error:
-                notes.append(f"{error}; the learning curves are without seed {seed}; run the same again to mend it")
-                continue
-            if not isinstance(results, dict) or not all(key in results for key in OF_CURVES):
-                notes.append(f"{path} is of an older version; the learning curves are without seed {seed}")
-                continue
-            found.append(results)
-        if missing:
-            seeds = ", ".join(missing)
-            notes.append(f"{self.folder}: no final_results.pkl, and so no learning curves, of seed {seeds}")
+                notes.append(f"{error}; left out of the learning curves; run the same command again to repair it")
         return found, notes
 
 
 def find(folders: Sequence[Path], option: str = "--compare") -> list[FinishedRun]:
-    """All finished runs in these folders, each of them a results folder, or one with results folders in it.
+    """All finished runs in these folders; each is a results folder or contains some.
 
-    `option` is where they were named, for messages.
-
-    Runs that --restart moved aside (`<save_path>.old-1`) are taken only if they are named themselves.
+    Runs that --restart moved aside (`<save_path>.old-1`) are included only if named explicitly. `option` is the
+    command-line option that named the folders, for messages.
 
     Raises:
-        BadInput: no such folder, no finished run in it, or one that cannot be read.
+        BadInput: a folder does not exist or contains no finished run, or a run cannot be read.
     """
     found: dict[Path, FinishedRun] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise BadInput(f"{option} {folder}: not a directory; give results folders, or a folder that holds some")
-        scores = [folder / "final_score.json"] if (folder / "final_score.json").exists() else _below(folder)
+            raise BadInput(f"{option} {folder}: not a directory; give results folders or a folder that contains some")
+        below = [
+            path for path in sorted(folder.rglob("final_score.json")) if not _moved_aside(path.relative_to(folder))
+        ]
+        scores = [folder / "final_score.json"] if (folder / "final_score.json").exists() else below
         if not scores:
-            raise BadInput(f"{option} {folder}: no finished run: no final_score.json in it or below; run main.py first")
+            raise BadInput(
+                f"{option} {folder}: no finished run (no final_score.json in or below it); run main.py first"
+            )
         for score in scores:
             if score.resolve() not in found:
                 found[score.resolve()] = _read(score.parent)
     return list(found.values())
 
 
-def _below(folder: Path) -> list[Path]:
-    paths = sorted(folder.rglob("final_score.json"))
-    return [path for path in paths if not re.search(r"\.old-\d+(/|$)", path.parent.relative_to(folder).as_posix())]
+def _moved_aside(path: Path) -> bool:
+    return any(re.search(r"\.old-\d+$", part) for part in path.parts)
 
 
 def _read(folder: Path) -> FinishedRun:
@@ -170,10 +147,10 @@ def _read(folder: Path) -> FinishedRun:
         score = FinalScore.model_validate_json(path.read_bytes())
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "the whole"
+        where = ".".join(map(str, problem["loc"])) or "file"
         raise BadInput(
             f"{path} is damaged or of an older version ({where}: {problem['msg']}); "
-            f"run python main.py {folder / 'config.yml'} to write it anew"
+            f"run python main.py {folder / 'config.yml'} to rewrite it"
         ) from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error})") from None

@@ -1,26 +1,26 @@
-"""Is one method better than another? Pure functions of scores paired by seed.
+"""Paired tests between methods. Pure functions of scores.
 
-A seed decides initialisation, order of the data and order of the classes for every method alike, so that scores of one
-seed are a pair, and what is tested is the mean of their differences. scipy is imported when a test is made.
+Scores of one seed form a pair, because the seed sets initialisation, data order and class order for every method alike;
+the tests are on the mean difference. scipy is imported by the first test.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import floor, log2
 
 import numpy as np
 
 LEVEL = 0.05
-"""Probability of error that a significant difference is allowed, two-sided."""
-FEWEST_FOR_T = 5
-"""Pairs below which no t-test is made. Accuracies are shares of few images, so that three differences are equal now and
-then, by chance, and p is next to 0."""
+"""Significance level, two-sided."""
+MIN_PAIRS_FOR_T = 5
+"""Below this no t-test is made: with few pairs, discrete accuracies can tie by chance and p collapses to 0."""
 DIGITS = 12
-"""Decimals that count; further ones are rounding errors, which would break ties and make equal differences vary."""
+"""Decimals to round differences to; rounding errors would break ties and make equal differences vary."""
 
 
 @dataclass(frozen=True)
 class Paired:
-    """The best against another, on the seeds that both have. None where it is undefined or too few seeds are there."""
+    """The best against another run, on the seeds that both have. None where undefined or with too few seeds."""
 
     seeds: int
     """number of pairs n"""
@@ -33,24 +33,19 @@ class Paired:
     t: float | None
     """p-value of the paired t-test, two-sided"""
     wilcoxon: float | None
-    """p-value of the Wilcoxon signed-rank test, two-sided; pairs without a difference are left out"""
+    """p-value of the Wilcoxon signed-rank test, two-sided; pairs without a difference are dropped"""
     t_holm: float | None = None
-    """p-value of the t-test, corrected for the number of comparisons"""
+    """the t-test's p-value, corrected for the number of comparisons"""
     wilcoxon_holm: float | None = None
-    """the same of the Wilcoxon test"""
-
-    @property
-    def significant(self) -> bool:
-        """By the corrected t-test: it is the one that can tell with five seeds."""
-        return self.t_holm is not None and self.t_holm < LEVEL
+    """the Wilcoxon test's, corrected"""
 
     @property
     def verdict(self) -> str:
-        """What the best is beside the other, in a word or two."""
-        if self.t is None:
+        """better, worse, not significant or not tested, by the corrected t-test: the Wilcoxon test needs more seeds."""
+        if self.t_holm is None:
             return "not tested"
-        if not self.significant:
-            return "not told apart"
+        if self.t_holm >= LEVEL:
+            return "not significant"
         return "better" if self.difference > 0 else "worse"
 
 
@@ -60,23 +55,21 @@ def paired(best: Sequence[float], other: Sequence[float]) -> Paired:
 
     differences = np.round(np.asarray(best, dtype=float) - np.asarray(other, dtype=float), DIGITS)
     n, mean = len(differences), float(differences.mean()) if len(differences) else None
-    changes = differences[differences != 0]
     if n < 2:
         return Paired(n, mean, ci95=None, effect=None, t=None, wilcoxon=None)
+    changes = differences[differences != 0]
     wilcoxon = float(stats.wilcoxon(changes).pvalue) if len(changes) else 1.0
     if np.ptp(differences) == 0:  # t would be 0 / 0, or infinite
-        t = 1.0 if mean == 0 and n >= FEWEST_FOR_T else None
-        return Paired(n, mean, ci95=0.0, effect=None, t=t, wilcoxon=wilcoxon)
-    std = float(differences.std(ddof=1))
-    t = float(stats.ttest_1samp(differences, 0).pvalue) if n >= FEWEST_FOR_T else None
-    ci95 = float(stats.t.ppf(0.975, n - 1) * std / np.sqrt(n))
-    return Paired(n, mean, ci95, effect=mean / std, t=t, wilcoxon=wilcoxon)
+        return Paired(n, mean, 0.0, effect=None, t=None if mean or n < MIN_PAIRS_FOR_T else 1.0, wilcoxon=wilcoxon)
+    test, effect = stats.ttest_1samp(differences, 0), mean / float(differences.std(ddof=1))
+    t = float(test.pvalue) if n >= MIN_PAIRS_FOR_T else None
+    return Paired(n, mean, float(test.confidence_interval(0.95).high - mean), effect, t, wilcoxon)
 
 
 def against_best(best: Mapping[int, float], others: Sequence[Mapping[int, float]]) -> list[Paired]:
-    """Compare the best with each of the others, all of them seed -> score; Holm-corrected over them.
+    """Test the best against each other run, all given as seed -> score; Holm-corrected over the tests.
 
-    That the best was chosen on these same scores is not corrected for: read a p-value near the level with care.
+    The choice of the best on the same scores is not corrected for: read p-values near the level with care.
     """
     tests = []
     for other in others:
@@ -89,7 +82,7 @@ def against_best(best: Mapping[int, float], others: Sequence[Mapping[int, float]
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down correction: the i-th smallest of m p-values (i from 0) times m - i, made monotone, at most 1.
 
-    Holm, Scandinavian Journal of Statistics 6, 1979. What is None was not tested, and stays None.
+    Holm, Scandinavian Journal of Statistics 6, 1979. None (not tested) stays None.
     """
     corrected: list[float | None] = [None] * len(p_values)
     order = sorted((i for i, p in enumerate(p_values) if p is not None), key=lambda i: p_values[i])
@@ -100,19 +93,16 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def least_wilcoxon(n: int) -> float:
-    """The smallest two-sided p-value that n pairs can have: all n differences of one sign, 2 of 2^n ways."""
-    return min(1.0, 2.0 ** (1 - n))
-
-
 def seeds_for_wilcoxon(comparisons: int) -> int:
-    """How many seeds it takes for a Wilcoxon test to be significant after Holm, if it is the clearest of several."""
-    n = 2
-    while comparisons * least_wilcoxon(n) >= LEVEL:
-        n += 1
-    return n
+    """Seeds n with which the smallest possible p of a Wilcoxon test, 2 / 2^n, is significant after Holm."""
+    return floor(log2(comparisons / LEVEL)) + 2
 
 
-def normalised(score: float, naive: float, joint: float) -> float | None:
-    """(score - naive) / (joint - naive): 0 is fine-tuning, 1 training on everything; None if joint is not better."""
-    return (score - naive) / (joint - naive) if joint > naive else None
+def normalised(score: Mapping[int, float], naive: Mapping[int, float], joint: Mapping[int, float]) -> float | None:
+    """(score - naive) / (joint - naive), means over the seeds that all have: 0 is fine-tuning, 1 is joint training.
+
+    None if joint is not better than naive.
+    """
+    shared = score.keys() & naive.keys() & joint.keys()
+    ours, low, high = (sum(scores[seed] for seed in shared) for scores in (score, naive, joint))
+    return (ours - low) / (high - low) if high > low else None

@@ -1,178 +1,180 @@
-"""Comparisons as text, CSV, LaTeX and plain data. Pure functions of groups of finished runs."""
+"""Comparisons as tables: one list of columns per table, one writer for text, Markdown, LaTeX and CSV."""
 
 import csv
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from utils.config.yaml_text import flatten
-from utils.report.find import FinishedRun, Summary
-from utils.report.groups import Group
-from utils.report.statistics import LEVEL, Paired
+from utils.report.find import Summary
+from utils.report.groups import Group, Row, by_protocol, protocol, shown
+from utils.report.statistics import LEVEL
 from utils.store.metrics import plus_minus
+
+Table = list[list[Any]]
+"""Rows of cells, the header first."""
+MAX_SIDE_BY_SIDE = 8
+"""Columns up to which the side-by-side table is written."""
 
 
 class Column(NamedTuple):
-    """A column of the comparison: a score over seeds, or one number."""
+    """A column of a table with a row per run."""
 
     title: str
     meaning: str
-    of: Callable[[FinishedRun], Summary | int]
-    digits: int = 4
+    value: Callable[[Row], Summary | float | str | None]
+    form: str = ".4f"
 
 
-COLUMNS = (
-    Column("FinalAccuracy", "mean accuracy over all tasks after the last", lambda run: run.score.test.FinalAccuracy),
-    Column("BWT", "backward transfer: what later tasks did to earlier ones", lambda run: run.score.test.BWT),
-    Column("Forgetting", "best accuracy on a task so far, minus the last", lambda run: run.score.test.Forgetting),
-    Column("FWT", "forward transfer: accuracy before a task is learnt, minus chance", lambda run: run.score.test.FWT),
-    Column("seconds", "time a seed took", lambda run: run.score.time.total_s, digits=1),
-    Column("memory", "numbers the method holds between tasks", lambda run: run.score.memory.method_floats),
-    Column("stored", "real samples the method keeps", lambda run: run.score.memory.stored_real_samples),
+RUN = Column("run", "the method, and the settings in which its runs differ", lambda row: row.name)
+SCORES = (
+    RUN,
+    Column("seeds", "number of seeds", lambda row: len(row.run.score.seeds)),
+    Column("FinalAccuracy", "mean accuracy over all tasks after the last task", lambda row: row.run.test.FinalAccuracy),
+    Column("± 95%", "half-width of its 95% confidence interval", lambda row: row.run.test.FinalAccuracy.ci95),
+    Column("normalised", "FinalAccuracy between naive (0) and joint (1)", lambda row: row.normalised),
+    Column("BWT", "backward transfer: final accuracy minus that right after a task", lambda row: row.run.test.BWT),
+    Column("Forgetting", "best earlier accuracy minus final accuracy of a task", lambda row: row.run.test.Forgetting),
+    Column(
+        "FWT", "forward transfer: accuracy before a task minus that at initialisation", lambda row: row.run.test.FWT
+    ),
+    Column("seconds", "total time per seed", lambda row: row.run.score.time["total_s"], ".1f"),
+    Column("memory", "numbers that the method stores between tasks", lambda row: row.run.score.memory["method_floats"]),
+    Column("stored", "real samples that the method stores", lambda row: row.run.score.memory["stored_real_samples"]),
+)
+TESTS = (
+    RUN,
+    Column("the best is", f"by the Holm-corrected t-test, p < {LEVEL}", lambda row: row.paired.verdict),
+    Column("pairs", "number of seeds that both runs have", lambda row: row.paired.seeds),
+    Column("difference", "mean FinalAccuracy of the best minus that of the run", lambda row: row.paired.difference),
+    Column("± 95%", "half-width of its 95% confidence interval", lambda row: row.paired.ci95),
+    Column("d_z", "effect size: mean over standard deviation of the differences", lambda row: row.paired.effect, ".2f"),
+    Column("t-test p", "paired t-test, two-sided", lambda row: row.paired.t, ".2g"),
+    Column("t-test p, Holm", "the same, corrected for the number of comparisons", lambda row: row.paired.t_holm, ".2g"),
+    Column("Wilcoxon p", "Wilcoxon signed-rank test, two-sided", lambda row: row.paired.wilcoxon, ".2g"),
+    Column("Wilcoxon p, Holm", "the same, corrected", lambda row: row.paired.wilcoxon_holm, ".2g"),
 )
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A number, or a dash for what is undefined."""
-    return "-" if value is None else f"{value:.{digits}f}"
+def cell(column: Column, row: Row) -> tuple[str, float | str | None]:
+    """A cell's text and its sort key."""
+    value = column.value(row)
+    if isinstance(value, Summary):
+        return plus_minus(value.model_dump(), digits=int(column.form[1])), value.mean
+    if isinstance(value, float):
+        return f"{value:{column.form}}", value
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else value, value
 
 
-def p_value(p: float | None) -> str:
-    """A p-value with two digits that count."""
-    return "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+def table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    """The table with these columns and a row per run."""
+    return [[column.title for column in columns], *([cell(column, row)[0] for column in columns] for row in rows)]
 
 
-def cell(column: Column, run: FinishedRun) -> str:
-    """Mean ± standard deviation over seeds; or the number."""
-    value = column.of(run)
-    if isinstance(value, int):
-        return f"{value:,}"
-    return plus_minus(value.model_dump(), column.digits)
+def side_by_side(groups: Sequence[Group]) -> Table:
+    """FinalAccuracy: a row per method, a column per learning problem and protocol; empty if there is only one column.
+
+    Methods that store real images come last; in each part, the highest of the lowest scores comes first.
+    """
+    parts = [part for group in groups for part in by_protocol(group)]
+    if not 1 < len(parts) <= MAX_SIDE_BY_SIDE:
+        return []
+    scores = [{row.name: row.run.score for row in part.rows} for part in parts]
+    found = {name: [column[name] for column in scores if name in column] for part in parts for name in part.names}
+    lowest = {name: min(score.test.FinalAccuracy.mean for score in some) for name, some in found.items()}
+    stores = {name: any(score.memory["stored_real_samples"] for score in some) for name, some in found.items()}
+    rows: Table = [["method", "stores images", *_headings(parts)]]
+    for name in sorted(found, key=lambda name: (stores[name], -lowest[name])):
+        finals = [column[name].test.FinalAccuracy.model_dump() if name in column else None for column in scores]
+        rows.append([name, "yes" if stores[name] else "no", *(plus_minus(final) if final else "" for final in finals)])
+    return rows
 
 
-def interval(value: Summary, digits: int = 4) -> str:
-    """The 95% confidence interval of the mean."""
-    if value.mean is None or value.ci95 is None:
-        return "-"
-    return f"{value.mean - value.ci95:.{digits}f} to {value.mean + value.ci95:.{digits}f}"
+def _headings(parts: Sequence[Group]) -> list[str]:
+    """The folder that holds each part's runs; where these are not different, the problem and what tells it apart."""
+    names = [Path(os.path.commonpath([run.folder.resolve().parent for run in part.runs])).name for part in parts]
+    if len(set(names)) == len(names):
+        return names
+    keys = protocol([part.runs[0] for part in parts])
+    return [", ".join([p.title, *(f"{key}={shown(p.runs[0].settings.get(key))}" for key in keys)]) for p in parts]
 
 
-def scores_table(group: Group) -> list[list[str]]:
-    """The comparison, its header first: a row a run."""
-    titles = ["run", "seeds", "FinalAccuracy", "95% CI", "normalised", *(column.title for column in COLUMNS[1:])]
-    return [titles] + [
-        [
-            name,
-            str(len(run.score.seeds)),
-            cell(COLUMNS[0], run),
-            interval(run.score.test.FinalAccuracy),
-            number(between, 3),
-            *(cell(column, run) for column in COLUMNS[1:]),
-        ]
-        for name, run, between in zip(group.names, group.runs, group.normalised, strict=True)
-    ]
-
-
-def tests_table(group: Group) -> list[list[str]]:
-    """The paired tests, their header first: a row for each run but the best."""
-    titles = ["against", "pairs", "difference", "95% CI", "d_z", "t-test p", "Holm", "Wilcoxon p", "Holm"]
-    tests = [(name, test) for name, test in zip(group.names, group.tests, strict=True) if test is not None]
-    return [titles] + [[name, *_test(test)] for name, test in tests]
-
-
-def _test(test: Paired) -> list[str]:
-    difference = "-" if test.difference is None else f"{test.difference:+.4f}"
-    around = Summary(mean=test.difference, std=None, ci95=test.ci95, values=[])
-    ps = (test.t, test.t_holm, test.wilcoxon, test.wilcoxon_holm)
-    return [str(test.seeds), difference, interval(around), number(test.effect, 2), *map(p_value, ps)]
-
-
-def as_text(group: Group) -> str:
-    """What is printed: the table, the tests, what they say, what to be careful about."""
-    parts = [group.title, "=" * len(group.title), "", _aligned(scores_table(group)), ""]
-    if len(group.runs) > 1:
-        name = group.names[group.best]
-        parts += [f"{name} minus the others, paired by seed", "", _aligned(tests_table(group)), ""]
-    return "\n".join([*parts, group.verdict, *(f"note: {note}" for note in group.notes)])
-
-
-def _aligned(table: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:], strict=True))])
-        for row in table
-    )
-
-
-def as_latex(groups: Sequence[Group]) -> str:
-    """A tabular for each group, for the package booktabs."""
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(_tabular(group) for group in groups)
-
-
-def _tabular(group: Group) -> str:
-    header, *body = scores_table(group)
-    lines = [
-        f"% {group.title}: mean and standard deviation over seeds; the best is bold only if it is better",
-        f"% than all others (paired t-test, Holm-corrected, p < {LEVEL}); joint is a reference and does not compete",
-        f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-        "\\toprule",
-        " & ".join(map(_escaped, header)) + " \\\\",
-        "\\midrule",
-    ]
-    for i, row in enumerate(body):
-        cells = [_escaped(row[0]), *(_math(text) for text in row[1:])]
-        if i == group.best and group.best_stands_out:
-            cells[2] = f"$\\mathbf{{{cells[2].strip('$')}}}$"
-        lines.append(" & ".join(cells) + " \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+def render(rows: Table, form: Literal["text", "markdown", "latex", "csv"], bold: tuple[int, int] = (0, 0)) -> str:
+    """The table as aligned text, Markdown, LaTeX (booktabs) or CSV; in LaTeX one cell of the body may be bold."""
+    if form == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+    if form == "markdown":
+        ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+        return "\n".join(f"| {' | '.join(text.replace('|', '/') for text in row)} |" for row in ruled)
+    if form == "latex":
+        cells = [[*map(_escaped, rows[0])], *([_escaped(row[0]), *map(_math, row[1:])] for row in rows[1:])]
+        if bold[0]:
+            cells[bold[0]][bold[1]] = f"$\\mathbf{{{cells[bold[0]][bold[1]].strip('$')}}}$"
+        lines = [" & ".join(row) + " \\\\" for row in cells]
+        begin = f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}"
+        return "\n".join([begin, "\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}", ""])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
+    return "\n".join("  ".join(row) for row in aligned)
 
 
 def _math(text: str) -> str:
-    text = text.replace("±", "\\pm").replace(",", "{,}").replace(" to ", "$ to $")
-    return "--" if text == "-" else f"${text}$"
-
-
-SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": "\\textbackslash{}", "~": "\\~{}", "^": "\\^{}"}
-"""What LaTeX would not print as it stands."""
+    marked = text.replace("±", "\\pm").replace(",", "{,}")
+    return "--" if text == "-" else f"${marked}$"
 
 
 def _escaped(text: str) -> str:
-    return "".join(SPECIAL.get(character, character) for character in text)
+    special = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": "\\textbackslash{}", "~": "\\~{}", "^": "\\^{}", "±": "$\\pm$"}
+    return text.translate(str.maketrans(special))
+
+
+def section(group: Group, form: Literal["text", "markdown"]) -> str:
+    """A group as printed and as in comparison.md: scores, tests, verdict, notes."""
+    parts = [f"{group.title}\n{'=' * len(group.title)}", render(table(SCORES, group.rows), form)]
+    if others := [row for row in group.rows if row.paired]:
+        parts += [f"{group.names[group.best]} minus the others, paired by seed:", render(table(TESTS, others), form)]
+    notes = "\n".join(f"- note: {note}" for note in group.notes)
+    return "\n\n".join(part for part in (*parts, group.verdict, notes) if part)
+
+
+def markdown(groups: Sequence[Group]) -> str:
+    """comparison.md: FinalAccuracy side by side where there are several columns, then a section per group."""
+    beside = side_by_side(groups)
+    first = ["FinalAccuracy\n=============", render(beside, "markdown")] if beside else []
+    return "\n\n".join([*first, *(section(group, "markdown") for group in groups)]) + "\n"
+
+
+def latex(groups: Sequence[Group]) -> str:
+    """comparison.tex: a tabular per group; the best is bold only if it is significantly better than all others."""
+    text = f"% needs \\usepackage{{booktabs}}; bold: better than all but joint (paired t-test, Holm, p < {LEVEL})\n"
+    for group in groups:
+        bold = (1 + group.best, 2) if group.best_stands_out else (0, 0)
+        text += f"% {group.title}\n{render(table(SCORES, group.rows), 'latex', bold)}"
+    return text
 
 
 def plain(group: Group) -> dict[str, Any]:
-    """Everything that is known of a group, as plain data."""
-    runs = [
-        {
-            "name": group.names[i],
-            "method": run.method,
-            "folder": str(run.folder),
-            "seeds": run.score.seeds,
-            **{c.title: v.model_dump() if isinstance(v := c.of(run), Summary) else v for c in COLUMNS},
-            "normalised": group.normalised[i],
-            "best_minus_this": asdict(test) if (test := group.tests[i]) else None,
-        }
-        for i, run in enumerate(group.runs)
-    ]
-    return {
-        "title": group.title,
-        "problem": group.runs[0].problem,
-        "best": group.names[group.best],
-        "best_stands_out": group.best_stands_out,
-        "verdict": group.verdict,
-        "notes": group.notes,
-        "runs": runs,
-    }
+    """Everything known of a group, as in comparison.json."""
+    runs = []
+    for row in group.rows:
+        values = {column.title: column.value(row) for column in SCORES if column.title not in ("run", "± 95%")}
+        scores = {title: value.model_dump() if isinstance(value, Summary) else value for title, value in values.items()}
+        about = {"name": row.name, "method": row.run.method, "folder": str(row.run.folder)}
+        tested = asdict(row.paired) if row.paired else None
+        runs.append({**about, **scores, "seeds": row.run.score.seeds, "best_minus_this": tested})
+    summary = {"title": group.title, "problem": group.runs[0].problem, "best": group.names[group.best]}
+    stands_out = {"best_stands_out": group.best_stands_out}
+    return {**summary, **stands_out, "verdict": group.verdict, "notes": group.notes, "runs": runs}
 
 
 def as_csv(groups: Sequence[Group]) -> str:
-    """A row a run, with dotted names of columns: FinalAccuracy.mean, best_minus_this.t_holm."""
+    """comparison.csv: a row per run, the columns with dotted names: FinalAccuracy.mean, best_minus_this.t_holm."""
     flat = [{"group": group.title, **flatten(run)} for group in groups for run in plain(group)["runs"]]
-    unknown = ("best_minus_this",)  # of the best itself: its dotted columns are empty
-    columns = dict.fromkeys(key for row in flat for key in row if key not in unknown and not key.endswith(".values"))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "seeds": " ".join(map(str, row["seeds"]))} for row in flat)
-    return text.getvalue()
+    flat = [{**row, "seeds": " ".join(map(str, row["seeds"]))} for row in flat]
+    keys = dict.fromkeys(key for row in flat for key in row if not key.endswith((".values", "best_minus_this")))
+    return render([[*keys], *([row.get(key) for key in keys] for row in flat)], "csv")

@@ -1,11 +1,11 @@
-"""Figures of one run, as PNG bytes. Nothing here touches files or global state of matplotlib.
+"""Figures of one run, as PNG bytes, and the drawings that the report shares.
 
-matplotlib is imported by the first figure: it is slow, and many runs draw none.
+Only `Figure` objects, no pyplot: nothing here changes matplotlib's global state or touches a file. matplotlib is
+imported by the first figure, because the import is slow and many runs draw none.
 """
 
 import io
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -14,58 +14,51 @@ import numpy as np
 from methods import ImageGrid
 
 if TYPE_CHECKING:
-    from matplotlib.axis import Axis
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Series = Mapping[str, Sequence[tuple[int, float]]]
+Series = dict[str, list[tuple[int, float]]]
 """Name of a line -> its points (task, value)."""
-MOST_NUMBERED = 12
-"""Tasks of an accuracy matrix with a number in each cell; of more, the figure grows no further."""
-MOST_NAMED = 16
-"""Lines with a name each; of more, only the first and the last have one, and colours say the order."""
+MAX_NUMBERED = 12
+"""Tasks up to which an accuracy matrix shows its values as numbers; beyond, the figure does not grow either."""
+MAX_NAMED = 16
+"""Lines up to which each has a legend entry; beyond, only the first and the last, and colours give the order."""
 
 
 def of_results(results: Mapping[str, Any], meaning: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
-    """The figures of a finished run's results, by name: accuracies, then each group of the method's diagnostics.
+    """The figures of a finished run by name: test accuracies, then one per group of the method's diagnostics.
 
     Args:
-        results: what final_results.pkl holds.
-        meaning: group of diagnostics -> what it is, with its unit.
+        results: the content of final_results.pkl.
+        meaning: group of diagnostics -> its description and unit.
     """
-    r, config = np.array(results["test"]["accuracy_matrix"]), results["config"]
-    problem = f"{config['scenario']['dataset']['name']} ({config['scenario']['type']}, seed {results['seed']})"
-    title = f"{config['method']['name']} on {problem}"
+    r, scenario = np.array(results["test"]["accuracy_matrix"]), results["config"]["scenario"]
+    method = results["config"]["method"]["name"]
+    title = f"{method} on {scenario['dataset']['name']} ({scenario['type']}, seed {results['seed']})"
     yield "accuracy_matrix", accuracy_matrix(r, title)
     yield "accuracy_over_tasks", accuracy_over_tasks(r, title)
-    groups: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, Series] = {}
     for task, numbers in enumerate(results["diagnostics"]):
         for name, value in numbers.items():
             group, _, series = name.partition("/")
-            groups[group][series or group].append((task, value))
-    for group, series in groups.items():
-        yield group, over_tasks(series, title, meaning.get(group, group))
+            groups.setdefault(group, {}).setdefault(series or group, []).append((task, value))
+    for group, lines in groups.items():
+        yield group, over_tasks(lines, title, meaning.get(group, group))
 
 
 def accuracy_matrix(r: np.ndarray, title: str) -> bytes:
-    """Heat map of the accuracy matrix r (T, T), in [0, 1], with the value in each cell."""
-    size = 1.6 + 0.55 * min(len(r), MOST_NUMBERED)
-    figure = _figure(size + 0.9, size)
+    """Heat map of the accuracy matrix r (T, T), in [0, 1]."""
+    size = 1.6 + 0.55 * min(len(r), MAX_NUMBERED)
+    figure = new_figure(size + 0.9, size)
     axes = figure.add_subplot()
-    image = axes.imshow(r, vmin=0, vmax=1, cmap="cividis")
-    if len(r) <= MOST_NUMBERED:
-        for (i, j), value in np.ndenumerate(r):
-            axes.text(
-                j, i, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.55 else "white", size=8
-            )
+    draw_matrix(axes, r)
     axes.set(xlabel="tested on task", ylabel="trained up to task", title=title)
-    _whole_numbers(axes.xaxis)
-    _whole_numbers(axes.yaxis)
-    figure.colorbar(image, ax=axes, label="accuracy", shrink=0.8)
+    figure.colorbar(axes.images[0], ax=axes, label="accuracy", shrink=0.8)
     return _png(figure)
 
 
 def accuracy_over_tasks(r: np.ndarray, title: str) -> bytes:
-    """For each task its accuracy from when it was learnt on, and the mean over the tasks seen, of r (T, T)."""
+    """Accuracy on each task from the time it was learned, and the mean over the tasks seen, from r (T, T)."""
     tasks = range(len(r))
     lines = {f"task {j}": [(i, r[i, j]) for i in tasks if i >= j] for j in tasks}
     mean = [(i, r[i, : i + 1].mean()) for i in tasks]
@@ -73,23 +66,21 @@ def accuracy_over_tasks(r: np.ndarray, title: str) -> bytes:
 
 
 def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "", scale: str = "linear") -> bytes:
-    """Lines over the number of tasks learnt; the values' scale is linear or log."""
+    """Lines over the number of tasks learned; `scale` of the values is linear or log."""
     from matplotlib import colormaps
 
-    figure = _figure(6, 3.6)
+    figure = new_figure(6, 3.6)
     axes = figure.add_subplot()
     usual = [name for name in series if name != emphasised]
-    named = series if len(usual) <= MOST_NAMED else {usual[0], usual[-1], emphasised}
+    many = len(usual) > MAX_NAMED
     for index, (name, points) in enumerate(series.items()):
-        x, y = zip(*points, strict=True)
-        style = {"color": f"C{index}", "linewidth": 1.2}
-        if named is not series:
-            style = {"color": colormaps["viridis"](index / len(series)), "linewidth": 0.8}
+        style = {"color": colormaps["viridis"](index / len(series)) if many else f"C{index}", "linewidth": 1.2}
         if name == emphasised:
             style = {"color": "black", "linewidth": 2.2, "linestyle": "--"}
-        axes.plot(x, y, marker="o", markersize=3.5, label=name if name in named else None, **style)
+        label = name if not many or name in (usual[0], usual[-1], emphasised) else None
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=label, **style)
     axes.set(xlabel="after task", ylabel=fill(meaning, 36), title=title, yscale=scale)
-    _whole_numbers(axes.xaxis)
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     if len(series) > 1:
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -98,39 +89,37 @@ def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "", s
 
 def image_grid(grid: ImageGrid) -> bytes:
     """Rows of images with their labels."""
-    columns = max(len(images) for _, images in grid.rows)
-    _, channels, height, width = grid.rows[0][1].shape
-    gap = 2
-    canvas = np.ones((len(grid.rows) * (height + gap) - gap, columns * (width + gap) - gap, 3))
-    for i, (_, images) in enumerate(grid.rows):
-        pixels = images.cpu().permute(0, 2, 3, 1).expand(-1, -1, -1, 3 if channels == 1 else channels).numpy()
-        for j, image in enumerate(pixels):
-            top, left = i * (height + gap), j * (width + gap)
-            canvas[top : top + height, left : left + width] = image
-    figure = _figure(1.6 + 0.5 * columns, 0.6 + 0.5 * len(grid.rows))
+    columns, rows = max(len(images) for _, images in grid.rows), []
+    for _, images in grid.rows:  # in frames of one white pixel; rows are filled up with white images
+        pixels = images.cpu().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()  # (N, H, W, 3)
+        framed = np.pad(pixels, ((0, columns - len(pixels)), (1, 1), (1, 1), (0, 0)), constant_values=1)
+        rows.append(np.concatenate(list(framed), axis=1))
+    figure = new_figure(1.6 + 0.5 * columns, 0.6 + 0.5 * len(rows))
     axes = figure.add_subplot()
-    axes.imshow(canvas, interpolation="nearest")
-    centres = [i * (height + gap) + height / 2 for i in range(len(grid.rows))]
-    axes.set_yticks(centres, [label for label, _ in grid.rows], fontsize=8)
+    axes.imshow(np.concatenate(rows), interpolation="nearest")
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * len(rows[0]), [label for label, _ in grid.rows], fontsize=8)
     axes.set_xticks([])
     axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     axes.set_title(grid.title, fontsize=10)
     return _png(figure)
 
 
-def _figure(width: float, height: float) -> "Figure":
-    """An empty figure of so many inches."""
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure; width and height in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _whole_numbers(axis: "Axis") -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(integer=True))
+def draw_matrix(axes: "Axes", r: np.ndarray, fontsize: float = 8) -> None:
+    """Heat map of the accuracy matrix r (T, T), in [0, 1], with a number in each cell if there are few."""
+    axes.imshow(r, vmin=0, vmax=1, cmap="cividis", interpolation="none")
+    if len(r) <= MAX_NUMBERED:
+        for (i, j), value in np.ndenumerate(r):
+            colour = "#111111" if value > 0.55 else "white"
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=fontsize)
+    axes.locator_params(integer=True)
 
 
 def _png(figure: "Figure") -> bytes:
