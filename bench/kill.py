@@ -68,8 +68,11 @@ def left_by(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("exp_*/**/*.pt")):
         if path.parent.name == "models":
-            weights = torch.load(path, weights_only=True)
-            found[str(path.relative_to(folder))] = {name: value.numpy().tobytes() for name, value in weights.items()}
+            state = torch.load(path, weights_only=True)
+            found[str(path.relative_to(folder))] = {
+                name: value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
+                for name, value in state.items()
+            }
     for path in sorted(folder.glob("exp_*/**/*.pkl")):
         plain = read_pickle(path)
         found[str(path.relative_to(folder))] = {k: v for k, v in plain.items() if k not in NOT_COMPARED}

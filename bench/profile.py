@@ -65,9 +65,10 @@ WRAPPED = {
     "models.image_generator:ImageGenerator.sample models.feature_generator:FeatureGenerator.sample "
     "models.code_flow:CodeFlow.fit models.code_flow:CodeFlow.sample models.feature_generator:FeatureGenerator.fit "
     "models.vae:VAE.fit models.vae:VAE.sample models.gan:FeatureGAN.fit models.gan:FeatureGAN.sample",
-    "evaluation": "utils.run.runner:Run._initial_scores utils.run.runner:Run._score utils.run.evaluation:accuracy",
-    "writing": "utils.run.runner:Run._training_is_over utils.run.runner:Run._task_is_over "
-    "utils.run.runner:Run._write_state utils.run.runner:Run._draw utils.run.runner:Run._draw_scores "
+    "evaluation": "utils.run.recording:Recording.begin utils.run.recording:Recording.evaluate "
+    "utils.run.recording:Recording.diagnose utils.run.evaluation:accuracy",
+    "writing": "utils.run.runner:Run._save utils.run.runner:Run._write_checkpoint "
+    "utils.run.recording:Recording.draw utils.run.recording:Recording.draw_scores "
     "utils.store.files:write_pickle utils.store.final_score:write_final_score "
     "utils.store.folder:prepare",
 }

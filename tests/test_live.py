@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,6 @@ from utils.options import parse
 from utils.queue import check as estimate
 from utils.queue import plan
 from utils.run.signals import Interrupted
-from utils.store import long_format as curves
 from utils.store.folder import finished_runs
 
 
@@ -45,7 +45,8 @@ def test_metrics_are_the_numbers_of_the_run_in_long_format(two_tasks, run, tmp_p
     assert len(values) == len(rows), "a row is there once"
     for t in range(2):
         for e in range(2):
-            assert values[str(t), str(e), "train", "loss"] == done["epochs"][t][e]["loss"]
+            terms = [values[str(t), str(e), "train", f"loss/{name}"] for name in ("cross_entropy", "penalty")[: t + 1]]
+            assert values[str(t), str(e), "train", "loss"] == done["epochs"][t][e]["loss"] == pytest.approx(sum(terms))
             assert values[str(t), str(e), "dev", "accuracy"] == done["epochs"][t][e]["accuracy"]
         for part in ("test", "train", "dev"):
             for j in range(2):
@@ -87,24 +88,31 @@ def test_events_are_the_rows_and_change_no_bit_of_the_run(two_tasks, data, tmp_p
     assert not list((tmp_path / "plain").rglob("*tfevents*"))
     found, rows = events(tmp_path / "watched"), table(tmp_path / "watched")
     assert sum(map(len, found.values())) == len(rows)
-    losses = [float(row["value"]) for row in rows if row["metric"] == "loss"]
-    assert found["train/loss"] == [(epoch, pytest.approx(loss)) for epoch, loss in enumerate(losses)]
+    for name in ("loss", "loss/cross_entropy", "loss/penalty"):
+        losses = [float(row["value"]) for row in rows if row["metric"] == name]
+        assert found[f"train/{name}"][-2:] == [(epoch, pytest.approx(losses[epoch - 4])) for epoch in (2, 3)]
     accuracies = [float(row["value"]) for row in rows if row["split"] == "test" and row["metric"] == "accuracy/0"]
     assert found["test/accuracy/0"] == [(task, pytest.approx(value)) for task, value in enumerate(accuracies)]
     assert watched.identity == experiment(two_tasks, tmp_path / "plain", two_tasks["method"]).identity
 
 
-def test_events_that_a_kill_cut_anywhere_are_completed(tmp_path):
-    path, found = tmp_path / "events.out.tfevents.x", [curves.Row(0, 0, e, "train", "loss", e / 7) for e in range(5)]
-    curves.append_events(path, found[:3])
-    curves.append_events(path, found)
-    whole = path.read_bytes()
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
-        curves.append_events(path, found)
-        assert len(path.read_bytes()) == len(whole)
-    read = EventAccumulator(str(tmp_path)).Reload().Scalars("train/loss")
-    assert [(event.step, event.value) for event in read] == [(e, pytest.approx(e / 7)) for e in range(5)]
+def test_a_killed_run_s_events_are_replaced_also_for_a_reader_that_has_them(two_tasks, data, tmp_path):
+    """Killed after the events of a task and before the checkpoint behind them, the resumed run repeats the task."""
+    watched = experiment(two_tasks, tmp_path, two_tasks["method"], tensorboard=True)
+    killed = begun(watched, data)
+    killed.folder.save_state = lambda state: 1 / 0 if state["tasks_done"] == 2 else None
+    with pytest.raises(ZeroDivisionError):
+        killed()
+    (old,) = (tmp_path / "exp_0").glob("events.out.tfevents.*")
+    kept = tmp_path / "reader" / "exp_0"
+    kept.mkdir(parents=True)
+    shutil.copy(old, kept / "events.out.tfevents.1")  # what TensorBoard had read
+    begun(watched, data)()
+    (new,) = (tmp_path / "exp_0").glob("events.out.tfevents.*")
+    assert new != old
+    shutil.copy(new, kept / "events.out.tfevents.2")
+    assert events(kept.parent) == events(tmp_path)
+    assert sum(map(len, events(tmp_path).values())) == len(table(tmp_path))
 
 
 def test_tensorboard_that_is_not_there_is_missed_before_anything_runs(two_tasks, run, tmp_path, monkeypatch, capsys):

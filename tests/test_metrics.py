@@ -1,42 +1,62 @@
 """Scores against matrices worked out by hand."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from utils.store import metrics
+from utils.store.metrics import Scored
 
 R = np.array([[0.9, 0.5, 0.4], [0.7, 0.8, 0.6], [0.6, 0.9, 1.0]])
 INITIAL = np.array([0.5, 0.3, 0.2])
+THREE, ONE = Scored(R, INITIAL), Scored(np.array([[0.9]]), INITIAL[:1])
 
 
 def test_scores_of_three_tasks():
-    assert metrics.final_accuracy(R) == pytest.approx((0.6 + 0.9 + 1.0) / 3)
-    assert metrics.bwt(R) == pytest.approx(((0.6 - 0.9) + (0.9 - 0.8)) / 2)
-    assert metrics.fwt(R, INITIAL) == pytest.approx(((0.5 - 0.3) + (0.6 - 0.2)) / 2)
-    assert metrics.forgetting(R) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.9)) / 2)
-    assert metrics.total_accuracy(R) == pytest.approx((0.9 + 0.7 + 0.8 + 0.6 + 0.9 + 1.0) / 6)
-    assert metrics.backward_transfer(R) == pytest.approx(((0.7 - 0.9) + (0.6 - 0.9) + (0.9 - 0.8)) / 3)
-    assert metrics.last_backward_transfer(R) == pytest.approx(((0.6 - 0.9) + (0.9 - 0.8) + 0) / 3)
+    assert metrics.final_accuracy(THREE) == pytest.approx((0.6 + 0.9 + 1.0) / 3)
+    assert metrics.bwt(THREE) == pytest.approx(((0.6 - 0.9) + (0.9 - 0.8)) / 2)
+    assert metrics.fwt(THREE) == pytest.approx(((0.5 - 0.3) + (0.6 - 0.2)) / 2)
+    assert metrics.forgetting(THREE) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.9)) / 2)
+    assert metrics.total_accuracy(THREE) == pytest.approx((0.9 + 0.7 + 0.8 + 0.6 + 0.9 + 1.0) / 6)
+    assert metrics.backward_transfer(THREE) == pytest.approx(((0.7 - 0.9) + (0.6 - 0.9) + (0.9 - 0.8)) / 3)
+    assert metrics.last_backward_transfer(THREE) == pytest.approx(((0.6 - 0.9) + (0.9 - 0.8) + 0) / 3)
 
 
 def test_forgetting_looks_at_the_tasks_before_the_last_only():
     r = np.array([[0.2, 0.9], [0.4, 1.0]])
-    assert metrics.forgetting(r) == pytest.approx(0.2 - 0.4)
+    assert metrics.forgetting(Scored(r, np.zeros(2))) == pytest.approx(0.2 - 0.4)
 
 
 def test_a_single_task_leaves_transfer_undefined():
-    one = np.array([[0.9]])
-    assert metrics.final_accuracy(one) == metrics.total_accuracy(one) == 0.9
-    for score in (metrics.bwt, metrics.forgetting, metrics.backward_transfer, metrics.last_backward_transfer):
-        assert score(one) is None
-    assert metrics.fwt(one, INITIAL[:1]) is None
+    assert metrics.final_accuracy(ONE) == metrics.total_accuracy(ONE) == 0.9
+    for score in (metrics.bwt, metrics.fwt, metrics.forgetting):
+        assert score(ONE) is None
+    assert metrics.backward_transfer(ONE) is metrics.last_backward_transfer(ONE) is None
 
 
 def test_macro_f1():
     confusion = np.array([[8, 2, 0], [4, 6, 0], [0, 0, 0]])  # the third class does not occur
     first, second = 2 * 8 / (10 + 12), 2 * 6 / (10 + 8)
-    assert metrics.f1(confusion) == pytest.approx((first + second) / 2)
+    assert metrics.f1(Scored(R, INITIAL, confusion)) == pytest.approx((first + second) / 2)
+    assert metrics.f1(THREE) is None  # not known
+
+
+def test_scores_after_a_task_are_those_of_the_tasks_so_far():
+    two, three = metrics.scores(R[:2], INITIAL), metrics.scores(R, INITIAL, np.eye(6, dtype=int))
+    assert (
+        list(two)
+        == list(three)
+        == [
+            *("FinalAccuracy", "BWT", "FWT", "Forgetting", "TotalAccuracy"),
+            *("BackwardTransfer", "LastBackwardTransfer", "F1"),
+        ]
+    )
+    assert two["F1"] is None and three["F1"] == 1
+    assert two["FinalAccuracy"] == pytest.approx((0.7 + 0.8) / 2) and two["FWT"] == pytest.approx(0.5 - 0.3)
 
 
 def test_summary_over_seeds():
@@ -49,3 +69,19 @@ def test_summary_over_seeds():
     assert summary["values"] == values
     assert metrics.summary([0.9]) == {"mean": 0.9, "std": None, "ci95": None, "values": [0.9]}
     assert metrics.summary([None, None])["mean"] is None
+
+
+def test_the_score_of_contributing_appears_everywhere(small, run, tmp_path, monkeypatch):
+    section = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text().partition("## A score\n")[2]
+    monkeypatch.setattr(metrics, "SCORES", dict(metrics.SCORES))
+    exec(re.search(r"```python\n(.*?)```", section, re.S).group(1), vars(metrics) | {})
+    assert run(small, "--seeds", "0-1") == 0
+    folder = tmp_path / "results"
+    score = json.loads((folder / "final_score.json").read_text())["test"]
+    diagonals = [np.array(matrix).diagonal() for matrix in score["accuracy_matrix"]["values"]]
+    assert score["Plasticity"]["values"] == pytest.approx([d.mean() for d in diagonals])
+    assert list(score)[-1] == "Plasticity" and score["Plasticity"]["ci95"] is not None
+    assert "\nPlasticity  " in (folder / "final_score.log").read_text()
+    rows = (folder / "exp_1" / "metrics.csv").read_text()
+    assert f"1,1,,test,Plasticity,{diagonals[1][:2].mean()}\n" in rows
+    assert "Plasticity 0." in (folder / "exp_0" / "experiment.log").read_text()

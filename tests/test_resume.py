@@ -104,7 +104,7 @@ def test_a_signal_saves_ends_with_130_and_says_how_to_go_on(tmp_path):
     assert process.returncode == 130
     assert error.strip().splitlines()[-1].startswith("interrupted by SIGTERM; to go on: python main.py files/naive")
     state = read_checkpoint(tmp_path / "results" / "exp_0" / "state.pt", CPU)
-    assert state["tasks_done"] == 0 and state["position"]["epoch"] >= 1
+    assert state["phase"] == "training" and state["tasks_done"] == 0 and state["position"]["epoch"] >= 1
 
 
 def test_what_a_seed_is_run_with_changes_nothing(small, run, tmp_path):
@@ -261,7 +261,7 @@ def test_a_loss_that_is_not_finite_names_task_epoch_step_parts_and_tensor_and_le
 
             def poison():
                 after()
-                if self.saved["tasks_done"] == 1 and self.training.step == 2:
+                if self.checkpoint.tasks_done == 1 and self.training.step == 2:
                     next(self.learner.parameters()).grad.fill_(float("nan"))
 
             self.method.after_backward = poison
@@ -272,7 +272,8 @@ def test_a_loss_that_is_not_finite_names_task_epoch_step_parts_and_tensor_and_le
     assert run(small) == 1
     error = capsys.readouterr().err
     assert "seed 1 failed: TrainingFailed: task 1, epoch 0, step 3" in error
-    assert "cross-entropy 0." in error and "penalty 0." in error and "encoder.features.0.weight" in error
+    assert "(last step: loss 0." in error and "loss/cross_entropy 0." in error and "loss/penalty 0." in error
+    assert "encoder.features.0.weight" in error
     assert "2 seeds (0, 2)" in (tmp_path / "results" / "final_score.log").read_text()
     state = read_checkpoint(tmp_path / "results" / "exp_1" / "state.pt", CPU)
     assert all(value.isfinite().all() for value in state["before"]["learner"].values())
@@ -306,11 +307,24 @@ def test_a_write_that_dies_halfway_leaves_what_was_there(tmp_path, monkeypatch):
 
 def test_checkpoints_are_written_no_more_often_than_asked_for(small, data, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(results, "write_checkpoint", lambda path, state: written.append(state["position"]))
+    monkeypatch.setattr(results, "write_checkpoint", lambda path, state: written.append(state["phase"]))
     begun(experiment(small, tmp_path / "a", {"name": "naive", "plot": False}, checkpoint_minutes=60.0), data)()
-    assert written == [None] * 4  # the beginning, and after each task
+    assert written == ["between"] * 4  # the beginning, and after each task
     written.clear()
     begun(experiment(small, tmp_path / "b", {"name": "naive", "plot": False}), data)()
-    assert len(written) == 4 + 3 * 2  # and after both epochs of the three tasks
+    assert written == ["between", *["training", "training", "between"] * 3]  # and after both epochs of the three tasks
+    written.clear()
     begun(experiment(small, tmp_path / "c", {"name": "naive", "plot": False}, save=False), data)()
-    assert len(written) == 10
+    assert not written
+    begun(experiment(small, tmp_path / "d", method_settings("prer")), data)()
+    assert "consolidation" in written and written[-1] == "between"
+
+
+def test_a_checkpoint_of_another_version_is_refused(small, run, tmp_path, capsys):
+    assert run(small) == 0
+    folder = tmp_path / "results" / "exp_0"
+    (folder / "final_results.pkl").unlink()
+    state = read_checkpoint(folder / "state.pt", CPU)
+    write_checkpoint(folder / "state.pt", {key: value for key, value in state.items() if key != "phase"})
+    assert run(small) == 1
+    assert "written by another version of the program; start again with --restart" in capsys.readouterr().err

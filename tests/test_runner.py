@@ -35,6 +35,10 @@ def weights(run: Run) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in run.learner.parameters()])
 
 
+def results_of(run: Run) -> dict:
+    return run.recording.results
+
+
 def started(config, data, seed=0) -> Run:
     run = Run(config, data, seed, CPU)
     run.folder.path.mkdir(parents=True, exist_ok=True)
@@ -58,7 +62,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(config, d
         torch.manual_seed(hash(folder) % 1000)  # whatever was drawn before
         runs.append(finished(experiment, data, seed))
     assert torch.equal(weights(runs[0]), weights(runs[1]))
-    assert runs[0].results["test"] == runs[1].results["test"]
+    assert results_of(runs[0])["test"] == results_of(runs[1])["test"]
     assert not torch.equal(weights(runs[0]), weights(runs[2]))
 
 
@@ -79,7 +83,7 @@ def test_prer_without_weight_is_naive_bit_for_bit(config, data, scenario, tmp_pa
     off = options.model_validate({**SMALL_PRER, "weights": {"er": 0.0}})
     held = finished(prer.model_copy(update={"method": off}), data)
     assert torch.equal(weights(naive), weights(held))
-    assert naive.results["test"] == held.results["test"]
+    assert results_of(naive)["test"] == results_of(held)["test"]
 
 
 def test_evaluation_leaves_modes_buffers_and_random_state_untouched(config, data):
@@ -108,7 +112,7 @@ def test_sampling_and_drawing_leave_training_s_random_state_untouched(config, da
         method = find("prer")[1].model_validate({**SMALL_PRER, "plot": plot})
         results.append(finished(experiment.model_copy(update={"method": method}), data))
     assert torch.equal(weights(results[0]), weights(results[1]))
-    assert results[0].results["diagnostics"] == results[1].results["diagnostics"]
+    assert results_of(results[0])["diagnostics"] == results_of(results[1])["diagnostics"]
 
 
 def test_isolation_restores_the_global_generator():
@@ -150,9 +154,9 @@ def test_an_interrupted_seed_goes_on_to_the_same_bits(config, data, name, after,
     resumed = finished(experiment("broken"), data)
     assert torch.equal(weights(whole), weights(resumed))
     for key in ("test", "train", "epochs", "diagnostics", "memory_by_task"):
-        assert whole.results[key] == resumed.results[key], key
+        assert results_of(whole)[key] == results_of(resumed)[key], key
     assert whole.steps == resumed.steps
-    assert read_pickle(resumed.folder.final)["test"] == whole.results["test"]
+    assert read_pickle(resumed.folder.final)["test"] == results_of(whole)["test"]
 
 
 def test_selection_on_dev_keeps_the_best_epoch_s_weights(config, data, monkeypatch):
@@ -168,7 +172,6 @@ def test_selection_on_dev_keeps_the_best_epoch_s_weights(config, data, monkeypat
         return next(given)
 
     monkeypatch.setattr(training, "accuracy", watched)
-    run.results["epochs"] = []
     run._learn(run.tasks[0])
     kept = run.learner.state_dict()
     assert all(torch.equal(kept[key], value) for key, value in snapshots[1].items())
@@ -179,9 +182,8 @@ def test_steps_instead_of_epochs(config, data):
     run = Run(config(train__steps=7), data, 0, CPU)  # a task has 48 images, 3 batches of 16
     calls = []
     run.method.after_backward = lambda: calls.append(1)
-    run.results["epochs"] = []
     run._learn(run.tasks[0])
-    assert len(calls) == run.steps == 7 and len(run.results["epochs"][0]) == 3
+    assert len(calls) == run.steps == 7 and len(run.recording.results["epochs"][0]) == 3
 
 
 def test_a_loss_that_is_not_finite_stops_the_seed_and_says_where(small, run, capsys, tmp_path):
@@ -212,7 +214,7 @@ def test_a_failed_seed_does_not_take_the_others(small, run, capsys, tmp_path, mo
 
 def test_joint_trains_on_everything_and_says_what_it_keeps(config, data):
     run = finished(config(method__name="joint"), data)
-    assert [m["stored_real_samples"] for m in run.results["memory_by_task"]] == [48, 96, 144]
+    assert [m["stored_real_samples"] for m in results_of(run)["memory_by_task"]] == [48, 96, 144]
     training = run.method.begin_task(run.tasks[2])
     assert training.classes == (0, 1, 2, 3, 4, 5)
     assert len(training.train) == 144 + 48  # the last task was stored, and comes again
@@ -221,7 +223,7 @@ def test_joint_trains_on_everything_and_says_what_it_keeps(config, data):
 def test_prer_holds_as_many_numbers_after_every_task(config, data):
     method = find("prer")[1].model_validate(method_settings("prer", **EMBEDDING))
     run = finished(config().model_copy(update={"method": method}), data)
-    held = run.results["memory_by_task"]
+    held = results_of(run)["memory_by_task"]
     assert len(held) == 3 and all(after == held[0] for after in held)
     assert held[0]["stored_real_samples"] == 0 and run.method.rehearsal is None
 
@@ -246,11 +248,11 @@ def test_the_program_loads_what_it_wrote(small, run, tmp_path):
 
 def test_an_optimizer_that_is_not_reset_keeps_its_moments_and_starts_each_task_at_the_full_rate(config, data):
     run = started(config(train__reset_optimizer=False, train__schedule="cosine"), data)
-    run.results |= run._initial_scores()
+    run.recording.begin(run.method, CPU)
     optimizer = run.optimizer
     run._learn(run.tasks[0])
-    run._score(run.tasks[0])
-    run._task_is_over(1)
+    run._evaluate(run.tasks[0])
+    run._save(1)
     moment = next(iter(optimizer.state.values()))["exp_avg"].clone()
     rates, learn = [], run.method.after_backward
     run.method.after_backward = lambda: (rates.append(run.optimizer.param_groups[0]["lr"]), learn())
@@ -258,7 +260,7 @@ def test_an_optimizer_that_is_not_reset_keeps_its_moments_and_starts_each_task_a
     assert run.optimizer is optimizer and moment.abs().sum() > 0
     assert rates[0] == 1e-3 and rates[-1] < rates[0]
     fresh = Run(config(), data, 0, CPU)
-    fresh.results["epochs"], optimizer = [], fresh.optimizer
+    optimizer = fresh.optimizer
     fresh._learn(fresh.tasks[0])
     assert fresh.optimizer is not optimizer
 
@@ -289,12 +291,11 @@ def test_batch_normalisation_is_left_alone_by_hooks_and_evaluation(config, data,
     )
     method = find("prer")[1].model_validate(method_settings("prer", plot=True))
     run = started(experiment.model_copy(update={"method": method}), data)
-    run.results |= run._initial_scores()
+    run.recording.begin(run.method, CPU)
     run._learn(run.tasks[0])
     before = copy.deepcopy(run.learner.state_dict())
     assert any("running_mean" in key for key in before)
     with run._hook():
         run.method.end_task(run.tasks[0])
-    run._score(run.tasks[0])
-    run._draw(run.tasks[0])
+    run._evaluate(run.tasks[0])
     assert all(torch.equal(value, before[key]) for key, value in run.learner.state_dict().items())

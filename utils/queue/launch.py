@@ -186,20 +186,41 @@ def _job(save_path: Path, data_root: Path, seed: int, device: str, threads: int,
 
 
 def run_seed(experiment: Experiment, seed: int, name: str, stop: Stop, tasks: int | None = None) -> int:
-    """One seed, or its first so many tasks, in this process; returns its exit code, and says what went wrong."""
-    folder = results.RunFolder(experiment.config.save_path, seed)
-    keep_freed_memory()
+    """Run one seed, or its first `tasks` tasks, in this process; returns its exit code and reports what went wrong."""
     try:
-        with logging_to(folder.log, f"{name}: "):
-            try:
-                Run(experiment.config, experiment.data, seed, experiment.device, stop)(tasks)
-            except Exception:
-                log.debug("failed", exc_info=True)
-                raise
+        _run(experiment, seed, name, stop, tasks)
     except Exception as error:  # the boundary of a seed: the others go on
-        print(f"{name} failed: {_reason(error)} (whole story: {folder.log})", file=sys.stderr)
+        log_file = results.RunFolder(experiment.config.save_path, seed).log
+        print(f"{name} failed: {_reason(error)} (whole story: {log_file})", file=sys.stderr)
         return 1
     return 0
+
+
+def _run(experiment: Experiment, seed: int, name: str, stop: Stop, tasks: int | None = None) -> None:
+    keep_freed_memory()
+    with logging_to(results.RunFolder(experiment.config.save_path, seed).log, f"{name}: "):
+        try:
+            Run(experiment.config, experiment.data, seed, experiment.device, stop)(tasks)
+        except Exception:
+            log.debug("failed", exc_info=True)
+            raise
+
+
+def run_here(experiment: Experiment) -> None:
+    """Run the unfinished seeds of one experiment in this process, and write the scores.
+
+    Raises:
+        BadInput: the results folder is not usable.
+        Exception: the error of the first seed that fails; what was finished before is scored.
+    """
+    with ExitStack() as held:
+        _check_and_lock([experiment], False, held)
+        _make_folders([experiment], False, torch.get_num_threads())
+        try:
+            for _, seed in _unfinished([experiment]):
+                _run(experiment, seed, f"seed {seed}", Stop())
+        finally:
+            write_final_score(experiment.config)
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""How the C library gives memory to this process."""
+"""Settings of the C library's memory allocator."""
 
 import ctypes
 import sys
@@ -8,13 +8,13 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, for the next step, where the C library is glibc.
+    """Make glibc keep freed memory for the next step instead of returning it to the system.
 
-    Blocks above 128 KiB, such as a layer's output, otherwise go back to the system when they are freed and come again
-    as new pages, at each step (bench/choices.py).
+    By default it returns blocks above 128 KiB, such as a layer's output, and every step faults in new pages
+    (measured in bench/choices.py). Does nothing with another C library.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
-            libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest that it takes
+            libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest value it accepts
             libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

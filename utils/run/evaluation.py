@@ -1,4 +1,4 @@
-"""Measuring a classifier without leaving a trace in it."""
+"""Measuring a classifier without changing its modes, buffers or random streams."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from datasets.data import Split, chunks
 from methods import Method
 
 SCORED_TRAINING_IMAGES = 2000
-"""Train scores are measured on the first so many training images of a task (their order is the data set's)."""
+"""Train scores are measured on the first so many training images of a task, in the order of the data set."""
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, the module is in evaluation mode; afterwards every part's mode is as before."""
+    """Inside, the module is in evaluation mode; each submodule's own mode is restored after."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -27,7 +27,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def confusion(method: Method, split: Split, task: int) -> np.ndarray:
-    """Counts (K, K) of true class x predicted class on a split of the task `task`."""
+    """Counts (K, K), true class x predicted class, on a split of the task of index `task`."""
     classes = len(method.learner.task_of)
     counts = torch.zeros(classes * classes, dtype=torch.long, device=split.y.device)
     with evaluating(method.learner), torch.inference_mode():
@@ -38,18 +38,18 @@ def confusion(method: Method, split: Split, task: int) -> np.ndarray:
 
 
 def accuracy(method: Method, split: Split, task: int) -> float:
-    """Share of a split of the task `task` that is classified right."""
+    """Share of a split of the task of index `task` that is classified correctly."""
     counts = confusion(method, split, task)
     return float(counts.trace() / counts.sum())
 
 
 def scored_part(train: Split) -> Split:
-    """The part of a task's training data that train scores are measured on."""
+    """The part of a task's training data on which train scores are measured."""
     return train.take(slice(0, SCORED_TRAINING_IMAGES))
 
 
 def memory(method: Method) -> dict[str, int]:
-    """Numbers held between tasks: the classifier's, the method's (stored images' pixels too), and real samples kept."""
+    """Numbers kept between tasks: parameters, the method's state (pixels of stored images included), real samples."""
     tensors = [value for value in method.state_dict().values() if isinstance(value, torch.Tensor)]
     return {
         "learner_parameters": sum(p.numel() for p in method.learner.parameters()),

@@ -1,4 +1,4 @@
-"""How long the parts of a run take, over interruptions too."""
+"""Seconds that the parts of a run take, interrupted or not."""
 
 import time
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Seconds by name. What is timed may lie inside of something else that is timed."""
+    """Seconds by name; one part may be timed inside another."""
 
     def __init__(self, *names: str) -> None:
         self.seconds = dict.fromkeys(names, 0.0)
-        """of what is over; those of an interrupted run go in here"""
+        """of the parts that have ended; a resumed run adds those of the interrupted one"""
         self._began: dict[str, float] = {}
 
     @contextmanager
     def timing(self, name: str) -> Iterator[None]:
-        """What is done inside counts."""
+        """Count the time inside."""
         self._began[name] = time.perf_counter()
         try:
             yield
@@ -24,6 +24,6 @@ class Stopwatch:
             del self._began[name]
 
     def so_far(self) -> dict[str, float]:
-        """The seconds, with those of what is being timed."""
+        """Seconds by name, the parts that are running included."""
         now = time.perf_counter()
         return self.seconds | {name: self.seconds[name] + now - began for name, began in self._began.items()}

@@ -1,4 +1,4 @@
-"""Named random streams, so that what one part of a run draws never changes what another part draws."""
+"""Named random streams: the draws of one part of a run never change those of another."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,15 +14,14 @@ def derive(seed: int, name: str) -> int:
 
 
 def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """The stream `name` of the run `seed`, from its beginning. On different devices it draws different numbers."""
+    """The stream `name` of the run `seed`, at its start. It draws different numbers on different devices."""
     return torch.Generator(device).manual_seed(derive(seed, name))
 
 
 class Streams:
     """The random streams of one run: `streams["order"]` is a torch.Generator on the run's device.
 
-    The global generators of torch (dropout draws from them) are one stream more; they are seeded here, and their
-    state is saved and restored with the others.
+    torch's global generators, from which dropout draws, are seeded here, saved and restored with them.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -44,22 +43,19 @@ class Streams:
         return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on drawing exactly where `state_dict` was taken."""
+        """Continue every stream where `state_dict` was taken; the tensors may be on any device."""
         for name, value in state.items():
             kind, _, own_name = name.partition("/")
             if kind == "stream":
-                self[own_name].set_state(value)
-        torch.set_rng_state(state["global/cpu"])
+                self[own_name].set_state(value.cpu())
+        torch.set_rng_state(state["global/cpu"].cpu())
         if self.device.type == "cuda" and "global/cuda" in state:
-            torch.cuda.set_rng_state(state["global/cuda"], self.device)
+            torch.cuda.set_rng_state(state["global/cuda"].cpu(), self.device)
 
 
 @contextmanager
 def isolated(stream: torch.Generator) -> Iterator[None]:
-    """Inside, torch's global generators are seeded by a number drawn from `stream`; afterwards they are as before.
-
-    For code that draws from the global generators, such as the initialisation of a layer.
-    """
+    """Inside, torch's global generators, which initialise layers, are seeded from `stream`; they are restored after."""
     seed = int(torch.randint(2**62, (1,), generator=stream, device=stream.device))
     devices = [stream.device] if stream.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
@@ -69,7 +65,7 @@ def isolated(stream: torch.Generator) -> Iterator[None]:
 
 @contextmanager
 def preserved(stream: torch.Generator) -> Iterator[None]:
-    """Inside, `stream` and torch's global generators may be drawn from; afterwards they are as before."""
+    """Inside, `stream` and torch's global generators may be drawn from; they are restored after."""
     state = stream.get_state()
     try:
         with isolated(stream):

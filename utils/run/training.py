@@ -1,7 +1,8 @@
-"""One task being learnt: the steps, and all that is needed to go on after any of them."""
+"""The steps of one task, resumable after any of them."""
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import reduce
 from math import ceil
 from typing import Any
@@ -17,18 +18,18 @@ from utils.run.evaluation import accuracy
 from utils.store.log import EPOCH, bar, log
 
 STEPS_BETWEEN_CHECKS = 100
-"""On CUDA, where reading a loss waits for it, losses are looked at so seldom; on CPU at every step."""
+"""Of losses on CUDA, where reading one waits for the device; on CPU every step is checked."""
 
 
 class TrainingFailed(Exception):
-    """A seed cannot go on; the message says where and why."""
+    """A seed cannot continue; the message says where and why."""
 
 
 def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
     """One step on images x (B, C, H, W) in [0, 1] with labels y (B,).
 
     Returns:
-        `loss`, the sum of the method's terms, and each term as `loss/<name>`, without waiting for their values.
+        `loss` (), the sum of the method's terms, and each term as `loss/<name>` (), detached and still on the device.
     """
     optimizer.zero_grad()
     terms = method.loss(x, y, task)
@@ -40,67 +41,59 @@ def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: T
 
 
 def batches(split: Split, size: int, stream: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over a split in random order, drawn at once: images (B, C, H, W) in [0, 1] and labels (B,).
+    """One pass over a split in random order, drawn at once, without its first `skip` batches.
 
-    `skip` leaves the first batches out.
+    Yields:
+        Images (B, C, H, W) in [0, 1] and labels (B,).
     """
     order = torch.randperm(len(split), generator=stream, device=split.y.device)
     return (split.batch(index) for index in order.split(size)[skip:])
 
 
+@dataclass(eq=False)
 class Training:
-    """The steps of one task.
+    """The steps of one task on the learner of `method`, whose parameters are those of `optimizer`."""
 
-    Args:
-        config: the `train` section.
-        method: learns; its learner is what the optimizer changes.
-        optimizer: of the learner's parameters.
-        task: what is trained on.
-        watched: what accuracy is measured on after each epoch.
-        order: draws the order of the images.
-    """
+    config: TrainConfig
+    method: Method
+    optimizer: torch.optim.Optimizer
+    task: Task
+    watched: Split
+    """accuracy is measured on it after each epoch"""
+    order: torch.Generator
+    """draws the order of the images"""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        method: Method,
-        optimizer: torch.optim.Optimizer,
-        task: Task,
-        watched: Split,
-        order: torch.Generator,
-    ) -> None:
-        self.config, self.method, self.optimizer, self.task, self.watched = config, method, optimizer, task, watched
-        self.order = order
-        self.per_epoch = ceil(len(task.train) / config.batch_size)
-        self.steps = config.steps or config.epochs * self.per_epoch
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr  # the last task's schedule may have brought it down
-        self.schedule = SCHEDULES[config.schedule](optimizer, self.steps)
-        self.epoch = self.step = 0  # steps of this epoch
-        self.totals: dict[str, Tensor] = {}  # of this epoch's losses and of each of their terms
-        self.last: dict[str, Tensor] = {}  # the loss of the last step, and its terms
-        self.order_state: Tensor | None = None  # of `order`, when the epoch began
+    def __post_init__(self) -> None:
+        self.per_epoch = ceil(len(self.task.train) / self.config.batch_size)
+        self.steps = self.config.steps or self.config.epochs * self.per_epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr  # the last task's schedule may have lowered it
+        self.schedule = SCHEDULES[self.config.schedule](self.optimizer, self.steps)
+        self.last: dict[str, Tensor] = {}  # of the last step: the loss and its terms
+        self.epoch = self.step = 0  # epochs done, steps done in this one
+        self.totals: dict[str, Tensor] = {}  # sums over this epoch of the loss and its terms
+        self.order_state: Tensor | None = None  # of `order` at the start of this epoch
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {"accuracy": -1.0, "weights": None}
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it is. The learner, the method, the optimizer and the streams are not in it."""
+        """The position in the task, without learner, method, optimizer and streams; tensors are not copied."""
         names = ("epoch", "step", "totals", "order_state", "history", "best")
         return {"schedule": self.schedule.state_dict(), **{name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken."""
+        """Continue from where `state_dict` was taken."""
         self.schedule.load_state_dict(state["schedule"])
-        for name in ("epoch", "step", "totals", "history", "best"):
+        for name in state.keys() - {"schedule"}:
             setattr(self, name, copy.deepcopy(state[name]))
-        if self.step:  # the epoch's order is drawn again, its first steps are left out
+        if self.step:  # draw the order of the epoch again; its first steps are skipped
             self.order.set_state(state["order_state"].cpu())
 
     def run(self, after_step: Callable[[bool], None]) -> list[dict[str, float]]:
-        """Do the steps that are left; returns each epoch's mean loss and terms, and accuracy on the watched split.
+        """Do the remaining steps; returns each epoch's mean loss and terms, and accuracy on the watched split.
 
         Args:
-            after_step: called after every step, with whether it was an epoch's last; may ask for `state_dict`.
+            after_step: called after every step, with whether it was the last of an epoch; may ask for `state_dict`.
 
         Raises:
             TrainingFailed: a loss, a gradient or a weight is not finite.
@@ -119,10 +112,9 @@ class Training:
                 for name, value in self.last.items():
                     self.totals[name] = self.totals[name] + value if name in self.totals else value
                 self.step += 1
-                if y.device.type == "cpu" or self.step % STEPS_BETWEEN_CHECKS == 0:
+                if y.device.type == "cpu" or self.step % STEPS_BETWEEN_CHECKS == 0 or self.step == count:
                     self._check(self.totals["loss"])
                 after_step(self.step == count)
-            self._check(self.totals["loss"])
             self._end_epoch(count, progress)
         progress.close()
         self.check_weights()
@@ -139,16 +131,15 @@ class Training:
         log.log(EPOCH, "task %d epoch %d: loss %.4f, accuracy %.4f", self.task.index, self.epoch, loss, reached)
         if self.config.selection == "dev" and reached > self.best["accuracy"]:
             self.best = {"accuracy": reached, "weights": copy.deepcopy(self.method.learner.state_dict())}
-        self.totals = {}
-        self.epoch, self.step = self.epoch + 1, 0
+        self.totals, self.epoch, self.step = {}, self.epoch + 1, 0
 
     def check_weights(self) -> None:
         """Raise TrainingFailed if a weight is not finite."""
         self._check(sum(p.detach().sum() for p in self.method.learner.parameters()))
 
-    def _check(self, number: Tensor) -> None:
-        """Raise if a number, and so one of those that it is the sum of, is not finite."""
-        if number.isfinite():
+    def _check(self, total: Tensor) -> None:
+        """Raise TrainingFailed if a sum () is not finite, naming the last step's terms and the first bad tensor."""
+        if total.isfinite():
             return
         terms = ", ".join(f"{name} {float(value):.4g}" for name, value in self.last.items())
         named = dict(self.method.learner.named_parameters())

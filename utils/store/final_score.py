@@ -13,22 +13,21 @@ from utils.store.metrics import plus_minus
 
 
 def write_final_score(config: Config) -> None:
-    """final_score.json and final_score.log of all finished seeds, if there are any.
+    """Write final_score.json and final_score.log of all finished seeds, if there are any.
 
     Raises:
-        OSError: the results folder cannot be written any more.
+        OSError: the results folder cannot be written.
     """
     root = config.save_path
     runs = list(finished_runs(root).values())
-    if not runs:
-        return
-    score = _summaries(config, runs)
-    write_text(root / "final_score.json", json.dumps(score, indent=1, allow_nan=False) + "\n")
-    write_text(root / "final_score.log", _as_text(score))
+    if runs:
+        score = _summaries(config, runs)
+        write_text(root / "final_score.json", json.dumps(score, indent=1, allow_nan=False) + "\n")
+        write_text(root / "final_score.log", _as_text(score))
 
 
 def _summaries(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The runs of one experiment, a seed each -> what final_score.json holds."""
+    """The content of final_score.json, from the final results of each seed."""
     score: dict[str, Any] = {
         "method": config.method.name,
         "dataset": config.scenario.dataset.name,
@@ -36,36 +35,44 @@ def _summaries(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds": [run["seed"] for run in runs],
         "protocol": {"selection": config.train.selection, "epochs": config.train.epochs, "steps": config.train.steps},
     }
-    for part in [part for part in ("test", "train", "dev") if part in runs[0]]:
+    for part in _parts(runs[0]):
         values = np.array([run[part]["accuracy_matrix"] for run in runs])  # (S, T, T)
         std = values.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
         matrix = {"mean": values.mean(axis=0).tolist(), "std": std, "values": values.tolist()}
-        per_run = [
-            metrics.scores(run[part]["accuracy_matrix"], run[part]["initial_accuracy"], run[part]["confusion"])
-            for run in runs
-        ]
-        score[part] = {"accuracy_matrix": matrix}
-        score[part] |= {name: metrics.summary([run[name] for run in per_run]) for name in per_run[0]}
-    score["time"] = {name: metrics.summary([run["time"][name] for run in runs]) for name in runs[0]["time"]}
+        score[part] = {"accuracy_matrix": matrix, **_over_seeds([seed_scores(run)[part] for run in runs])}
+    score["time"] = _over_seeds([run["time"] for run in runs])
     score["memory"] = {name: max(run["memory"][name] for run in runs) for name in runs[0]["memory"]}
     return score
 
 
+def seed_scores(run: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Split -> name -> score, from the final results of one seed."""
+    keys = ("accuracy_matrix", "initial_accuracy", "confusion")
+    return {part: metrics.scores(*(run[part][key] for key in keys)) for part in _parts(run)}
+
+
+def _parts(scores: dict[str, Any]) -> list[str]:
+    return [part for part in ("test", "train", "dev") if part in scores]
+
+
+def _over_seeds(of_runs: list[dict[str, float | None]]) -> dict[str, dict[str, object]]:
+    return {name: metrics.summary([values[name] for values in of_runs]) for name in of_runs[0]}
+
+
 def _as_text(score: dict[str, Any]) -> str:
-    """What final_score.json holds, for people."""
-    seeds, protocol = score["seeds"], score["protocol"]
+    """The content of final_score.log."""
+    seeds, protocol, parts = score["seeds"], score["protocol"], _parts(score)
     length = f"{protocol['steps']} steps" if protocol["steps"] else f"{protocol['epochs']} epochs"
-    names = [name for name in score["test"] if name != "accuracy_matrix"]
-    parts = [part for part in ("test", "train", "dev") if part in score]
     lines = [
-        f"{score['method']} on {score['dataset']}, {score['scenario']} scenario, {length} a task, "
-        f"weights chosen: {protocol['selection']}",
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}): mean ± std over seeds",
+        f"{score['method']} on {score['dataset']}, {score['scenario']} scenario, {length} per task, "
+        f"selection: {protocol['selection']}",
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), mean ± std over seeds",
         "",
         " " * 22 + "".join(f"{part:>19}" for part in parts),
     ]
+    names = [name for name in score["test"] if name != "accuracy_matrix"]
     lines += [f"{name:22}" + "".join(f"{plus_minus(score[part][name]):>19}" for part in parts) for name in names]
-    lines += ["", "test accuracy on task (column) after training on task (row), mean over seeds", ""]
+    lines += ["", "test accuracy on each task (column) after training on each task (row), mean over seeds", ""]
     matrix = score["test"]["accuracy_matrix"]["mean"]
     lines.append("      " + "".join(f"{j:>8}" for j in range(len(matrix))))
     lines += [f"{i:>6}" + "".join(f"{value:>8.4f}" for value in row) for i, row in enumerate(matrix)]

@@ -16,7 +16,6 @@ from utils.config.provenance import MadeWith
 from utils.config.schema import Config
 from utils.config.yaml_text import as_yaml
 from utils.settings import BadInput
-from utils.store import long_format as curves
 from utils.store.files import (
     Damaged,
     previous,
@@ -28,6 +27,7 @@ from utils.store.files import (
     write_text,
 )
 from utils.store.log import log
+from utils.store.long_format import MetricsWriter
 
 SWEEP = "sweep.json"
 """In a folder of a sweep: what its points are, and their ranking."""
@@ -37,12 +37,13 @@ class RunFolder:
     """One seed's part of the results: `exp_<seed>/`, with events for TensorBoard if they are wanted."""
 
     def __init__(self, root: Path, seed: int, tensorboard: bool = False) -> None:
-        self.seed, self.path, self.tensorboard = seed, root / f"exp_{seed}", tensorboard
+        self.seed, self.path = seed, root / f"exp_{seed}"
         self.final = self.path / "final_results.pkl"
         self.metrics = self.path / "metrics.csv"
-        self.events = self.path / "events.out.tfevents.metrics"
         self.state = self.path / "state.pt"
         self.log = self.path / "experiment.log"
+        self.method = self.path / "models" / "method.pt"
+        self.writer = MetricsWriter(self.path, tensorboard)
 
     def plot(self, name: str) -> Path:
         """Where a figure goes."""
@@ -52,22 +53,23 @@ class RunFolder:
         """Where the classifier's weights after a task go."""
         return self.path / "models" / f"task_{task}.pt"
 
-    def save_task(self, task: int, learner: dict[str, torch.Tensor], results: dict[str, Any]) -> None:
-        """After a task: its weights, and the results so far."""
+    def save_task(
+        self, task: int, learner: dict[str, torch.Tensor], method: dict[str, Any], results: dict[str, Any]
+    ) -> None:
+        """After a task: write the classifier's weights, the method's state (of the last task only), and the results."""
         write_tensors(self.weights(task), learner)
+        write_tensors(self.method, method)
         write_pickle(self.path / "results" / f"task_{task}.pkl", results)
-        self._save_metrics(results)
+        self.writer.write(results)
 
     def save_final(self, results: dict[str, Any]) -> None:
-        """After the last task: the results, which say that the seed is finished."""
-        self._save_metrics(results)
+        """After the last task: write the results, which mark the seed as finished."""
+        self.writer.write(results)
         write_pickle(self.final, results)
 
-    def _save_metrics(self, results: dict[str, Any]) -> None:
-        found = curves.rows(results)
-        write_text(self.metrics, curves.as_csv(found))
-        if self.tensorboard:
-            curves.append_events(self.events, found)
+    def close(self) -> None:
+        """End the writing of events for TensorBoard."""
+        self.writer.close()
 
     def save_state(self, state: dict[str, Any]) -> None:
         """All that is needed to go on from here; the state before stays beside it."""

@@ -1,4 +1,4 @@
-"""What a run says: a line an event in its experiment.log, progress bars on a terminal, plain lines elsewhere."""
+"""The log of a run: one line per event in experiment.log, and on the screen with progress bars on a terminal."""
 
 import logging
 import multiprocessing
@@ -11,14 +11,14 @@ from typing import Any
 from tqdm import tqdm
 
 log = logging.getLogger("experiment")
-"""The run's log. Everything goes into experiment.log; of level INFO and above, to the screen too."""
+"""The log of the current run. experiment.log gets every level, the screen INFO and above."""
 EPOCH = logging.DEBUG if sys.stderr.isatty() else logging.INFO
-"""Level of an epoch's line: on a terminal the bars show it."""
+"""Level of an epoch's line: on a terminal the progress bar shows the same."""
 
 
 class _File(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """A log that cannot be written (disk full, folder gone) must not hide why: the run fails at its next file."""
+        """Ignore that the log cannot be written (disk full, folder gone): the next checkpoint reports it."""
 
 
 class _Screen(logging.Handler):
@@ -29,16 +29,15 @@ class _Screen(logging.Handler):
 
 @contextmanager
 def logging_to(path: Path, prefix: str) -> Iterator[None]:
-    """Inside, the log goes to the file, with time, and to the screen behind `prefix`."""
+    """Inside, the log is written to the file with the time, and to the screen behind `prefix`."""
     path.parent.mkdir(exist_ok=True)
-    file, screen = _File(path, encoding="utf-8"), _Screen()
+    file, screen = _File(path, encoding="utf-8"), _Screen(logging.INFO)
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     screen.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
-    screen.setLevel(logging.INFO)
     log.setLevel(logging.DEBUG)
     log.propagate = False
-    log.addHandler(file)
-    log.addHandler(screen)
+    for handler in (file, screen):
+        log.addHandler(handler)
     try:
         yield
     finally:
@@ -48,13 +47,6 @@ def logging_to(path: Path, prefix: str) -> Iterator[None]:
 
 
 def bar(total: int, name: str, level: int, unit: str) -> Any:
-    """A progress bar at depth `level`, shown on a terminal only; `update(n)`, `set_postfix_str(text)`, `close()`."""
-    return tqdm(
-        total=total,
-        desc=name,
-        position=level,
-        leave=False,
-        unit=unit,
-        disable=not sys.stderr.isatty() or multiprocessing.parent_process() is not None,
-        dynamic_ncols=True,
-    )
+    """A tqdm progress bar on line `level`; hidden where there is no terminal, and in child processes."""
+    hidden = not sys.stderr.isatty() or multiprocessing.parent_process() is not None
+    return tqdm(total=total, desc=name, position=level, leave=False, unit=unit, disable=hidden, dynamic_ncols=True)

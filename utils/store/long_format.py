@@ -1,42 +1,84 @@
-"""A seed's numbers in long format, one a row: metrics.csv, and the same as events for TensorBoard."""
+"""A seed's numbers in long format, one per row: metrics.csv, and with `train.tensorboard` the same as events."""
 
 import csv
 import io
-import os
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.store import metrics
+from utils.store.files import write_text
 
 
 class Row(NamedTuple):
-    """One number of a run. `task` is the task that had been learnt last, empty before the first."""
+    """One number of a run. `task` is the last task trained on; empty for the untrained classifier."""
 
     seed: int
     task: int | None
     epoch: int | None
-    """of the task; empty for what is measured after it"""
+    """of the task; empty for what is measured after the task"""
     split: str
-    """test, train or dev; empty for what the method says of itself"""
+    """test, train or dev; empty for the method's diagnostics"""
     metric: str
-    """`name`, or `name/series`: `accuracy/3` is the accuracy on task 3"""
+    """`name` or `name/series`: `accuracy/3` is the accuracy on task 3, `loss/replay` the term `replay` of the loss"""
     value: float
 
 
-def rows(results: dict[str, Any]) -> list[Row]:
-    """All numbers of a run's results so far, in the order in which they became known.
+class MetricsWriter:
+    """Writes the numbers of a seed into its folder: metrics.csv, and with `tensorboard` an event file.
 
-    Those known after a task are the beginning of those known after a later one.
+    An interrupted run may have left events of a task that the resumed run repeats. So a new writer removes the old
+    event file and writes every number again, with `purge_step` 0 for a TensorBoard that has read the old file.
     """
+
+    def __init__(self, folder: Path, tensorboard: bool) -> None:
+        self.folder, self.tensorboard = folder, tensorboard
+        self._events: Any = None  # a SummaryWriter
+        self._written = 0
+
+    def write(self, results: dict[str, Any]) -> None:
+        """Write all numbers of the results so far.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        found, text = rows(results), io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([Row._fields, *found])
+        write_text(self.folder / "metrics.csv", text.getvalue())
+        if self.tensorboard:
+            self._write_events(found)
+
+    def _write_events(self, found: list[Row]) -> None:
+        """Steps are epochs over all tasks for what is measured after each epoch, otherwise tasks."""
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter  # needs an optional package
+
+            for path in self.folder.glob("events.out.tfevents.*"):
+                path.unlink()
+            self._events = SummaryWriter(str(self.folder), purge_step=0)
+        epochs = sum(row.metric == "loss" for row in found[: self._written])
+        for row in found[self._written :]:
+            epochs += row.metric == "loss"
+            step = row.task or 0 if row.epoch is None else epochs - 1
+            self._events.add_scalar(f"{row.split or 'method'}/{row.metric}", row.value, step)
+        self._events.flush()
+        self._written = len(found)
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._events is not None:
+            self._events.close()
+
+
+def rows(results: dict[str, Any]) -> list[Row]:
+    """All numbers of the results so far, in the order in which they became known: a task only appends rows."""
     seed, parts = results["seed"], [part for part in ("test", "train", "dev") if part in results]
-    watched = "dev" if "dev" in parts else "train"  # what accuracy is measured on after an epoch
+    watched = "dev" if "dev" in parts else "train"  # the split of the accuracy after each epoch
     found = [
         Row(seed, None, None, part, f"initial_accuracy/{j}", value)
         for part in parts
         for j, value in enumerate(results[part]["initial_accuracy"])
     ]
-    for task, diagnostics in enumerate(results["diagnostics"]):  # of each task that is over
+    for task, diagnostics in enumerate(results["diagnostics"]):
         for epoch, values in enumerate(results["epochs"][task]):
             found += [Row(seed, task, epoch, "train", *loss) for loss in values.items() if loss[0] != "accuracy"]
             found.append(Row(seed, task, epoch, watched, "accuracy", values["accuracy"]))
@@ -49,63 +91,8 @@ def rows(results: dict[str, Any]) -> list[Row]:
 
 
 def _scores(results: dict[str, Any], part: str, task: int) -> list[tuple[str, float]]:
-    """Scores after a task, of the tasks so far as if there were no others; F1 is known after the last only."""
+    """The scores that are defined after a task; the confusion matrix is kept for the last task only."""
     scored, last = results[part], task + 1 == len(results["tasks"])
-    found = metrics.scores(scored["accuracy_matrix"][: task + 1], scored["initial_accuracy"], scored["confusion"])
-    return [(name, value) for name, value in found.items() if value is not None and (last or name != "F1")]
-
-
-def as_csv(found: list[Row]) -> str:
-    """The text of metrics.csv; numbers are as exact as they were."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows(found)
-    return text.getvalue()
-
-
-def append_events(path: Path, found: list[Row]) -> None:
-    """Write the rows that are not yet in a file of TensorBoard's events behind those that are.
-
-    The steps of what is measured after each epoch are epochs, counted over all tasks; else they are tasks.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    from tensorboard.compat.proto.event_pb2 import Event  # an extra dependency
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    missing, now, epochs = io.BytesIO(), time.time(), 0
-    writer = RecordWriter(missing)
-    path.touch()
-    with path.open("r+b") as file:
-        count = _seek_end(file)
-        if not count:
-            writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        for index, row in enumerate(found):
-            epochs += row.metric == "loss"
-            if index + 1 < count:  # the file begins with a record that is no row
-                continue
-            step = row.task or 0 if row.epoch is None else epochs - 1
-            summary = Summary(
-                value=[Summary.Value(tag=f"{row.split or 'method'}/{row.metric}", simple_value=row.value)]
-            )
-            writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
-        file.truncate()
-        file.write(missing.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _seek_end(file: io.BufferedRandom) -> int:
-    """Go behind the last record that is whole, if a kill left half a one; returns how many there are."""
-    size, end, count = file.seek(0, os.SEEK_END), 0, 0
-    while True:  # a record: its length in 8 bytes, 4 of checksum, itself, 4 of checksum
-        file.seek(end)
-        header = file.read(12)
-        following = end + 12 + int.from_bytes(header[:8], "little") + 4
-        if len(header) < 12 or following > size:
-            file.seek(end)
-            return count
-        end, count = following, count + 1
+    confusion = scored["confusion"] if last else None
+    found = metrics.scores(scored["accuracy_matrix"][: task + 1], scored["initial_accuracy"], confusion)
+    return [(name, value) for name, value in found.items() if value is not None]

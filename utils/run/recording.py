@@ -1,0 +1,113 @@
+"""What is known of one seed: scores and diagnostics after each task, in the results, the log and the figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from datasets.data import Split, Task
+from methods import Method
+from utils.config.schema import Config
+from utils.config.yaml_text import flatten
+from utils.run import figures
+from utils.run.evaluation import accuracy, confusion, memory, scored_part
+from utils.store import metrics
+from utils.store.files import write_bytes
+from utils.store.folder import RunFolder
+from utils.store.log import log
+
+
+class Recording:
+    """The results of a seed as plain data, `results`, and what is logged and drawn of them.
+
+    Args:
+        config: the validated configuration.
+        class_names: in the order of the global class ids.
+        tasks: of this seed.
+        seed: its number.
+        folder: where figures go.
+    """
+
+    def __init__(
+        self, config: Config, class_names: Sequence[str], tasks: list[Task], seed: int, folder: RunFolder
+    ) -> None:
+        self.config, self.tasks, self.folder = config, tasks, folder
+        self.parts = ["test", "train"] + ["dev"] * (config.scenario.dev_split > 0)
+        self.results: dict[str, Any] = {
+            "seed": seed,
+            "config": config.dump(),
+            "class_names": list(class_names),
+            "tasks": [list(task.classes) for task in tasks],
+            "epochs": [],
+            "diagnostics": [],
+            "memory_by_task": [],
+        }
+
+    def begin(self, method: Method, device: torch.device) -> None:
+        """Log everything that decides the numbers, and measure the accuracy of the untrained classifier."""
+        log.debug("torch %s on %s, %d threads", torch.__version__, device, torch.get_num_threads())
+        for key, value in flatten(self.results["config"]).items():
+            log.debug("%s: %s", key, value)
+        for task in self.tasks:
+            names = ", ".join(self.results["class_names"][c] for c in task.classes)
+            sizes = len(task.train), len(task.dev) if task.dev else 0, len(task.test)
+            log.debug("task %d: classes %s; %d train, %d dev, %d test images", task.index, names, *sizes)
+        for part in self.parts:
+            initial = [accuracy(method, _split(task, part), task.index) for task in self.tasks]
+            self.results[part] = {"initial_accuracy": initial, "accuracy_matrix": []}
+
+    def evaluate(self, method: Method, task: Task) -> None:
+        """Scores after a task, on every task, future ones included."""
+        for part in self.parts:
+            row, total = [], np.zeros((), dtype=int)
+            for other in self.tasks:
+                counts = confusion(method, _split(other, part), other.index)
+                row.append(float(counts.trace() / counts.sum()))
+                total = total + counts
+                if other.index == task.index:
+                    seen = total
+            scored = self.results[part]
+            scored["accuracy_matrix"].append(row)
+            scored["confusion"] = total.tolist()
+            scores = metrics.scores(scored["accuracy_matrix"], scored["initial_accuracy"], seen)
+            values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if value is not None)
+            log.debug("task %d %s scores: %s", task.index, part, values)
+        self.results["memory_by_task"].append(memory(method))
+        row = self.results["test"]["accuracy_matrix"][-1][: task.index + 1]
+        values = " ".join(f"{value:.4f}" for value in row)
+        log.info("task %d learnt: test accuracy %.4f, by task %s", task.index, sum(row) / len(row), values)
+
+    def diagnose(self, method: Method, task: Task) -> None:
+        """The method's diagnostics after a task; those outside their expected range are logged for all to see."""
+        found = method.diagnostics([other.dev for other in self.tasks[: task.index + 1] if other.dev is not None])
+        self.results["diagnostics"].append(found)
+        for name, value in found.items():
+            log.debug("task %d %s: %.4f", task.index, name, value)
+            expected = method.diagnosed.get(name.partition("/")[0])
+            if expected and not expected.low <= value <= expected.high:
+                bounds = expected.low, expected.high
+                log.info("task %d: %s is %.4g, outside of %g to %g", task.index, name, value, *bounds)
+
+    def draw(self, method: Method, task: Task) -> None:
+        """The method's pictures after a task."""
+        if self.config.method.plot:
+            for name, grid in method.pictures(task).items():
+                write_bytes(self.folder.plot(f"{name}_task_{task.index}"), figures.image_grid(grid))
+
+    def draw_scores(self, method: Method) -> None:
+        """The figures of a finished seed."""
+        if self.config.method.plot:
+            meaning = {name: diagnosed.meaning for name, diagnosed in method.diagnosed.items()}
+            for name, figure in figures.of_results(self.results, meaning):
+                write_bytes(self.folder.plot(name), figure)
+
+    def finish(self, seconds: dict[str, float], steps: int) -> dict[str, Any]:
+        """The final results, after `steps` training steps."""
+        self.results["time"] = seconds | {"steps_per_s": steps / max(seconds["train_s"], 1e-9)}
+        self.results["memory"] = self.results["memory_by_task"][-1]
+        return self.results
+
+
+def _split(task: Task, part: str) -> Split:
+    return scored_part(task.train) if part == "train" else getattr(task, part)
