@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.data import Split, Task
+from methods.mechanisms.buffer import Buffer
 from models.learner import Learner
 from utils.settings import BadInput, Settings, modules
 from utils.settings import find as find_module
@@ -28,7 +29,7 @@ class MethodConfig(Settings):
 
 
 class Diagnostic(NamedTuple):
-    """What a group of `Method.diagnostics` measures, with its unit, and the range in which values need no attention."""
+    """What a group of `Method.diagnostics` measures, with its unit, and its expected range."""
 
     meaning: str
     low: float = -inf
@@ -43,25 +44,24 @@ class ImageGrid(NamedTuple):
 
 
 class Method(nn.Module):
-    """A continual-learning method: four hooks that the runner calls, each optional. As it stands, it is fine-tuning.
+    """A continual-learning method: four hooks that the runner calls, each optional. Without them it is fine-tuning.
 
-    All its memory is in parameters, buffers or extra state, so that `state_dict()` is the whole truth about it; only
-    what `begin_task` makes and nothing changes before `end_task` may be a plain attribute, since a run that goes on in
-    the middle of a task calls `begin_task` again. On the first task nothing of it may change what is learnt: there is
-    no past yet.
+    All memory is in parameters, buffers or extra state, so that `state_dict()` is complete; only what `begin_task`
+    creates and `end_task` drops may be a plain attribute, since a run that resumes inside a task calls `begin_task`
+    again. On the first task a method must train exactly as fine-tuning does.
 
     Args:
         config: the validated `method` section.
-        learner: the classifier; not a part of the method's own state.
+        learner: the classifier; not part of the method's own state.
         stream: random numbers of its own. In `__init__`, `begin_task` and `end_task` torch's global generators are
             isolated as well, and the learner is in evaluation mode; in `loss` and `after_backward` draw from the stream
             only.
     """
 
     off: ClassVar[dict[str, Any] | None] = {}
-    """Options that switch the method off: with them it is fine-tuning, bit for bit. None where nothing can."""
+    """Options that turn the method into fine-tuning, bit for bit. None if there are none."""
     diagnosed: ClassVar[dict[str, Diagnostic]] = {}
-    """Group of `diagnostics` -> its meaning (the label of its plot) and the range outside of which it is logged."""
+    """Group of `diagnostics` -> its meaning (the label of its plot); values outside its range are logged."""
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__()
@@ -77,12 +77,16 @@ class Method(nn.Module):
         """Called before the first step of a task; returns what to train on."""
         return task
 
+    def embed(self, x: Tensor) -> Tensor:
+        """The embeddings (B, d) of images x (B, C, H, W) in [0, 1] that `loss` and `predict` use."""
+        return self.learner.embed(x)
+
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         """Name -> term () of the loss, already weighted, for images x (B, C, H, W) in [0, 1] of classes y (B,).
 
         The step minimises the sum of the terms, added in their order; the mean of each is logged per epoch.
         """
-        return {"cross_entropy": self.cross_entropy(self.learner.embed(x), y, task)}
+        return {"cross_entropy": self.cross_entropy(self.embed(x), y, task)}
 
     def cross_entropy(self, z: Tensor, y: Tensor, task: Task) -> Tensor:
         """Mean cross-entropy () of the current batch: embeddings z (B, d), global class ids y (B,)."""
@@ -92,22 +96,19 @@ class Method(nn.Module):
         """Called between the backward pass and the optimizer's step: may edit or read gradients."""
 
     def end_task(self, task: Task) -> None:
-        """Called after the last step of a task, with what was trained on: consolidate."""
+        """Called after the last step of a task, with the data it was trained on: consolidate."""
 
     def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
         """Numbers to log after each task, named `group` or `group/series`; each group is drawn as one plot over tasks.
 
         Args:
-            dev: the held-out splits of the tasks so far, to measure on and not to learn from; empty without them.
+            dev: the held-out splits of the tasks so far, for measuring, not for learning; empty if there are none.
         """
         return {}
 
     def predict(self, x: Tensor, task: int) -> Tensor:
-        """The global class ids (B,) of images x (B, C, H, W) in [0, 1], by the heads as they stand.
-
-        In the class scenario the task plays no part.
-        """
-        return self.learner.predict(self.learner.embed(x), task)
+        """The predicted global class ids (B,) of images x (B, C, H, W) in [0, 1]; the class scenario ignores `task`."""
+        return self.learner.predict(self.embed(x), task)
 
     def pictures(self, task: Task) -> dict[str, ImageGrid]:
         """Image grids to draw after each task, by file name."""
@@ -122,12 +123,12 @@ class Method(nn.Module):
 
     @property
     def stored_real_samples(self) -> int:
-        """How many real samples of the past the method keeps."""
-        return 0
+        """The number of real samples of the past that the method keeps."""
+        return sum(len(part) for part in self.children() if isinstance(part, Buffer))
 
 
 def known() -> list[str]:
-    """The names of all methods: the modules of this package. What they share is in its sub-package `mechanisms`."""
+    """The names of all methods: the modules of this package. Its sub-package `mechanisms` has what they share."""
     return modules(sys.modules[__name__])
 
 
@@ -135,14 +136,11 @@ def find(name: str) -> tuple[type[Method], type[MethodConfig]]:
     """The class and the configuration of the method `name`; imports its file and no other.
 
     Raises:
-        BadInput: no such file; names the nearest.
+        BadInput: no such file, with the nearest name; or it does not define exactly one method.
     """
     module = find_module(sys.modules[__name__], name)
-    own = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
-    ]
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Method)]
+    own = [value for value in classes if value.__module__ == module.__name__]
     if len(own) != 1:
         raise BadInput(f"methods/{name}.py must define exactly one subclass of Method, it has {len(own)}")
     return own[0], getattr(module, "Config", MethodConfig)

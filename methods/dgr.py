@@ -5,13 +5,13 @@ distillation: van de Ven and Tolias, "Generative replay with feedback connection
 learning", 2018, arXiv 1809.10635.
 
 No image of the past is stored. After each task a variational autoencoder (`models/vae.py`) learns the task's images and
-relearns its own. While the next task is learnt, images that it makes up are trained on next to the real ones; their
-labels are what the classifier said of them when the task began.
+those it generated itself. The next task is trained on real and generated images; the labels of the latter are the
+classifier's predictions when the task began.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -21,35 +21,36 @@ from torch.nn import functional as F
 from datasets.data import Split, Task, as_floats, mapped
 from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distillation import divergence
-from methods.mechanisms.health import DRAWN, MEASURED, reconstructions
+from methods.mechanisms.health import PER_ROW, MEASURED, reconstructions
 from models.learner import NO_LOGIT, Learner
-from models.vae import VAE, VAESettings
+from models.vae import VAE
+from utils.settings import configured, options_of
 
 PER_IMAGE = 4
-"""Images made up for each one of the task: the classifier learns fewer by heart."""
+"""Generated images per real image of the task; with fewer the classifier overfits them."""
+VAEConfig: Any = options_of(VAE)
 
 
 class Config(MethodConfig):
     """DGR's options."""
 
     distillation: bool = False
-    """made-up images are labelled with the probabilities of all past classes, not with the likeliest class"""
+    """label generated images with the probabilities of all past classes, not with the most likely class"""
     temperature: float = Field(2.0, gt=0)
-    """of these probabilities (distillation: yes); above 1 it brings out the unlikely ones"""
+    """of these probabilities (distillation: yes); above 1 unlikely classes get more"""
     share: float | None = Field(None, ge=0, le=1)
-    """weight of the current batch, that of the made-up one being 1 - share; by default 1 / tasks seen"""
+    """weight of the current batch, that of the generated one being 1 - share; by default 1 / tasks seen"""
     replay: float = Field(1.0, ge=0)
-    """factor on the made-up batch's weight; 0 is naive"""
+    """factor on the generated batch's weight; 0 is naive"""
     fixed_replay: int | None = Field(None, ge=1)
-    """images made up for each task, drawn afresh when it begins and dropped when it ends; by default 4 for each image
-    of the task"""
-    vae: VAESettings = VAESettings()
+    """images generated per task, when it begins, dropped when it ends; by default 4 per image of the task"""
+    vae: VAEConfig = VAEConfig()
     """the generator of images"""
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Made-up images x, uint8 (N, C, H, W), and teacher's logits (N, k) of each past head; dropped with the task."""
+    """Generated images x, uint8 (N, C, H, W), and the teacher's logits (N, k) of each past head; dropped with the task."""
 
     x: Tensor
     answers: tuple[Tensor, ...]
@@ -63,9 +64,10 @@ class Rehearsal:
 class DGR(Method):
     """Deep generative replay.
 
-    A made-up image bears no task: in the task scenario it is labelled by, and trains, every past head. In the class
-    scenario the teacher chooses among the past classes, and the learner answers with all its columns, so that new
-    classes are told from old ones; soft targets give new classes the probability 0 (van de Ven and Tolias 2018).
+    A generated image has no task: in the task scenario it is labelled by, and trains, every past head. In the class
+    scenario the teacher chooses among the past classes, and the learner's softmax is over all columns, so that it
+    learns to separate new classes from old ones; soft targets give new classes the probability 0 (van de Ven and Tolias
+    2018).
 
     *Deviation* from the paper: the generator is a variational autoencoder, not a WGAN, as in van de Ven and Tolias.
     """
@@ -78,14 +80,14 @@ class DGR(Method):
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.vae = VAE(learner.encoder, config.vae).to(stream.device)
+        self.vae = configured(VAE, config.vae)(learner.encoder).to(stream.device)
         self.rehearsal: Rehearsal | None = None
         self.health: dict[str, float] = {}
 
     def begin_task(self, task: Task) -> Task:
         if task.index > 0:
             x = self.vae.sample(self.config.fixed_replay or PER_IMAGE * len(task.train), self.stream)
-            # the labels are settled here, so that no copy of the teacher need be kept
+            # labelled now, so that no copy of the teacher has to be kept
             self.rehearsal = Rehearsal(x, self._answers(x, task.index))
         return task
 
@@ -102,7 +104,7 @@ class DGR(Method):
         return {"cross_entropy": share * current, "replay": self.config.replay * (1 - share) * past}
 
     def _disagreement(self, logits: Tensor, answer: Tensor) -> Tensor:
-        """The loss () of logits (B, k) for which the teacher had the logits `answer` (B, k)."""
+        """The loss () of logits (B, k) given the teacher's `answer` (B, k)."""
         if self.config.distillation:
             return divergence(logits, answer, self.config.temperature)
         return F.cross_entropy(logits, answer.argmax(dim=1))
@@ -125,7 +127,7 @@ class DGR(Method):
 
     @torch.no_grad()
     def _answers(self, x: Tensor, tasks: int) -> tuple[Tensor, ...]:
-        """What the classifier says of images x, uint8 (N, C, H, W), about the first `tasks` tasks.
+        """The classifier's answers for the first `tasks` tasks on images x, uint8 (N, C, H, W).
 
         Returns:
             Logits (N, k) of each of their heads, or of the one head; other tasks' columns of it are `NO_LOGIT`.
@@ -143,9 +145,9 @@ class DGR(Method):
         return self.health
 
     def pictures(self, task: Task) -> dict[str, ImageGrid]:
-        made = as_floats(self.vae.sample(5 * DRAWN, self.stream))
-        samples = [("", row) for row in made.split(DRAWN)]
+        generated = as_floats(self.vae.sample(5 * PER_ROW, self.stream))
+        samples = [("", row) for row in generated.split(PER_ROW)]
         return {
-            "samples": ImageGrid(f"Images made up after task {task.index}", samples),
+            "samples": ImageGrid(f"Images generated after task {task.index}", samples),
             "reconstructions": reconstructions(task, lambda x, y: self.vae.reconstruct(x)),
         }

@@ -1,82 +1,50 @@
-"""The conditional flow on codes: fitted, sampled, refitted to its own samples, and read as a classifier."""
+"""The conditional flow on codes: fitted, sampled, refitted to its own samples, and used as a classifier."""
 
+from collections.abc import Callable
+from functools import partial
 from math import ceil
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import flows
 from flows import Flow
-from models.fitting import minimise
-from utils.settings import AnyCase, Chosen, Settings
+from models.fitting import Objective, class_weights, fit
 
 CHUNK = 4096
-"""Codes that go through the flow at once where no gradient is needed."""
+"""Codes that pass through the flow at once where no gradient is needed."""
 REACH = 1.2
-"""A sample farther out than this times the farthest code of the fit is drawn again."""
-REDRAWS = 20
-"""How often at most; each time the temperature falls, so that the sample nears the centre of its class."""
+"""Samples whose norm exceeds this multiple of the largest norm in the fit are redrawn."""
+MAX_REDRAWS = 20
+"""Each redraw lowers the temperature, which moves the sample towards the centre of its class."""
 HELD_OUT = 0.1
-"""Share of what a flow is fitted to that early stopping judges it by."""
-
-
-class ConditioningSettings(Settings):
-    """How a class label becomes a condition."""
-
-    type: Annotated[Literal["none", "one_hot", "class_embedding"], AnyCase] = "one_hot"
-    """none: not at all; one_hot; class_embedding: a learned vector for each class"""
-    dimension: int | None = Field(None, ge=1)
-    """class_embedding: the vector's size; by default the number of classes"""
-
-
-class FlowSettings(Settings):
-    """The normalizing flow and its fit."""
-
-    type: str = "realnvp"
-    """which flow: the name of a file in flows/"""
-    epochs: int = Field(20, ge=0)
-    """passes over the task's data and the generated data, after each task"""
-    steps: int | None = Field(None, ge=1)
-    """batches after each task, instead of epochs"""
-    dimension: int = Field(32, ge=2)
-    """size of the codes, where they are a projection (all but target: flow)"""
-    lr: float = Field(1e-3, gt=0)
-    """Adam's learning rate"""
-    weight_decay: float = Field(0.0, ge=0)
-    """Adam's L2 penalty"""
-    batch_size: int = Field(256, ge=2)
-    """codes a step"""
-    annealing: bool = True
-    """let the learning rate fall to 0 along a cosine"""
-    reset: bool = False
-    """begin each fit with new weights, not with those of the last task"""
-    early_stopping: bool = False
-    """hold a tenth of the codes out of the fit, stop when their likelihood stops rising, and keep the best weights"""
-    tolerance: int = Field(5, ge=1)
-    """early_stopping: epochs without a better likelihood before it stops"""
-    noise: float = Field(0.1, ge=0)
-    """deviation of the Gaussian noise on the flow's input while it trains, in units of each code's own deviation"""
-    temperature: float = Field(0.8, gt=0)
-    """scale of the Gaussian that samples are drawn from; below 1 they keep closer to the data"""
-    conditioning: ConditioningSettings = ConditioningSettings()
-    """what the flow is told of the class"""
-
-
-FLOW = Chosen(flows, "type", FlowSettings, "build")
+"""Share of the codes that early stopping holds out."""
+MAX_GRADIENT_NORM = 10.0
+"""Gradients are clipped to this norm."""
 
 
 class Condition(nn.Module):
-    """Class labels (B,) -> conditions (B, size); None when `size` is 0."""
+    """Class labels (B,) -> conditions (B, size); None if `size` is 0.
 
-    def __init__(self, settings: ConditioningSettings, classes: int) -> None:
+    Args:
+        classes: K, the number of all classes there will be.
+        type: none: no condition; one_hot; class_embedding: a learned vector per class
+        dimension: class_embedding: size of the vector; by default the number of classes
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        type: Literal["none", "one_hot", "class_embedding"] = "one_hot",
+        dimension: Annotated[int, Ge(1)] | None = None,
+    ) -> None:
         super().__init__()
-        self.classes, self.kind = classes, settings.type
-        sizes = {"none": 0, "one_hot": classes, "class_embedding": settings.dimension or classes}
-        self.size = sizes[self.kind]
-        if self.kind == "class_embedding":
+        self.classes, self.kind = classes, type
+        self.size = {"none": 0, "one_hot": classes, "class_embedding": dimension or classes}[type]
+        if type == "class_embedding":
             self.vectors = nn.Embedding(classes, self.size)
 
     def forward(self, y: Tensor) -> Tensor | None:
@@ -86,29 +54,59 @@ class Condition(nn.Module):
 
 
 class CodeFlow(nn.Module):
-    """Density of codes (B, d) given their classes y (B,); the same size however many tasks there were.
+    """Density of codes (B, d) given their classes y (B,); its size does not depend on the number of tasks.
 
     Args:
         dimension: d.
-        classes: K, the number of all classes there will be.
-        settings: which flow, its sizes, and how it is fitted.
+        condition: turns labels into conditions.
+        build: build(d, size of the condition) -> a new flow.
+        epochs: passes over the task's data and the generated data, after each task
+        steps: batches after each task, instead of epochs
+        lr: learning rate of Adam
+        weight_decay: L2 penalty of Adam
+        batch_size: codes per step
+        annealing: let the learning rate fall to 0 along a cosine
+        reset: begin each fit with new weights, not with those of the last task
+        early_stopping: hold a tenth of the codes out of the fit, stop when their likelihood stops rising, and keep the
+            best weights
+        tolerance: early_stopping: epochs without a better likelihood before it stops
+        noise: standard deviation of the Gaussian noise on the flow's input during the fit, as a multiple of each
+            code's own standard deviation
+        temperature: scale of the Gaussian that samples are drawn from; below 1 they stay closer to the data
 
     Raises:
-        ValueError: d is too small for the flow's levels.
+        ValueError: d is too small for the flow.
     """
 
-    def __init__(self, dimension: int, classes: int, settings: FlowSettings) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        condition: Condition,
+        build: Callable[[int, int], Flow],
+        *,
+        epochs: Annotated[int, Ge(0)] = 20,
+        steps: Annotated[int, Ge(1)] | None = None,
+        lr: Annotated[float, Gt(0)] = 1e-3,
+        weight_decay: Annotated[float, Ge(0)] = 0.0,
+        batch_size: Annotated[int, Ge(2)] = 256,
+        annealing: bool = True,
+        reset: bool = False,
+        early_stopping: bool = False,
+        tolerance: Annotated[int, Ge(1)] = 5,
+        noise: Annotated[float, Ge(0)] = 0.1,
+        temperature: Annotated[float, Gt(0)] = 0.8,
+    ) -> None:
         super().__init__()
-        self.dimension, self.settings = dimension, settings
-        self.condition = Condition(settings.conditioning, classes)
-        self.flow = self._new_flow()
+        self.dimension, self.condition = dimension, condition
+        self.reset, self.early_stopping, self.noise, self.temperature = reset, early_stopping, noise, temperature
+        options = {"epochs": epochs, "steps": steps, "lr": lr, "weight_decay": weight_decay, "batch_size": batch_size}
+        self._fit = partial(fit, **options, annealing=annealing, tolerance=tolerance, max_norm=MAX_GRADIENT_NORM)
+        self._build = partial(build, dimension, condition.size)
+        self.flow = self._build()
         self.register_buffer("fits", torch.zeros((), dtype=torch.long))
-        self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))  # classes it was fitted to
+        self.register_buffer("known", torch.zeros(condition.classes, dtype=torch.bool))  # classes it was fitted to
         self.register_buffer("reach", torch.tensor(torch.inf))  # of samples, in standardised codes
         self.register_buffer("redrawn", torch.zeros((), dtype=torch.long))
-
-    def _new_flow(self) -> Flow:
-        return FLOW.builder_of(self.settings)(self.dimension, self.condition.size)
 
     @property
     def deviation(self) -> Tensor:
@@ -121,14 +119,14 @@ class CodeFlow(nn.Module):
 
     @torch.no_grad()
     def negative_log_likelihood(self, z: Tensor, y: Tensor) -> float:
-        """Mean of codes z (B, d) given their classes y (B,), in nats per dimension."""
+        """Mean over codes z (N, d) given their classes y (N,), in nats per dimension."""
         return float(-self.log_prob(z, y).mean() / self.dimension)
 
     @torch.no_grad()
     def posterior(self, z: Tensor) -> Tensor:
-        """Log-probabilities (B, K) of the classes of codes z (B, d) by Bayes' rule, all known ones as likely before.
+        """Log-probabilities (B, K) of the classes of codes z (B, d) by Bayes' rule with a uniform prior.
 
-        Classes that it was never fitted to have -inf; so has everything where every density vanishes.
+        Classes that it was never fitted to have -inf; nan where every density vanishes.
         """
         scores = torch.full((len(z), len(self.known)), -torch.inf, device=z.device)
         for c in self.known.nonzero()[:, 0].tolist():
@@ -139,7 +137,7 @@ class CodeFlow(nn.Module):
 
     @torch.no_grad()
     def round_trip(self, z: Tensor, y: Tensor) -> Tensor:
-        """Error (B,) of codes z (B, d) sent through the flow and back: |z - f^-1(f(z))| over |z|."""
+        """Error (B,) of codes z (B, d) sent through the flow and back: |z - f^-1(f(z))| / |z|."""
         c = self.condition(y)
         back = self.flow.inverse(self.flow(z, c)[0], c)[0]
         return torch.linalg.vector_norm(back - z, dim=1) / torch.linalg.vector_norm(z, dim=1).clamp(min=1e-6)
@@ -148,7 +146,7 @@ class CodeFlow(nn.Module):
     def sample(self, y: Tensor, stream: torch.Generator) -> Tensor:
         """Codes (B, d), one of each class in y (B,).
 
-        Samples that are not finite, or farther out than any code of the fit, are counted in `redrawn` and drawn again.
+        Samples that are not finite or out of `REACH` are redrawn and counted in `redrawn`.
 
         Raises:
             FloatingPointError: the flow has no finite sample even at its centre.
@@ -156,9 +154,9 @@ class CodeFlow(nn.Module):
         return torch.cat([self._sample(part, stream) for part in y.split(CHUNK)])
 
     def _sample(self, y: Tensor, stream: torch.Generator) -> Tensor:
-        temperature = self.settings.temperature
+        temperature = self.temperature
         z = self.flow.sample(self.condition(y), len(y), temperature, stream)
-        for _ in range(REDRAWS):
+        for _ in range(MAX_REDRAWS):
             bad = (~self._within_reach(z)).nonzero()[:, 0]
             if not len(bad):
                 return z
@@ -168,37 +166,40 @@ class CodeFlow(nn.Module):
         raise FloatingPointError("the flow has no sample near its data; lower the flow's lr, or set its reset: yes")
 
     def _within_reach(self, z: Tensor) -> Tensor:
-        """Which codes (B,) are finite, and no farther out than those of the fit."""
         standardised = self.flow.transform.transforms[0](z)[0]
         return torch.linalg.vector_norm(standardised, dim=1) <= self.reach  # nan is not
 
-    def fit(self, z: Tensor, y: Tensor, noisy: Tensor, stream: torch.Generator) -> None:
+    def noisy(self, z: Tensor, stream: torch.Generator) -> Tensor:
+        """Codes z (B, d) with the noise of the fit."""
+        return z + self.noise * self.deviation * torch.randn(z.shape, device=z.device, generator=stream)
+
+    def fit(self, z: Tensor, y: Tensor, real: Tensor, stream: torch.Generator) -> None:
         """Maximise the likelihood of codes z (N, d) of classes y (N,), every class with the same weight.
 
         Args:
             z, y: the new task's codes, and those of the classes before.
-            noisy: which of them (N,) get noise: not those that a flow fitted with noise has made, or it would pile up.
+            real: which codes (N,) get noise, as bool: all but the flow's own samples, since their noise would add up.
             stream: draws batches and noise.
 
         Raises:
             FloatingPointError: the likelihood is not finite.
         """
-        if self.fits > 0 and self.settings.reset:
-            self.flow = self._new_flow().to(z.device)
+        if self.fits > 0 and self.reset:
+            self.flow = self._build().to(z.device)
         standardize = self.flow.transform.transforms[0]
-        if self.fits == 0 or self.settings.reset:
+        if self.fits == 0 or self.reset:
             self.flow.initialize(z, self.condition(y))
-        else:  # the learned part goes on from where it is
+        else:  # the learned part continues from its weights
             standardize.initialize(z)
-        scale = self.settings.noise * self.deviation * noisy[:, None]
         order = torch.randperm(len(z), device=z.device, generator=stream)
-        held_out = order[: ceil(HELD_OUT * len(z))] if self.settings.early_stopping else None
+        held_out = order[: ceil(HELD_OUT * len(z))] if self.early_stopping else None
 
         def loss(index: Tensor) -> Tensor:
-            codes = z[index] + scale[index] * torch.randn(len(index), self.dimension, device=z.device, generator=stream)
+            codes = torch.where(real[index, None], self.noisy(z[index], stream), z[index])
             return -self.log_prob(codes, y[index]).mean()
 
-        minimise(loss, [self.flow, self.condition], y, self.settings, stream, held_out)
+        objective = Objective(nn.ModuleList([self.flow, self.condition]), loss)
+        self._fit([objective], class_weights(y), stream, held_out=held_out)
         self.fits += 1
         self.known[y.unique()] = True
         self.reach.copy_(REACH * torch.linalg.vector_norm(standardize(z)[0], dim=1).max())

@@ -1,18 +1,17 @@
-"""Fitting a generator's parts: class-balanced batches, clipped gradients, early stopping, and going on where it was."""
+"""One fit loop for all generators: weighted batches, clipping, annealing, early stopping, resuming inside a fit."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-
-LARGEST_GRADIENT = 10.0
-"""The gradient's norm is clipped to this."""
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 
 class Stateful(Protocol):
@@ -22,14 +21,14 @@ class Stateful(Protocol):
         """All that `load_state_dict` needs."""
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Be what `state_dict` was taken of."""
+        """Restore what `state_dict` returned."""
 
 
 class Journal:
-    """How far the fits of one end of a task have got, so that an interrupted one goes on at the epoch it had reached.
+    """Progress of the generator fits inside one `end_task`, so that an interrupted fit resumes at its last epoch.
 
-    Fits are known by their order. Whoever resumes runs the whole end of the task again, from the state that it began
-    with: what stands between the fits is computed anew, the fits themselves are not.
+    Fits are identified by their order. A resumed run repeats the whole `end_task` from the state it started with:
+    everything between the fits is computed again, finished epochs of the fits are not.
     """
 
     def __init__(self, after_epoch: Callable[[], None] = lambda: None) -> None:
@@ -38,12 +37,12 @@ class Journal:
         self.begin()
 
     def begin(self, state: dict[str, Any] | None = None) -> None:
-        """The end of a task begins: with nothing fitted, or with what an earlier `state` says."""
+        """Start an `end_task`: with no fit done, or with those of an earlier `state`."""
         self._known, self._count = dict(state or {}), 0
         self._running: Callable[[], dict[str, Any]] = dict
 
     def state(self) -> dict[str, Any]:
-        """Every fit of this end of a task so far: epochs done, its parts' states, its stream's."""
+        """Every fit of this `end_task` so far: epochs done, states of its parts and of its stream."""
         return self._known | self._running()
 
     def run(
@@ -53,7 +52,9 @@ class Journal:
 
         Args:
             epoch: changes nothing but `parts` and `stream`.
-            parts, stream: what is kept between two epochs.
+            count: number of epochs.
+            parts: their states are kept between two epochs.
+            stream: likewise.
         """
         name = f"fit {self._count}"
         self._count += 1
@@ -81,7 +82,7 @@ _journal: ContextVar[Journal] = ContextVar("journal")
 
 @contextmanager
 def recorded(journal: Journal) -> Iterator[None]:
-    """Inside, the journal records the fits of generators, and lets an interrupted one continue."""
+    """Inside, the journal records the fits of generators and lets an interrupted one resume."""
     token = _journal.set(journal)
     try:
         yield
@@ -89,40 +90,24 @@ def recorded(journal: Journal) -> Iterator[None]:
         _journal.reset(token)
 
 
-def current_journal() -> Journal:
-    """The journal of the surrounding `recorded`; elsewhere a new one."""
-    return _journal.get(None) or Journal()
-
-
-class FitSettings(Protocol):
-    """What `minimise` reads of the settings."""
-
-    epochs: int
-    steps: int | None
-    lr: float
-    weight_decay: float
-    batch_size: int
-    annealing: bool
-
-
 class _Best:
-    """The weights with the least loss so far, and for how many epochs there were none better."""
+    """The weights of a module with the least loss so far, and the number of epochs since."""
 
-    def __init__(self, modules: nn.Module) -> None:
-        self.modules, self.state = modules, {"least": torch.inf, "since": 0, "weights": None}
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.state = module, {"least": torch.inf, "since": 0, "weights": None}
 
     def see(self, loss: float) -> int:
-        """Take the modules as they are if their loss is the least; returns the epochs since it was."""
+        """Keep the module's weights if their loss is the least; returns the epochs since the least loss."""
         if loss < self.state["least"]:
-            self.state = {"least": loss, "since": 0, "weights": copy.deepcopy(self.modules.state_dict())}
+            self.state = {"least": loss, "since": 0, "weights": copy.deepcopy(self.module.state_dict())}
         else:
             self.state["since"] += 1
         return self.state["since"]
 
     def restore(self) -> None:
-        """Let the modules have the best weights, if they were ever seen."""
+        """Load the best weights into the module, if there are any."""
         if self.state["weights"] is not None:
-            self.modules.load_state_dict(self.state["weights"])
+            self.module.load_state_dict(self.state["weights"])
 
     def state_dict(self) -> dict[str, Any]:
         return self.state
@@ -131,55 +116,99 @@ class _Best:
         self.state = state
 
 
-def minimise(
-    loss: Callable[[Tensor], Tensor],
-    modules: Iterable[nn.Module],
-    labels: Tensor,
-    settings: FitSettings,
-    stream: torch.Generator,
-    held_out: Tensor | None = None,
-) -> None:
-    """Adam on `loss(index)` over class-balanced batches of the samples with these labels (N,).
+def class_weights(y: Tensor) -> Tensor:
+    """Weights (N,) of samples with labels y (N,) under which every class is drawn equally often."""
+    return 1.0 / y.bincount().clamp(min=1)[y]
 
-    With samples `held_out` (their indices), it stops early and leaves the modules with the weights that had the least
-    loss on them.
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, and the module whose parameters minimise it with an Adam optimizer of their own."""
+
+    module: nn.Module
+    loss: Callable[[Tensor], Tensor]
+    """indices of samples (B,) -> the loss ()"""
+    every: int = 1
+    """batches per step, an epoch's last batch always being one"""
+
+
+def fit(
+    objectives: Sequence[Objective],
+    weights: Tensor,
+    stream: torch.Generator,
+    *,
+    epochs: int,
+    steps: int | None = None,
+    samples: int | None = None,
+    batch_size: int,
+    lr: float,
+    weight_decay: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+    annealing: bool = False,
+    max_norm: float | None = None,
+    held_out: Tensor | None = None,
+    tolerance: int = 5,
+) -> None:
+    """Minimise the objectives in turn on batches drawn with replacement.
+
+    Args:
+        objectives: the losses.
+        weights: of the samples (N,), proportional to the probability with which each is drawn.
+        stream: draws the batches.
+        epochs: passes over `samples`.
+        steps: batches, instead of epochs.
+        samples: samples per epoch; by default the number of those with a weight.
+        batch_size: samples per batch.
+        lr, weight_decay, betas: of Adam.
+        annealing: let the learning rate fall to 0 along a cosine.
+        max_norm: the gradient of each objective is clipped to this norm.
+        held_out: indices of samples that are not drawn. The fit stops early and restores the weights with the least
+            first loss on them.
+        tolerance: epochs without a better loss on `held_out` before it stops.
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: a loss is not finite.
     """
-    modules = nn.ModuleList(modules)
-    parameters = list(modules.parameters())
-    weights = 1.0 / labels.bincount().clamp(min=1)[labels]
     if held_out is not None:
-        weights[held_out] = 0
-    per_epoch = ceil(int((weights > 0).sum()) / settings.batch_size)
-    steps = settings.epochs * per_epoch if settings.steps is None else settings.steps
-    optimizer = torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-    parts: dict[str, Stateful] = {"modules": modules, "optimizer": optimizer}
-    if settings.annealing:
-        parts["schedule"] = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+        weights = weights.index_fill(0, held_out, 0)
+    per_epoch = ceil((samples or int((weights > 0).sum())) / batch_size)
+    steps = epochs * per_epoch if steps is None else steps
+    parts: dict[str, Any] = {}
+    optimizers = []
+    for number, objective in enumerate(objectives):
+        options = {"lr": lr, "weight_decay": weight_decay, "betas": betas, "fused": True}
+        optimizers.append(torch.optim.Adam(objective.module.parameters(), **options))
+        parts |= {f"module {number}": objective.module, f"optimizer {number}": optimizers[-1]}
+    schedules = [CosineAnnealingLR(optimizer, max(1, steps)) for optimizer in optimizers] if annealing else []
+    parts |= {f"schedule {number}": schedule for number, schedule in enumerate(schedules)}
     if held_out is not None:
-        parts["best"] = _Best(modules)
+        parts["best"] = _Best(objectives[0].module)
+
+    def step(objective: Objective, optimizer: torch.optim.Optimizer, index: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = objective.loss(index)
+        loss.backward()
+        if max_norm is not None:
+            nn.utils.clip_grad_norm_(objective.module.parameters(), max_norm)
+        optimizer.step()
+        return loss.detach()
 
     def one_epoch(epoch: int) -> bool:
-        total, count = torch.zeros((), device=labels.device), min(per_epoch, steps - epoch * per_epoch)
-        order = torch.multinomial(weights, count * settings.batch_size, replacement=True, generator=stream)
-        for index in order.split(settings.batch_size):
-            optimizer.zero_grad()
-            value = loss(index)
-            value.backward()
-            nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
-            optimizer.step()
-            total += value.detach()
-            if settings.annealing:
-                parts["schedule"].step()
+        total, count = torch.zeros((), device=weights.device), min(per_epoch, steps - epoch * per_epoch)
+        order = torch.multinomial(weights, count * batch_size, replacement=True, generator=stream)
+        for position, index in enumerate(order.split(batch_size), start=1):
+            for objective, optimizer in zip(objectives, optimizers, strict=True):
+                if position % objective.every == 0 or position == count:
+                    total += step(objective, optimizer, index)
+            for schedule in schedules:
+                schedule.step()
         if not total.isfinite():
             raise FloatingPointError(f"the generator's loss is {float(total)} in epoch {epoch}; lower its lr")
         if held_out is None:
             return False
         with torch.no_grad():
-            return parts["best"].see(float(loss(held_out))) == settings.tolerance
+            return parts["best"].see(float(objectives[0].loss(held_out))) == tolerance
 
-    current_journal().run(one_epoch, ceil(steps / per_epoch), parts, stream)
+    (_journal.get(None) or Journal()).run(one_epoch, ceil(steps / per_epoch), parts, stream)
     if held_out is not None:
         parts["best"].restore()

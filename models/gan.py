@@ -1,122 +1,97 @@
-"""A conditional generative adversarial network of embeddings, which makes up embeddings of the classes it has seen."""
+"""A conditional generative adversarial network of embeddings."""
 
-from collections.abc import Sequence
-from math import ceil
-from typing import NamedTuple
+from functools import partial
+from typing import Annotated
 
 import torch
-from pydantic import Field
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flows.transforms import Standardize
-from models.fitting import current_journal
-from utils.settings import Settings
-
-
-class FeatureGANSettings(Settings):
-    """The generative adversarial network on embeddings and its fit."""
-
-    epochs: int = Field(20, ge=0)
-    """after each task, as many steps of the critic as so many passes over the task's own images take"""
-    latent: int = Field(100, ge=1)
-    """size of the noise that an embedding is made of"""
-    hidden_size: int = Field(256, ge=1)
-    """units of each of the two hidden layers, of generator and critic"""
-    lr: float = Field(2e-3, gt=0)
-    """Adam's learning rate"""
-    batch_size: int = Field(128, ge=1)
-    """embeddings a step, the task's own and made-up ones together"""
-    critic_steps: int = Field(5, ge=1)
-    """steps of the critic for one of the generator"""
-    penalty: float = Field(10.0, ge=0)
-    """weight of the critic's gradient penalty"""
-
-
-class Features(NamedTuple):
-    """Embeddings z (N, d) and their global class ids y (N,)."""
-
-    z: Tensor
-    y: Tensor
+from models.fitting import Objective, class_weights, fit
 
 
 class FeatureGAN(nn.Module):
-    """Learns embeddings class by class, and makes new ones; the same size however many tasks there were.
+    """Learns embeddings per class and generates new ones; its size does not depend on the number of tasks.
 
-    A Wasserstein GAN with gradient penalty (Gulrajani et al., NeurIPS 2017, equation 3); generator and critic are told
-    the class. Inside, features have mean 0 and deviation 1.
+    A Wasserstein GAN with gradient penalty (Gulrajani et al., NeurIPS 2017, equation 3), generator and critic being
+    conditioned on the class. Inside, embeddings have mean 0 and standard deviation 1.
 
     Args:
         dimension: d, the size of the embeddings.
         classes: K, the number of all classes there will be.
-        settings: sizes, and how it is fitted.
+        epochs: passes over as many embeddings as the task has images, after each task, in steps of the critic
+        latent: size of the generator's noise
+        hidden_size: units of each of the two hidden layers, of generator and critic
+        lr: learning rate of Adam
+        batch_size: embeddings per step, the task's own and generated ones together
+        critic_steps: steps of the critic per step of the generator
+        penalty: weight of the critic's gradient penalty
     """
 
-    def __init__(self, dimension: int, classes: int, settings: FeatureGANSettings) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        classes: int,
+        *,
+        epochs: Annotated[int, Ge(0)] = 20,
+        latent: Annotated[int, Ge(1)] = 100,
+        hidden_size: Annotated[int, Ge(1)] = 256,
+        lr: Annotated[float, Gt(0)] = 2e-3,
+        batch_size: Annotated[int, Ge(1)] = 128,
+        critic_steps: Annotated[int, Ge(1)] = 5,
+        penalty: Annotated[float, Ge(0)] = 10.0,
+    ) -> None:
         super().__init__()
-        self.classes, self.settings = classes, settings
-        self.generator = _network(settings.latent + classes, settings.hidden_size, dimension)
-        self.critic = _network(dimension + classes, settings.hidden_size, 1)
+        self.classes, self.latent, self.critic_steps, self.penalty = classes, latent, critic_steps, penalty
+        self._fit = partial(fit, epochs=epochs, lr=lr, batch_size=batch_size, betas=(0.5, 0.9))
+        self.generator = _network(latent + classes, hidden_size, dimension)
+        self.critic = _network(dimension + classes, hidden_size, 1)
         self.standardize = Standardize(dimension)
 
     @torch.no_grad()
-    def sample(self, n: int, classes: Sequence[int], stream: torch.Generator) -> Features:
-        """Make n embeddings, the classes taking turns."""
-        device = self.standardize.mean.device
-        y = torch.tensor(tuple(classes), device=device)[torch.arange(n, device=device) % len(classes)]
-        return Features(self.standardize.inverse(self._make(y, stream))[0], y)
+    def sample(self, y: Tensor, stream: torch.Generator) -> Tensor:
+        """Generate embeddings (B, d), one of each class in y (B,)."""
+        return self.standardize.inverse(self._generate(y, stream))[0]
 
-    def fit(self, real: Features, replayed: Features | None, stream: torch.Generator) -> None:
-        """Learn the embeddings of a task, and keep those made up for the classes before, every class the same weight.
+    def fit(self, z: Tensor, y: Tensor, real: int, stream: torch.Generator) -> None:
+        """Learn embeddings z (N, d) of classes y (N,), every class with the same weight.
 
         Args:
-            real: of the task's images.
-            replayed: made up before; None on the first task.
+            z, y: those of the task, and those generated for the classes before.
+            real: how many are of the task: the length of an epoch.
             stream: draws batches and noise.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
         """
-        settings = self.settings
-        pool = real if replayed is None else Features(*(torch.cat(both) for both in zip(real, replayed, strict=True)))
-        z = self.standardize.initialize(pool.z)
-        weights = 1.0 / pool.y.bincount().clamp(min=1)[pool.y]
-        count = ceil(len(real.y) / settings.batch_size) * settings.batch_size
-        turn = settings.critic_steps * settings.batch_size  # embeddings that the critic sees before the generator moves
-        generator_optimizer, critic_optimizer = (
-            torch.optim.Adam(part.parameters(), lr=settings.lr, betas=(0.5, 0.9), fused=True)
-            for part in (self.generator, self.critic)
-        )
+        z = self.standardize.initialize(z)
 
-        def one_epoch(_: int) -> None:
-            order = torch.multinomial(weights, count, replacement=True, generator=stream)
-            for indices in order.split(turn):
-                for index in indices.split(settings.batch_size):
-                    critic_optimizer.zero_grad()
-                    self._critic_loss(z[index], pool.y[index], stream).backward()
-                    critic_optimizer.step()
-                generator_optimizer.zero_grad()
-                y = pool.y[index]
-                (-self._judge(self._make(y, stream), y).mean()).backward()
-                generator_optimizer.step()
+        def generator_loss(index: Tensor) -> Tensor:
+            return -self._judge(self._generate(y[index], stream), y[index]).mean()
 
-        parts = {"networks": self, "generator_optimizer": generator_optimizer, "critic_optimizer": critic_optimizer}
-        current_journal().run(one_epoch, settings.epochs, parts, stream)
+        critic = Objective(self.critic, lambda index: self._critic_loss(z[index], y[index], stream))
+        generator = Objective(self.generator, generator_loss, every=self.critic_steps)
+        self._fit([critic, generator], class_weights(y), stream, samples=real)
 
     def _critic_loss(self, z: Tensor, y: Tensor, stream: torch.Generator) -> Tensor:
-        """The critic's loss () on standardized embeddings z (B, d) of classes y (B,), and as many made-up ones."""
+        """The critic's loss () on standardised embeddings z (B, d) of classes y (B,), and as many generated ones."""
         with torch.no_grad():
-            made = self._make(y, stream)
+            generated = self._generate(y, stream)
         between = torch.rand(len(z), 1, device=z.device, generator=stream)
-        mixed = (between * z + (1 - between) * made).requires_grad_()
+        mixed = (between * z + (1 - between) * generated).requires_grad_()
         (slope,) = torch.autograd.grad(self._judge(mixed, y).sum(), mixed, create_graph=True)
         penalty = (torch.linalg.vector_norm(slope, dim=1) - 1).square().mean()
-        return self._judge(made, y).mean() - self._judge(z, y).mean() + self.settings.penalty * penalty
+        return self._judge(generated, y).mean() - self._judge(z, y).mean() + self.penalty * penalty
 
-    def _make(self, y: Tensor, stream: torch.Generator) -> Tensor:
-        """Standardized embeddings (B, d) for classes y (B,)."""
-        noise = torch.randn(len(y), self.settings.latent, device=y.device, generator=stream)
+    def _generate(self, y: Tensor, stream: torch.Generator) -> Tensor:
+        """Standardised embeddings (B, d) of classes y (B,)."""
+        noise = torch.randn(len(y), self.latent, device=y.device, generator=stream)
         return self.generator(torch.cat((noise, F.one_hot(y, self.classes)), dim=1))
 
     def _judge(self, z: Tensor, y: Tensor) -> Tensor:
-        """The critic's scores (B,) of standardized embeddings z (B, d) of classes y (B,); higher for real ones."""
+        """The critic's scores (B,) of standardised embeddings z (B, d) of classes y (B,); higher for real ones."""
         return self.critic(torch.cat((z, F.one_hot(y, self.classes)), dim=1))[:, 0]
 
 

@@ -84,6 +84,11 @@ def options_of(function: Callable[..., Any]) -> type[Settings]:
     return create_model(function.__name__, __base__=Settings, __doc__=text, **fields)
 
 
+def configured(function: Callable[..., Any], section: Settings) -> Callable[..., Any]:
+    """The function or constructor with its options (see `options_of`) taken from a section."""
+    return partial(function, **{name: getattr(section, name) for name in options_of(function).model_fields})
+
+
 def _arguments(docstring: str) -> dict[str, str]:
     """Parameter -> description, of a Google-style docstring; "a, b: text" describes both."""
     block = re.search(r"^Args:\n((?: +.*\n?|\n)+)", docstring, re.MULTILINE)
@@ -124,8 +129,7 @@ class Chosen:
 
     def builder_of(self, section: Settings) -> Callable[..., Any]:
         """The builder of the module that a section names, with the module's own options filled in."""
-        build = vars(find(self.package, getattr(section, self.key), self.builder))[self.builder]
-        return partial(build, **{name: getattr(section, name) for name in options_of(build).model_fields})
+        return configured(vars(find(self.package, getattr(section, self.key), self.builder))[self.builder], section)
 
     def validate(self, value: Any) -> Any:
         """A name, or a mapping -> the section. pydantic puts its own key before those of a ValidationError."""

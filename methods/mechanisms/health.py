@@ -1,4 +1,4 @@
-"""Whether a generator still makes up what it is asked for, measured between tasks, and drawn."""
+"""Diagnostics and pictures of a generator: does it still generate the classes it was fitted to?"""
 
 from collections.abc import Callable, Sequence
 from math import ceil
@@ -9,15 +9,14 @@ from torch import Tensor
 from datasets.data import Split, Task, as_floats, mapped
 from methods import Diagnostic, ImageGrid
 from methods.mechanisms.distance import frechet
-from models.generator import Generator
-from models.learner import Learner
+from methods.mechanisms.rehearsal import Rehearsing, cycle_labels
 
-DRAWN, MOST_ROWS = 10, 20
-"""Images a row in the figures, and rows: of more classes, some from all over them."""
-JUDGED, LEAST_JUDGED = 2000, 50
-"""Made-up samples for the agreement: of all classes together, but at least so many of each."""
+PER_ROW, MAX_ROWS = 10, 20
+"""Images per row of a figure, and rows; of more classes, an even selection is drawn."""
+JUDGED, MIN_JUDGED = 2000, 50
+"""Generated samples for the agreement: of all classes together, and at least of each."""
 MEASURED = 1000
-"""Samples of a task, for their likelihood."""
+"""Samples of a task for its likelihood."""
 DIAGNOSED = {
     "agreement": Diagnostic("generated samples classified as their class (share)", 0.8, 1.0),
     "flow_nll": Diagnostic("negative log-likelihood of the codes of the fit (nats per dimension)"),
@@ -26,89 +25,73 @@ DIAGNOSED = {
     "round_trip": Diagnostic("error of dev codes through the flow and back (share of their norm)", 0.0, 1e-2),
     "frechet": Diagnostic("Fréchet distance of generated to dev embeddings (share of the latter's variance)", 0.0, 1.0),
 }
-"""Group of diagnostics -> what is measured, with its unit."""
-
-
-def in_turns(classes: Sequence[int], n: int, device: torch.device) -> Tensor:
-    """Labels (n,), the classes taking turns."""
-    return torch.tensor(tuple(classes), device=device)[torch.arange(n, device=device) % len(classes)]
+"""Group of diagnostics -> its meaning."""
 
 
 @torch.no_grad()
-def health(
-    learner: Learner,
-    generator: Generator,
-    task: Task,
-    replayed: tuple[Tensor, Tensor] | None,
-    stream: torch.Generator,
-) -> dict[str, float]:
-    """A generator that was just fitted: agreement by class; likelihood of what was fitted, by task.
+def health(method: Rehearsing, task: Task, replayed: tuple[Tensor, Tensor] | None) -> dict[str, float]:
+    """Diagnostics of a generator that was just fitted: agreement per class; likelihood of the fitted codes per task.
 
     Args:
-        learner: judges what is made up.
-        generator: what is judged.
+        method: its learner judges the samples.
         task: the one that is over.
-        replayed: what was made up of the classes before it for the fit, samples (M, ...) and classes (M,); None on the
-            first task.
-        stream: for what is made up here.
+        replayed: the samples (M, ...) of the classes (M,) before it in the fit; None on the first task.
     """
-    flow, found = generator.flow, {"redrawn": float(generator.flow.redrawn)}
+    learner, flow = method.learner, method.flow
+    found = {"redrawn": float(flow.redrawn)}
     seen = learner.classes_before(task.index + 1)
-    asked = in_turns(seen, max(JUDGED, LEAST_JUDGED * len(seen)), stream.device)
-    made = generator.sample(asked, stream).x
-    as_asked = (learner.predict_mixed(generator.embeddings(made), asked) == asked).float()
+    asked = cycle_labels(seen, max(JUDGED, MIN_JUDGED * len(seen)), method.stream.device)
+    as_asked = (learner.predict_mixed(method.embed_all(method.generate(asked)[0]), asked) == asked).float()
     found |= {f"agreement/class {c}": float(as_asked[asked == c].mean()) for c in seen}
     if replayed is not None:
         x, y = replayed
         for t in range(task.index):
             some = (learner.task_of[y] == t).nonzero()[:MEASURED, 0]
-            found[f"flow_nll/task {t}"] = flow.negative_log_likelihood(generator.codes_of(x[some]), y[some])
+            found[f"flow_nll/task {t}"] = flow.negative_log_likelihood(method.codes_of(x[some]), y[some])
     real = task.train.take(slice(0, MEASURED))
-    found[f"flow_nll/task {task.index}"] = flow.negative_log_likelihood(mapped(generator.codes, real.x), real.y)
+    found[f"flow_nll/task {task.index}"] = flow.negative_log_likelihood(mapped(method.codes, real.x), real.y)
     return found
 
 
 @torch.no_grad()
-def health_on_dev(
-    learner: Learner, generator: Generator, dev: Sequence[Split], stream: torch.Generator
-) -> dict[str, float]:
-    """The same generator beside held-out images of each task so far: likelihood, round trip, Fréchet distance."""
-    flow, found = generator.flow, {}
+def health_on_dev(method: Rehearsing, dev: Sequence[Split]) -> dict[str, float]:
+    """Diagnostics on held-out images of each task so far: likelihood, round trip, Fréchet distance."""
+    flow, found = method.flow, {}
     for t, split in enumerate(dev):
-        z = mapped(generator.codes, split.x)
+        z = mapped(method.codes, split.x)
         found[f"dev_nll/task {t}"] = flow.negative_log_likelihood(z, split.y)
         found[f"round_trip/task {t}"] = float(flow.round_trip(z, split.y).max())
-        asked = in_turns(learner.groups[t], max(len(split), 2 * flow.dimension), stream.device)
-        made = generator.embeddings(generator.sample(asked, stream).x)
-        real = mapped(learner.embed, split.x)
-        found[f"frechet/task {t}"] = frechet(made, real) / max(float(real.var(dim=0).sum()), 1e-12)
+        asked = cycle_labels(method.learner.groups[t], max(len(split), 2 * flow.dimension), method.stream.device)
+        generated = method.embed_all(method.generate(asked)[0])
+        real = mapped(method.embed, split.x)
+        found[f"frechet/task {t}"] = frechet(generated, real) / max(float(real.var(dim=0).sum()), 1e-12)
     return found
 
 
-def samples_of(classes: Sequence[int], make: Callable[[Tensor], Tensor], task: Task) -> ImageGrid:
-    """A row of made-up images for each class; of many classes, for some from all over them.
+def samples_of(classes: Sequence[int], generate: Callable[[Tensor], Tensor], task: Task) -> ImageGrid:
+    """A row of generated images per class; of many classes, for an even selection.
 
     Args:
         classes: global class ids.
-        make: labels (N,) -> images, uint8 (N, C, H, W).
-        task: the one after which they are made up.
+        generate: labels (N,) -> images, uint8 (N, C, H, W).
+        task: the one after which they are generated.
     """
-    shown = sorted(classes)[:: ceil(len(classes) / MOST_ROWS)]
-    y = in_turns(shown, DRAWN * len(shown), task.train.y.device)
-    x = make(y)
+    shown = sorted(classes)[:: ceil(len(classes) / MAX_ROWS)]
+    y = cycle_labels(shown, PER_ROW * len(shown), task.train.y.device)
+    x = generate(y)
     rows = [(f"class {c}", as_floats(x[y == c])) for c in shown]
-    return ImageGrid(f"Images made up after task {task.index}", rows)
+    return ImageGrid(f"Images generated after task {task.index}", rows)
 
 
 def reconstructions(task: Task, decoded: Callable[[Tensor, Tensor], Tensor]) -> ImageGrid:
-    """Images of each class of a task, and below them what an autoencoder makes of them.
+    """Images of each class of a task, and below them their reconstructions by an autoencoder.
 
     Args:
-        task: the one that was just learnt.
+        task: the one that was just learned.
         decoded: images (N, C, H, W) in [0, 1] and their classes (N,) -> the same, encoded and decoded.
     """
     rows = []
     for c in task.classes:
-        x, y = task.train.take((task.train.y == c).nonzero()[:DRAWN, 0]).batch(slice(None))
+        x, y = task.train.take((task.train.y == c).nonzero()[:PER_ROW, 0]).batch(slice(None))
         rows += [(f"class {c}, real", x), (f"class {c}, decoded", decoded(x, y))]
     return ImageGrid(f"Images of task {task.index} and their reconstructions", rows)

@@ -16,7 +16,6 @@ ImageShape = tuple[int, int, int]
 class Encoder(nn.Module):
     """Images (B, C, H, W) in [0, 1] -> features (B, feature_dim) -> embeddings (B, embedding_dim).
 
-    A method may put a map of features to features in between: `subspace`, the identity to begin with.
     `mirror(inputs, image_shape)` builds the decoder that undoes its shapes.
     """
 
@@ -28,7 +27,7 @@ class Encoder(nn.Module):
         mirror: Callable[[int, ImageShape], nn.Module],
     ) -> None:
         super().__init__()
-        self.features, self.subspace, self.projection = features, nn.Identity(), projection
+        self.features, self.projection = features, projection
         self.image_shape, self.mirror = image_shape, mirror
         with torch.no_grad():
             probe = features(torch.zeros(1, *image_shape))
@@ -36,4 +35,4 @@ class Encoder(nn.Module):
             self.embedding_dim = projection(probe).shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.projection(self.subspace(self.features(x)))
+        return self.projection(self.features(x))

@@ -1,0 +1,110 @@
+"""PRER on features: pseudo-rehearsal of a frozen encoder's features with a normalizing flow.
+
+Ours, after PRER (`methods/prer.py`, arXiv 2202.05694). After the first task the encoder's features are frozen and
+projected onto their leading principal directions. A flow on their coordinates learns each task's features and the
+features it generated itself; during the next task its samples train the layers above: projection and heads. No image
+is stored or generated.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datasets.data import Split, Task, mapped
+from methods import MethodConfig
+from methods.mechanisms.generators import FlowSection, build_flow
+from methods.mechanisms.health import DIAGNOSED, health, health_on_dev
+from methods.mechanisms.rehearsal import Classifier, Regularization, Rehearsing, ReplayConfig, Weights
+from models.learner import Learner
+from models.subspace import Subspace
+from utils.settings import BadInput
+
+MAX_FEATURES = 4000
+"""Feature vectors for the principal directions."""
+
+
+class Config(MethodConfig):
+    """PRER's options on features."""
+
+    flow: FlowSection = Field({}, validate_default=True)
+    """the normalizing flow; `dimension` is the number of principal directions"""
+    regularization: Regularization = Regularization()
+    """the generated features, and how they hold the embeddings"""
+    replay: ReplayConfig = ReplayConfig()
+    """what is replayed to the heads"""
+    weights: Weights = Weights()
+    """weights of the loss"""
+    predict: Classifier = "head"
+    """what classifies: the heads; or the flow, by Bayes' rule from its density of each class"""
+
+
+class PRERFeatures(Rehearsing):
+    """Pseudo-rehearsal of frozen features with a normalizing flow."""
+
+    off: ClassVar = {"weights": {"er": 0.0, "replay": 0.0}}
+    diagnosed: ClassVar = DIAGNOSED
+
+    def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
+        super().__init__(config, learner, stream)
+        features, dimension = learner.encoder.feature_dim, config.flow.dimension
+        if dimension > features:
+            raise BadInput(f"method.flow: dimension {dimension} is more than the encoder's {features} features")
+        self.subspace = Subspace(features, dimension)
+        self.flow = build_flow(config.flow, dimension, len(learner.task_of))
+        self.to(stream.device)
+
+    def embed(self, x: Tensor) -> Tensor:
+        encoder = self.learner.encoder
+        return encoder.projection(self.subspace(encoder.features(x)))
+
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> Tensor:
+        return self.subspace.codes(self.learner.encoder.features(x))
+
+    def codes_of(self, x: Tensor) -> Tensor:
+        return x
+
+    def generate(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        codes = self.flow.sample(y, self.stream)
+        return codes, codes
+
+    def embed_generated(self, x: Tensor) -> Tensor:
+        layer, subspace = self.learner.encoder.projection, self.subspace
+        if isinstance(layer, nn.Linear):  # both linear maps as one: features have many more dimensions than codes
+            return F.linear(x, layer.weight @ subspace.basis.T, layer.bias + layer.weight @ subspace.mean)
+        return layer(subspace.features(x))
+
+    def begin_task(self, task: Task) -> Task:
+        if task.index > 0 and self.rehearses:
+            self.subspace.activate(self.learner.encoder.projection)
+        return super().begin_task(task)
+
+    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
+        encoder = self.learner.encoder
+        if self.rehearsal is None:
+            return super().loss(x, y, task) | self.l1(encoder)
+        old = self.rehearsal.draw(self.config.regularization.to_sample or len(y), self.stream)
+        encoder.features.eval()  # frozen, with their running statistics
+        codes = self.flow.noisy(self.codes(x), self.stream)  # with the noise that the flow's samples have
+        z, z_old = self.embed_generated(torch.cat((codes, old.x))).split((len(x), len(old.x)))
+        return self.terms(z, y, z_old, old, task) | self.l1(encoder.projection)
+
+    def end_task(self, task: Task) -> None:
+        """Find the principal directions after the first task; fit the flow to the task's codes and the generated ones."""
+        encoder, real, replayed = self.learner.encoder, task.train, self.replayed(task)
+        if self.flow.fits == 0:
+            some = torch.randperm(len(real), device=real.y.device, generator=self.stream)[:MAX_FEATURES]
+            features = mapped(encoder.features, real.x[some])
+            self.subspace.find(features, balanced=isinstance(encoder.projection, nn.Linear))
+        z, y = mapped(self.codes, real.x), real.y
+        if replayed is not None:
+            z, y = torch.cat((z, replayed[0])), torch.cat((y, replayed[1]))
+        self.flow.fit(z, y, torch.arange(len(y), device=y.device) < len(real), self.stream)
+        self.health = health(self, task, replayed)
+
+    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
+        return self.health | health_on_dev(self, dev)
