@@ -102,7 +102,7 @@ def test_a_signal_saves_ends_with_130_and_says_how_to_go_on(tmp_path):
                 break
         _, error = process.communicate()
     assert process.returncode == 130
-    assert error.strip().splitlines()[-1].startswith("interrupted by SIGTERM; to go on: python main.py files/naive")
+    assert error.strip().splitlines()[-1].startswith("interrupted by SIGTERM; to resume: python main.py files/naive")
     state = read_checkpoint(tmp_path / "results" / "exp_0" / "state.pt", CPU)
     assert state["tasks_done"] == 0 and state["position"]["epoch"] >= 1
 

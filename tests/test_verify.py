@@ -123,7 +123,7 @@ def test_what_a_run_is_made_with_is_written_and_a_change_is_said(small, run, tmp
     path = tmp_path / "results" / "config.yml"
     begun = load(path).made_with
     assert begun == made_with("cpu", 1) and begun.torch == torch.__version__ and begun.threads == 1
-    monkeypatch.setattr("utils.queue.launch.made_with", lambda *_: begun.model_copy(update={"torch": "0.4.1"}))
+    monkeypatch.setattr("utils.queue.launch.current_provenance", lambda *_: begun.model_copy(update={"torch": "0.4.1"}))
     capsys.readouterr()
     assert run(small, "--seeds", "0") == 0
     assert "goes on" not in capsys.readouterr().err  # nothing does: the seed is finished
