@@ -40,12 +40,24 @@ def launch(options: Namespace) -> int:
         return 0
     for experiment in experiments:
         with prefix_errors(experiment.path):
-            results.check_folder(experiment.config, options.restart)
-    _in_each_folder(experiments, partial(_check, restart=options.restart))
+            _check_folder(experiment, options.restart)
+    _in_each_folder(experiments, partial(_check_free, restart=options.restart))
     with _cluster(options.backend, experiments) as on_cluster:
         _in_each_folder(experiments, partial(_prepare, restart=options.restart))
         with listening() as stop:
             return _run_all(experiments, on_cluster, options.jobs, stop)
+
+
+def _check_folder(experiment: Experiment, restart: bool) -> None:
+    """Make sure that the results folder is new, or was made by the same configuration and sweep."""
+    if experiment.sweep:
+        ranking.check_folder(experiment.sweep, _anew(experiment, restart))
+    results.check_folder(experiment.config, restart)
+
+
+def _anew(experiment: Experiment, restart: bool) -> bool:
+    """Whether an existing results folder is moved aside."""
+    return restart or not experiment.config.train.load
 
 
 def _in_each_folder(experiments: Iterable[Experiment], step: Callable[[list[Experiment]], object]) -> None:
@@ -63,24 +75,21 @@ def _in_each_folder(experiments: Iterable[Experiment], step: Callable[[list[Expe
                 raise BadInput(f"train.save_path: {folder} cannot be written ({error}); choose another") from error
 
 
-def _check(experiments: list[Experiment], restart: bool) -> None:
-    """Make sure that the folder is new or ours, and that no other process runs a seed that this command will write."""
-    sweep, anew = experiments[0].sweep, restart or not experiments[0].config.train.load
-    if sweep:
-        ranking.check_folder(sweep, anew)
-    if anew:
-        results.check_free(experiments[0].folder)
+def _check_free(experiments: list[Experiment], restart: bool) -> None:
+    """Make sure that no other process runs a seed that this command will write or move aside."""
+    if _anew(experiments[0], restart):
+        return results.check_free(experiments[0].folder)
     for experiment in experiments:
-        results.check_folder(experiment.config, restart)
-        if not anew:
-            results.check_free(experiment.config.save_path, experiment.seeds)
+        results.check_free(experiment.config.save_path, experiment.seeds)
 
 
 def _prepare(experiments: list[Experiment], restart: bool) -> None:
     """Make the folder, unless another command has taken it since it was checked."""
-    _check(experiments, restart)
-    sweep, anew = experiments[0].sweep, restart or not experiments[0].config.train.load
-    if sweep:
+    for experiment in experiments:
+        _check_folder(experiment, restart)
+    _check_free(experiments, restart)
+    anew = _anew(experiments[0], restart)
+    if sweep := experiments[0].sweep:
         ranking.prepare(sweep, anew, experiments[0].seeds)
     for experiment in experiments:
         results.make_folder(experiment.config.save_path, anew, "config.yml", as_yaml(experiment.config.dump()))

@@ -20,5 +20,6 @@ def outlive_readers() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:  # closed by the shell, `>&-`: no other file may get its number
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            os.set_inheritable(number, True)  # dup2 did not, if open gave this very number
         buffer = io.BufferedWriter(_Unbreakable(number, "w", closefd=False))
         setattr(sys, name, io.TextIOWrapper(buffer, errors="backslashreplace", line_buffering=True))
