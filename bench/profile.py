@@ -69,7 +69,7 @@ WRAPPED = {
     "writing": "utils.run.runner:Run._training_is_over utils.run.runner:Run._task_is_over "
     "utils.run.runner:Run._write_state utils.run.runner:Run._draw utils.run.runner:Run._draw_scores "
     "utils.store.files:write_pickle utils.store.final_score:write_final_score "
-    "utils.store.folder:prepare",
+    "utils.store.folder:make_folder",
 }
 """Part -> the functions, module:name, whose time it is."""
 HOOKS = ("begin_task", "loss", "after_backward", "end_task")

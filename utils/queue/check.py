@@ -51,10 +51,9 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
 
 
 def _now(device: torch.device) -> float:
-    if device.type != "cuda":
-        return time.thread_time()  # not disturbed by other processes
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() if device.type == "cuda" else time.thread_time()  # without other processes' share
 
 
 def _shortened(settings: BaseModel) -> tuple[BaseModel, float]:
@@ -81,13 +80,8 @@ def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
         except (ArithmeticError, MemoryError, RuntimeError) as error:  # a flow without samples; out of memory
             yield f"no estimate, counted as 0 s ({type(error).__name__}: {error})\n"
             continue
-        yield f"estimate per seed: {_duration(seconds)}, {disk / 1e6:,.1f} MB on disk\n"
+        yield f"estimate per seed: {seconds / 60:.1f} min, {disk / 1e6:,.1f} MB on disk\n"
         count = sum(len(e.seeds) for e in (first, *others))
         total, size = total + count * seconds, size + count * disk
-    beside = f", {_duration(total / at_once)} with {at_once} side by side" if at_once > 1 else ""
-    yield f"{runs} run{'s' * (runs > 1)} in all: about {_duration(total)}{beside}, {size / 1e6:,.1f} MB on disk\n{NOTE}"
-
-
-def _duration(seconds: float) -> str:
-    units = (("days", 86_400), ("h", 3_600), ("min", 60))
-    return next((f"{seconds / n:.1f} {unit}" for unit, n in units if seconds >= 2 * n), f"{seconds:.1f} s")
+    beside = f", {total / 60 / at_once:.1f} min with {at_once} side by side" if at_once > 1 else ""
+    yield f"total of runs: {runs}, about {total / 60:.1f} min{beside}, {size / 1e6:,.1f} MB on disk\n{NOTE}"

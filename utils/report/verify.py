@@ -55,22 +55,19 @@ def verify(options: Namespace) -> int:
     Raises:
         BadInput: there is no such run, seed, task, data set or device.
     """
+    runs = find(options.verify, "--verify")
+    wanted = [(run, seed) for run in runs for seed in options.seeds or run.score.seeds[:1]]
     with tempfile.TemporaryDirectory() as scratch:
-        wanted = [
-            (run, seed) for run in find(options.verify, "--verify") for seed in options.seeds or run.score.seeds[:1]
-        ]
-        planned = [
-            (run, seed, _plan(run, seed, Path(scratch, str(i)), options)) for i, (run, seed) in enumerate(wanted)
-        ]
-        return max([_verify(run, seed, experiment, options.tasks) for run, seed, experiment in planned])
+        planned = [_plan(run, seed, Path(scratch, str(i)), options) for i, (run, seed) in enumerate(wanted)]
+        return max([_verify(*which, again, options.tasks) for which, again in zip(wanted, planned, strict=True)])
 
 
 def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Experiment:
     """The experiment that repeats the seed in `folder`."""
     if seed not in run.score.seeds:
         raise BadInput(f"--seeds {seed}: {run.folder} has {', '.join(map(str, run.score.seeds))}")
-    if options.tasks and options.tasks > _tasks(run):
-        raise BadInput(f"--tasks {options.tasks}: {run.folder} has {_tasks(run)}")
+    if options.tasks and options.tasks > (count := len(run.score.test.accuracy_matrix.mean)):
+        raise BadInput(f"--tasks {options.tasks}: {run.folder} has {count}")
     made = provenance_of(run.folder, seed)
     changes = ["save=yes", "load=yes", "tensorboard=no", f"save_path={json.dumps(str(folder))}"]
     command = Namespace(
@@ -82,10 +79,6 @@ def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Expe
         backend="local",
     )
     return plan(command)[0]
-
-
-def _tasks(run: FinishedRun) -> int:
-    return len(run.score.test.accuracy_matrix.mean)
 
 
 def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | None) -> int:
@@ -131,13 +124,11 @@ def _read_metrics(path: Path) -> Numbers:
 
 def _accuracies(run: FinishedRun, seed: int) -> Numbers:
     """The accuracies of the seed in final_score.json."""
-    score = json.loads((run.folder / "final_score.json").read_text())
-    parts = [part for part in ("test", "train", "dev") if part in score]
-    place = run.score.seeds.index(seed)
+    score, place = json.loads((run.folder / "final_score.json").read_text()), run.score.seeds.index(seed)
     return {
         (str(task), "", part, f"accuracy/{other}"): value
-        for part in parts
-        for task, row in enumerate(score[part]["accuracy_matrix"]["values"][place])
+        for part in ("test", "train", "dev")
+        for task, row in enumerate(score[part]["accuracy_matrix"]["values"][place] if part in score else ())
         for other, value in enumerate(row)
     }
 
