@@ -70,7 +70,7 @@ WRAPPED = {
     "writing": "utils.run.runner:Run._save utils.run.runner:Run._write_checkpoint "
     "utils.run.recording:Recording.draw utils.run.recording:Recording.draw_scores "
     "utils.store.files:write_pickle utils.store.final_score:write_final_score "
-    "utils.store.folder:prepare",
+    "utils.store.folder:make_folder",
 }
 """Part -> the functions, module:name, whose time it is."""
 HOOKS = ("begin_task", "loss", "after_backward", "end_task")

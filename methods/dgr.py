@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from datasets.data import Split, Task, as_floats, mapped
 from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distillation import divergence
-from methods.mechanisms.health import PER_ROW, MEASURED, reconstructions
+from methods.mechanisms.health import MEASURED, PER_ROW, reconstructions
 from models.learner import NO_LOGIT, Learner
 from models.vae import VAE
 from utils.settings import configured, options_of
@@ -50,7 +50,7 @@ class Config(MethodConfig):
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Generated images x, uint8 (N, C, H, W), and the teacher's logits (N, k) of each past head; dropped with the task."""
+    """Generated images x, uint8 (N, C, H, W), teacher's logits (N, k) of each past head; dropped with the task."""
 
     x: Tensor
     answers: tuple[Tensor, ...]

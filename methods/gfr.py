@@ -3,7 +3,7 @@
 Liu, Wu, Menta, Herranz, Raducanu, Bagdanov, Jui and van de Weijer, "Generative Feature Replay For Class-Incremental
 Learning", CVPR Workshops 2020, arXiv 2004.09199.
 
-No image of the past is stored or generated. After each task a conditional GAN (`models/gan.py`) learns the embeddings of
+No past image is stored or generated. After each task a conditional GAN (`models/gan.py`) learns the embeddings of
 the task's images and those it generated itself. During the next task the heads are trained on embeddings generated for
 the old classes, and the encoder's embeddings of the current images are held to what they were.
 """

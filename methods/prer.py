@@ -123,7 +123,7 @@ class PRER(Rehearsing):
         return self.terms(z, y, z_old, old, task, is_new) | self.l1(self.learner.encoder)
 
     def end_task(self, task: Task) -> None:
-        """Fit the decoder by reconstruction, then the flow on the codes: to the task's images and the generated ones."""
+        """Fit the decoder by reconstruction, then the flow on the codes, to the task's and the generated images."""
         replayed = self.replayed(task)
         pool = task.train if replayed is None else concatenate(task.train, Split(*replayed))
         features = mapped(self.features, pool.x)  # once: the encoder does not change

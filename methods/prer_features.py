@@ -94,7 +94,7 @@ class PRERFeatures(Rehearsing):
         return self.terms(z, y, z_old, old, task) | self.l1(encoder.projection)
 
     def end_task(self, task: Task) -> None:
-        """Find the principal directions after the first task; fit the flow to the task's codes and the generated ones."""
+        """Find the principal directions after the first task; fit the flow to the task's and the generated codes."""
         encoder, real, replayed = self.learner.encoder, task.train, self.replayed(task)
         if self.flow.fits == 0:
             some = torch.randperm(len(real), device=real.y.device, generator=self.stream)[:MAX_FEATURES]

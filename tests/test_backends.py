@@ -21,10 +21,8 @@ PATIENCE = 240
 RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 RAY |= {"RAY_worker_niceness": "0"}
 """Environment of all that belongs to Ray: on loopback, with a token of its own, and not the last to be served."""
-ON_THIS_MACHINE = (
-    "import sys, main, utils.queue.slurm_jobs as slurm; slurm.CLUSTER, slurm.POLL_SECONDS = 'local', 0.1; "
-    "sys.exit(main.main(sys.argv[1:]))"
-)
+SLURM = ("sbatch", "srun", "squeue", "scancel", "scontrol")
+"""Commands that tests/slurm_commands.py stands in for."""
 
 
 def needs(package: str) -> pytest.MarkDecorator:
@@ -138,7 +136,7 @@ def test_ray_on_this_machine_stops_goes_on_survives_a_kill_and_gives_the_same_bi
     assert listening_beyond_loopback(process.pid) == []
     os.killpg(process.pid, signal.SIGINT)
     code, _, error = finish(process)
-    assert code == 130 and "interrupted by SIGINT; to go on:" in error and not finished_runs(folder)
+    assert code == 130 and "interrupted by SIGINT; to resume:" in error and not finished_runs(folder)
     process = begin(command, RAY)
     wait_until(lambda: resumed(folder) == 2, process)
     os.kill(int(processes(process.pid, b"ray::_task")[0].name), signal.SIGKILL)
@@ -191,21 +189,33 @@ def test_a_ray_node_that_is_killed_loses_nothing(tmp_path, expected):
     assert left_by(folder) == expected
 
 
+@pytest.fixture
+def slurm(tmp_path):
+    """Slurm's commands on PATH; the jobs are processes of this machine."""
+    for name in SLURM:
+        command = tmp_path / "bin" / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/slurm_commands.py {name} "$@"\n')
+        command.chmod(0o755)
+    (tmp_path / "queue").mkdir()
+    return {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_COMMANDS_QUEUE": str(tmp_path / "queue")}
+
+
 @needs("submitit")
-def test_slurm_s_queue_stops_goes_on_is_requeued_and_gives_the_same_bits(tmp_path, expected):
+def test_slurm_s_queue_stops_goes_on_is_requeued_and_gives_the_same_bits(tmp_path, expected, slurm):
     folder = tmp_path / "results"
-    command = ["-c", ON_THIS_MACHINE, *options(folder, "--backend", "slurm")]
-    process = begin(command)
+    command = ["main.py", *options(folder, "--backend", "slurm")]
+    process = begin(command, slurm)
     wait_until(trains(folder), process)
     os.kill(process.pid, signal.SIGTERM)
-    code, _, error = finish(process, traceback=True)  # of submitit's stand-in for Slurm, which is interrupted
-    assert code == 130 and "interrupted by SIGTERM; to go on:" in error and not finished_runs(folder)
-    process = begin(command)
+    code, _, error = finish(process)
+    assert code == 130 and "interrupted by SIGTERM; to resume:" in error and not finished_runs(folder)
+    process = begin(command, slurm)
     wait_until(lambda: resumed(folder) == 2, process)
     jobs = processes(process.pid, b"submitit.core._submit")
     os.kill(int(jobs[0].name), signal.SIGUSR2)  # as Slurm does, before it takes the machine away
-    code, _, error = finish(process)
-    assert code == 0 and resumed(folder) == 3, error
+    code, out, error = finish(process)
+    assert code == 0 and resumed(folder) == 3 and "2 seeds (0, 1)" in out, error
     assert left_by(folder) == expected
 
 
@@ -214,3 +224,13 @@ def test_without_slurm_nothing_is_submitted(small, run, capsys, monkeypatch, tmp
     monkeypatch.setenv("PATH", str(tmp_path))
     assert run(small, "--backend", "slurm") == 2
     assert capsys.readouterr().err.startswith("--backend slurm: there is no sbatch here")
+
+
+@needs("submitit")
+def test_jobs_that_an_earlier_command_left_are_not_submitted_again(small, run, capsys, monkeypatch, tmp_path, slurm):
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\necho 7_0; echo 7_1\n")
+    assert run(small, "--backend", "slurm") == 2
+    assert "jobs of an earlier command have not ended; wait, or end them: scancel 7\n" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()

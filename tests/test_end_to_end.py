@@ -47,7 +47,10 @@ def test_the_results_folder_is_as_documented(results):
     for seed in (0, 2):
         expected |= {
             f"exp_{seed}/{name}"
-            for name in ("experiment.log", "metrics.csv", "final_results.pkl", "state.pt", "state.pt.previous")
+            for name in (
+                *("experiment.log", "metrics.csv", "final_results.pkl", "state.pt", "state.pt.previous"),
+                *("provenance.yml", ".lock"),
+            )
         }
         expected |= {f"exp_{seed}/models/task_{t}.pt" for t in range(5)}
         expected |= {f"exp_{seed}/results/task_{t}.pkl" for t in range(5)}
@@ -158,8 +161,8 @@ def test_without_save_only_the_results_are_written(small, run, tmp_path):
     small["train"]["save"] = False
     assert run(small) == 0
     there = {path.name for path in (tmp_path / "results").rglob("*") if path.is_file()}
-    in_folder, of_seed = {"config.yml", "final_score.log", "final_score.json"}, {"experiment.log", "metrics.csv"}
-    assert there == in_folder | of_seed | {"final_results.pkl"}
+    in_folder = {"config.yml", "final_score.log", "final_score.json"}
+    assert there == in_folder | {"experiment.log", "metrics.csv", "final_results.pkl", "provenance.yml", ".lock"}
 
 
 def test_one_seed_and_one_task_leave_undefined_scores_null(small, run, tmp_path):
@@ -184,8 +187,8 @@ def test_check_explains_and_runs_nothing(small, run, capsys, tmp_path):
     out = capsys.readouterr().out
     assert "lr: 0.01" in out and "labels_per_task: 2" in out
     assert "0: 0, 1 (48 train, 0 dev, 20 test images, 9 steps on its own data)" in out
-    assert "steps: 27 a seed, seeds: 0, device: cpu" in out
-    assert "method: 0 parameters of its own, 0 numbers held" in out
+    assert "seeds: 0, 27 steps each, on cpu" in out
+    assert "method: 0 parameters of its own\nmemory before the first task: 0 numbers\n" in out
     assert not (tmp_path / "results").exists()
 
 
@@ -213,7 +216,7 @@ def test_ctrl_c_ends_with_one_line_and_is_resumable(small, run, capsys, monkeypa
 
     monkeypatch.setattr(Run, "_learn", interrupted)
     assert run(small) == 130
-    assert capsys.readouterr().err.strip().startswith("interrupted; to go on: python main.py")
+    assert capsys.readouterr().err.strip().startswith("interrupted; to resume: python main.py")
     monkeypatch.undo()
     assert run(small) == 0
     assert "going on in task 1" in (tmp_path / "results" / "exp_0" / "experiment.log").read_text()

@@ -9,6 +9,7 @@ import methods
 from utils.config import load as loading
 from utils.config.sweep import load_points
 from utils.report.find import find
+from utils.store.folder import provenance_of
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "files").rglob("*.yaml"))
@@ -69,8 +70,8 @@ def test_the_study_was_run_from_its_files_on_one_commit(folder):
     for run in runs:
         asked = loading.load(ROOT / "files" / "study" / folder.name / f"{run.folder.name}.yaml")
         assert run.settings == asked.identity and len(run.score.seeds) == asked.train.experiments
-    assert len({run.config.made_with.commit for run in runs}) == 1
-    assert "dirty" not in runs[0].config.made_with.commit
+    commits = {provenance_of(run.folder, seed).commit for run in runs for seed in run.score.seeds}
+    assert len(commits) == 1 and "dirty" not in commits.pop()
 
 
 BASES = {"class": "prer_class_mnist", "task": "prer_mnist"}

@@ -1,5 +1,7 @@
 """Seeds and files side by side: the same bits, and nobody takes another one down."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,9 +13,10 @@ import pytest
 from conftest import method_settings
 
 from bench.kill import left_by
+from utils.queue import launch
 from utils.queue.parallel_jobs import run_side_by_side
 from utils.run.signals import Interrupted, Stop
-from utils.store.folder import finished_runs
+from utils.store.folder import RunFolder, finished_runs, locked
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,7 +85,7 @@ def test_jobs_stop_save_and_go_on(tmp_path):
                 os.killpg(process.pid, signal.SIGINT)
                 break
         out, error = process.communicate()
-    assert process.returncode == 130 and "interrupted by SIGINT; to go on:" in error and "Traceback" not in out + error
+    assert process.returncode == 130 and "interrupted by SIGINT; to resume:" in error and "Traceback" not in out + error
     assert not finished_runs(tmp_path / "results")
     done = subprocess.run(**command, check=False)
     assert done.returncode == 0 and "going on in task" in done.stdout and "3 seeds (0, 1, 2)" in done.stdout
@@ -110,6 +113,59 @@ def test_seeds_need_no_screen_at_all(tmp_path, jobs):
     run = f"'{sys.executable}' main.py files/naive_digits.yaml --seeds 0-1 --jobs {jobs} --set {settings}"
     assert subprocess.run(f"{run} >&- 2>&-", shell=True, cwd=ROOT, check=False).returncode == 0
     assert set(finished_runs(tmp_path / "results")) == {0, 1}
+
+
+def test_two_commands_run_seeds_of_one_folder_at_once(small, run, tmp_path, capsys):
+    root, small["train"]["epochs"] = tmp_path / "results", 60
+    assert run(small, "--check") == 0  # writes the file
+    command = [sys.executable, "main.py", str(tmp_path / "experiment.yaml"), "--seeds", "1"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        next(line for line in other.stdout if "epoch 0" in line)
+        other.send_signal(signal.SIGSTOP)
+        capsys.readouterr()
+        assert run(small, "--seeds", "0-1") == 2
+        assert run(small, "--seeds", "0", "--restart") == 2
+        assert run(small, "--seeds", "0", "--set", "train.load=no") == 2
+        assert capsys.readouterr().err.count(f"another process runs seed 1 of {root}") == 3
+        assert run(small, "--seeds", "0") == 0
+        assert seeds_of(root) == [0]
+        with locked(root):  # a third command that ends with the second: neither loses the other's seed
+            other.send_signal(signal.SIGCONT)
+            while not (root / "exp_1" / "final_results.pkl").exists():
+                time.sleep(0.01)
+            RunFolder(root, 2).save_final(finished_runs(root)[0] | {"seed": 2})
+            assert seeds_of(root) == [0]
+        other.communicate()
+    assert other.returncode == 0 and seeds_of(root) == [0, 1, 2]
+    assert run(small, "--seeds", "0", "--restart") == 0 and seeds_of(root) == [0]
+
+
+def seeds_of(root: Path) -> list[int]:
+    return json.loads((root / "final_score.json").read_text())["seeds"]
+
+
+def test_a_seed_that_another_command_takes_first_fails_alone(small, run, tmp_path, capsys, monkeypatch):
+    taken = RunFolder(tmp_path / "results", 1)
+    with contextlib.ExitStack() as other:
+        unfinished = launch._unfinished
+        monkeypatch.setattr(launch, "_unfinished", lambda e: other.enter_context(taken.held()) or unfinished(e))
+        assert run(small, "--seeds", "0-2") == 1
+    error = capsys.readouterr().err
+    assert "seed 1 failed: train.save_path: another process runs seed 1 of" in error and error.count("failed") == 1
+    assert seeds_of(tmp_path / "results") == [0, 2]
+
+
+def test_a_folder_that_another_command_began_anew_is_not_written(small, run, tmp_path, capsys, monkeypatch):
+    config, unfinished = tmp_path / "results" / "config.yml", launch._unfinished
+
+    def replaced(experiments):
+        config.write_text(config.read_text().replace("lr: 0.001", "lr: 0.5"))
+        return unfinished(experiments)
+
+    monkeypatch.setattr(launch, "_unfinished", replaced)
+    assert run(small) == 1
+    assert "holds results of another configuration (train.lr: 0.5 -> 0.001)" in capsys.readouterr().err
+    assert not finished_runs(tmp_path / "results")
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])

@@ -238,7 +238,7 @@ def test_an_old_file_runs_from_end_to_end(tmp_path, npz, capsys):
     assert "FinalAccuracy" in (results / "final_score.log").read_text()
     assert capsys.readouterr().err.count("has no effect") == 2
     resolved = yaml.safe_load((results / "config.yml").read_text())
-    assert set(resolved) == {"method", "scenario", "model", "train", "cluster", "made_with"}
+    assert set(resolved) == {"method", "scenario", "model", "train", "cluster"}
     assert "model_type" not in resolved["method"]
     assert main.main([str(results / "config.yml")]) == 0  # and the resolved configuration is one of ours
     out, error = capsys.readouterr()

@@ -102,7 +102,7 @@ def test_a_signal_saves_ends_with_130_and_says_how_to_go_on(tmp_path):
                 break
         _, error = process.communicate()
     assert process.returncode == 130
-    assert error.strip().splitlines()[-1].startswith("interrupted by SIGTERM; to go on: python main.py files/naive")
+    assert error.strip().splitlines()[-1].startswith("interrupted by SIGTERM; to resume: python main.py files/naive")
     state = read_checkpoint(tmp_path / "results" / "exp_0" / "state.pt", CPU)
     assert state["phase"] == "training" and state["tasks_done"] == 0 and state["position"]["epoch"] >= 1
 
@@ -222,19 +222,20 @@ def test_a_folder_that_vanishes_is_said_in_one_line_and_is_not_made_again_by_hal
     assert run(small) == 0
 
 
-def test_two_processes_do_not_run_on_one_folder_and_a_dead_one_blocks_nobody(small, run, tmp_path, capsys):
+def test_two_processes_do_not_run_one_seed_and_a_dead_one_blocks_nobody(small, run, tmp_path, capsys):
     root = tmp_path / "results"
     hold = (
         f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
-        f"from utils.store.folder import locked\n"
-        f"with locked(Path({str(root)!r})): print('held', flush=True); time.sleep(60)"
+        f"from utils.store.folder import RunFolder\n"
+        f"root = Path({str(root)!r}); root.mkdir()\n"
+        f"with RunFolder(root, 0).held(): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         assert run(small) == 2
         error = capsys.readouterr().err
-        assert "train.save_path: another process runs on" in error and "choose another" in error
-        assert not root.exists()
+        assert f"train.save_path: another process runs seed 0 of {root}; wait for it, or choose another" in error
+        assert not (root / "config.yml").exists()
         other.kill()
     assert run(small) == 0
 

@@ -220,10 +220,12 @@ def test_a_folder_is_of_one_sweep_or_of_one_experiment(swept, small, run, tmp_pa
         assert run(tree, "--seeds", "0", *options) == 2
         assert re.search(message, capsys.readouterr().err)
     assert (tmp_path / "results" / "sweep.json").read_text() == whole
-    with results.locked(tmp_path / "results"):  # a point has its sweep's lock
-        assert run(plain, "--set", f"train.save_path={tmp_path / 'results' / 'importance=1'}") == 2
-        assert run(swept) == 2
-    assert "another process runs on" in capsys.readouterr().err
+    point = tmp_path / "results" / "importance=1"
+    with results.RunFolder(point, 7).held():  # of an earlier list, perhaps
+        assert run(swept, "--seeds", "0", "--restart") == 2
+        assert run(plain, "--seeds", "0", "--restart", "--set", f"train.save_path={point}") == 2
+        assert run(swept, "--seeds", "7") == 2
+    assert capsys.readouterr().err.count(f"another process runs seed 7 of {point}") == 3
     one, two = (str(tmp_path / "results" / f"importance={i}" / "config.yml") for i in (1, 100))
     assert main([one, two, "--seeds", "0"]) == 0  # each is a configuration of its own, and was finished before
     assert capsys.readouterr().out.count("seed 0 finished before") == 2

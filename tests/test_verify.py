@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+import methods.naive
 from main import main
-from utils.config.load import load
-from utils.config.provenance import made_with
+from utils.config.provenance import current_provenance
 from utils.store.files import write_tensors
+from utils.store.folder import provenance_of
 
 
 @pytest.fixture
@@ -118,23 +121,49 @@ def main_code(*arguments: str) -> int:
         return stop.code
 
 
-def test_what_a_run_is_made_with_is_written_and_a_change_is_said(small, run, tmp_path, capsys, monkeypatch):
+def test_the_provenance_of_each_seed_is_kept_and_a_change_is_said(small, run, tmp_path, capsys, monkeypatch):
     assert run(small, "--seeds", "0") == 0
-    path = tmp_path / "results" / "config.yml"
-    begun = load(path).made_with
-    assert begun == made_with("cpu", 1) and begun.torch == torch.__version__ and begun.threads == 1
-    monkeypatch.setattr("utils.queue.launch.made_with", lambda *_: begun.model_copy(update={"torch": "0.4.1"}))
-    capsys.readouterr()
-    assert run(small, "--seeds", "0") == 0
-    assert "goes on" not in capsys.readouterr().err  # nothing does: the seed is finished
+    root = tmp_path / "results"
+    begun = provenance_of(root, 0)
+    assert begun == current_provenance("naive", "cpu") and begun.torch == torch.__version__ and begun.threads == 1
+    assert begun.method_hash == sha256(Path(methods.naive.__file__).read_bytes()).hexdigest()
+    assert begun.changed == (begun.commit.endswith("-dirty") if begun.commit else None)
+    other = begun.model_copy(update={"torch": "0.4.1"})
+    monkeypatch.setattr("utils.queue.launch.current_provenance", lambda *_: other)
     assert run(small, "--seeds", "0-1") == 0
-    assert f"goes on with torch 0.4.1 instead of {torch.__version__}" in capsys.readouterr().err
-    assert load(path).made_with == begun  # the first seed's
-    assert run(small, "--seeds", "0", "--restart") == 0
-    assert load(path).made_with.torch == "0.4.1"
+    assert "resumed with" not in capsys.readouterr().out  # one seed is finished, the other is new
+    assert provenance_of(root, 0) == begun and provenance_of(root, 1) == other
+    (root / "exp_0" / "final_results.pkl").unlink()
+    assert run(small, "--seeds", "0") == 0
+    assert f"resumed with torch 0.4.1 instead of {torch.__version__}: results may" in capsys.readouterr().out
+    assert provenance_of(root, 0) == begun
+    small["train"]["save"] = False  # without a checkpoint nothing is resumed
+    (root / "exp_0" / "state.pt").unlink(), (root / "exp_0" / "state.pt.previous").unlink()
+    (root / "exp_0" / "final_results.pkl").unlink()
+    assert run(small, "--seeds", "0") == 0
+    assert provenance_of(root, 0) == other
 
 
-def test_made_with_in_words():
-    here = made_with("cpu", 2)
+def test_provenance_of_a_folder_of_no_folder_and_damaged(finished, capsys):
+    kept = (finished / "exp_0" / "provenance.yml").rename(finished / "provenance.yml")
+    assert verify(finished, "--tasks", "1") == 0
+    assert f"made with {provenance_of(finished, 0)}\nhere: the same\n" in capsys.readouterr().out
+    kept.write_text("commit: [1]")
+    assert verify(finished) == 2
+    assert "provenance.yml is damaged" in capsys.readouterr().err
+    kept.unlink()
+    with (finished / "config.yml").open("a") as file:
+        file.write("made_with:\n  commit: abc\n  threads: 3\n")  # as older versions had it
+    assert verify(finished, "--tasks", "1") == 0
+    out, error = capsys.readouterr()
+    assert "made with unknown versions (no provenance.yml)\n" in out and "here:" not in out and not error
+
+
+def test_provenance_in_words():
+    here = current_provenance("naive", "cpu").model_copy(update={"threads": 2})
     assert ", 2 threads" in str(here) and f"torch {torch.__version__}" in str(here)
-    assert here.changed_to(here) == "" and here.changed_to(made_with("cpu", 1)) == "threads 1 instead of 2"
+    assert (
+        here.changed_to(here) == "" and here.changed_to(current_provenance("naive", "cpu")) == "threads 1 instead of 2"
+    )
+    unknown = here.model_copy(update={"commit": None, "method_hash": None})
+    assert unknown.changed_to(here) == ""

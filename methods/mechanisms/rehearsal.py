@@ -205,7 +205,7 @@ class Rehearsing(Method):
         return {"l1": weight * sum(p.abs().sum() for p in trained.parameters())} if weight else {}
 
     def replayed(self, task: Task) -> tuple[Tensor, Tensor] | None:
-        """The samples and classes that the generator is fitted to again; drops the rehearsal. None on the first task."""
+        """Samples and classes that the generator is fitted to again; drops the rehearsal. None on the first task."""
         rehearsal, self.rehearsal = self.rehearsal, None
         return None if task.index == 0 else (rehearsal or self.generate_past(task.index))[:2]
 

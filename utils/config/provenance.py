@@ -1,68 +1,76 @@
-"""What results were made with: all beside the configuration that may change their bits."""
+"""Provenance of a seed: the code, versions, device and threads that can change its results."""
 
+import inspect
 import platform
 import shutil
 import subprocess
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
+import methods
 from utils.settings import Settings
 
 
-class MadeWith(Settings):
-    """The section `made_with` that a run adds to config.yml of its results folder; `--verify` reads it."""
+class Provenance(Settings):
+    """What `exp_<seed>/provenance.yml` holds. A field that is null is not known, and not compared."""
 
     commit: str | None = None
-    """of this program, as git describes it; null where it is no git checkout"""
+    """of this program, from `git describe --always --dirty`"""
+    changed: bool | None = None
+    """whether tracked files differed from that commit"""
+    method_hash: str | None = None
+    """SHA-256 of the method's file"""
     python: str
-    """version"""
     torch: str
-    """version"""
     numpy: str
-    """version"""
     device: str
     """cpu, cuda, cuda:1"""
     processor: str
-    """the instructions that torch chose its kernels for, or the GPU's name"""
+    """the instruction set that torch chose its kernels for, or the GPU's name"""
     threads: int
-    """of a seed"""
 
     def __str__(self) -> str:
         commit = f"commit {self.commit}, " if self.commit else ""
-        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
         versions = f"Python {self.python}, torch {self.torch}, numpy {self.numpy}"
-        return f"{commit}{versions}, {self.device} ({self.processor}), {threads}"
+        return f"{commit}{versions}, {self.device} ({self.processor}), {self.threads} thread{'s' * (self.threads != 1)}"
 
-    def changed_to(self, other: "MadeWith") -> str:
-        """What the other has different, in words; empty if nothing."""
-        before, now = self.model_dump(), other.model_dump()
-        return ", ".join(f"{key} {now[key]} instead of {before[key]}" for key in now if now[key] != before[key])
+    def changed_to(self, other: "Provenance") -> str:
+        """The fields in which the other differs, in words; empty if there are none."""
+        pairs = [(name, getattr(self, name), now) for name, now in other if name != "changed"]  # commit ends in -dirty
+        return ", ".join(
+            f"{k} {now} instead of {old}" for k, old, now in pairs if None not in (old, now) and old != now
+        )
 
 
-def made_with(device: str, threads: int) -> MadeWith:
-    """What a run on this device with so many threads is made with, here and now."""
+def current_provenance(method: str, device: str) -> Provenance:
+    """The provenance of a seed of `method` that starts now in this process."""
     import numpy
     import torch
 
-    if device.startswith("cuda") and torch.cuda.is_available():
-        processor = torch.cuda.get_device_name(device)
-    else:
-        processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return MadeWith(
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return Provenance(
         commit=_commit(),
+        changed=_commit().endswith("-dirty") if _commit() else None,
+        method_hash=_method_hash(method),
         python=platform.python_version(),
         torch=str(torch.__version__),
         numpy=numpy.__version__,
         device=device,
-        processor=processor,
-        threads=threads,
+        processor=torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu,
+        threads=torch.get_num_threads(),
     )
 
 
-@cache  # of the program as it was started, however many experiments it runs
+@cache  # of the code as it was loaded, however many seeds follow
 def _commit() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists() or not shutil.which("git"):
         return None
     git = ["git", "-C", str(root), "describe", "--always", "--dirty"]
     return subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
+
+
+@cache
+def _method_hash(method: str) -> str:
+    return sha256(Path(inspect.getfile(methods.find(method)[0])).read_bytes()).hexdigest()

@@ -9,7 +9,6 @@ import datasets
 import methods
 from models import encoders
 from models.learner import HEADS, Scenario
-from utils.config.provenance import MadeWith
 from utils.config.yaml_text import flatten
 from utils.settings import AnyCase, Chosen, Settings
 
@@ -119,8 +118,6 @@ class Config(Settings):
     """training, and where the results go"""
     cluster: ClusterConfig = ClusterConfig()
     """resources per seed on a cluster"""
-    made_with: MadeWith | None = Field(None, exclude=True)
-    """written by a run into its results folder; decides nothing"""
 
     @property
     def save_path(self) -> Path:

@@ -32,6 +32,7 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         got = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise BadInput(f"{path}: holds {got}; expected the sections method, scenario, model, train")
+    tree.pop("made_with", None)  # older versions wrote it into config.yml; it has no effect
     _refuse_huge(path, tree)
     return tree
 

@@ -1,9 +1,9 @@
-"""Doing what the command line asks for: the queue of seeds, run one after the other, side by side, or on a cluster."""
+"""The queue of seeds: check everything, make the results folders, run the seeds, write the scores."""
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 import datasets
-from utils.config.load import load
-from utils.config.provenance import made_with
+from utils.config.load import resolve
+from utils.config.provenance import current_provenance
+from utils.config.yaml_text import as_yaml, flatten
 from utils.queue import ranking
 from utils.queue.check import describe
 from utils.queue.parallel_jobs import ClusterJob, RunOnCluster, cores, run_side_by_side
-from utils.queue.plan import Experiment, naming, plan
+from utils.queue.plan import Experiment, plan, prefix_errors
 from utils.run.allocator import keep_freed_memory
 from utils.run.runner import Run
 from utils.run.signals import Stop, listening
@@ -27,87 +28,99 @@ from utils.store.log import bar, log, logging_to
 
 
 def launch(options: Namespace) -> int:
-    """Do what the command line asks for; returns the exit code.
+    """Run what the command line asks for, or with `--check` explain it; returns the exit code.
 
     Raises:
         BadInput: anything wrong with the input; nothing has been run then.
     """
     experiments = plan(options)
     if options.check:
-        for part in describe(experiments, _at_once(options.jobs)):
-            print(part, flush=True)  # the first at once
+        for part in describe(experiments, parallel_jobs(options.jobs)):
+            print(part, flush=True)
         return 0
-    with ExitStack() as held:
-        _check_and_lock(experiments, options.restart, held)
-        on_cluster = held.enter_context(_cluster(options.backend, experiments))
-        threads = _threads(_at_once(options.jobs)) if options.backend == "local" else None
-        _make_folders(experiments, options.restart, threads)
-        stop = held.enter_context(listening())
-        return _run_all(experiments, on_cluster, options.jobs, stop)
+    _check_folders(experiments, options.restart)
+    with _cluster(options.backend, experiments) as on_cluster:
+        _in_each_folder(experiments, partial(_prepare, restart=options.restart))
+        with listening() as stop:
+            return _run_all(experiments, on_cluster, options.jobs, stop)
 
 
-def _each(experiments: Iterable[Experiment], step: Callable[[Experiment], object]) -> None:
-    """One step for all of them before the next: nothing is half done."""
+def _check_folders(experiments: Sequence[Experiment], restart: bool) -> None:
     for experiment in experiments:
-        with naming(experiment.path):
-            step(experiment)
+        with prefix_errors(experiment.path):
+            _check_folder(experiment, restart)
+    _in_each_folder(experiments, partial(_check_free, restart=restart))
 
 
-def _folders(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """One experiment of each folder: a sweep's points share theirs."""
-    return list({experiment.folder: experiment for experiment in reversed(experiments)}.values())
+def _check_folder(experiment: Experiment, restart: bool) -> None:
+    """Make sure that the results folder is new, or was made by the same configuration and sweep."""
+    if experiment.sweep:
+        ranking.check_folder(experiment.sweep, _anew(experiment, restart))
+    results.check_folder(experiment.config, restart)
 
 
-def _check_and_lock(experiments: Sequence[Experiment], restart: bool, held: ExitStack) -> None:
-    """Make sure that the results folders are free or ours, and keep other processes away from them."""
-    folders = _folders(experiments)
-    sweeps = [experiment for experiment in folders if experiment.sweep]
-    _each(sweeps, lambda e: ranking.check_folder(e.sweep, restart or not e.config.train.load))
-    _each(experiments, lambda e: results.check_folder(e.config, restart))
-    owners = {results.owner(experiment.folder): experiment for experiment in folders}
-    _each(owners.values(), lambda e: held.enter_context(results.locked(results.owner(e.folder))))
+def _anew(experiment: Experiment, restart: bool) -> bool:
+    """Whether an existing results folder is moved aside."""
+    return restart or not experiment.config.train.load
 
 
-def _make_folders(experiments: Sequence[Experiment], restart: bool, threads: int | None) -> None:
-    """Make them, with what their seeds are made with: so many threads here, on a cluster what the experiment says."""
-    sweeps = [experiment for experiment in _folders(experiments) if experiment.sweep]
-    _each(sweeps, lambda e: ranking.prepare(e.sweep, restart or not e.config.train.load, e.seeds))
+def _in_each_folder(experiments: Iterable[Experiment], step: Callable[[list[Experiment]], object]) -> None:
+    """Call `step` with the experiments of each results folder, a sweep's points together, while it is locked."""
+    folders: dict[Path, list[Experiment]] = {}
+    for experiment in experiments:
+        folders.setdefault(experiment.folder, []).append(experiment)
+    for folder, of_folder in folders.items():
+        with prefix_errors(of_folder[0].path):
+            try:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                with results.locked(folder):
+                    step(of_folder)
+            except OSError as error:
+                raise BadInput(f"train.save_path: {folder} cannot be written ({error}); choose another") from error
 
-    def prepare(experiment: Experiment) -> None:
-        now = made_with(str(experiment.device), threads or experiment.config.cluster.cpus)
-        results.prepare(experiment.config, experiment.seeds, restart, now)
 
-    _each(experiments, prepare)
+def _check_free(experiments: list[Experiment], restart: bool) -> None:
+    """Make sure that no other process runs a seed that this command will write or move aside."""
+    if _anew(experiments[0], restart):
+        return results.check_free(experiments[0].folder)
+    for experiment in experiments:
+        results.check_free(experiment.config.save_path, experiment.seeds)
+
+
+def _prepare(experiments: list[Experiment], restart: bool) -> None:
+    """Make the folder, unless another command has taken it since it was checked."""
+    for experiment in experiments:
+        _check_folder(experiment, restart)
+    _check_free(experiments, restart)
+    anew = _anew(experiments[0], restart)
+    if sweep := experiments[0].sweep:
+        ranking.prepare(sweep, anew, experiments[0].seeds)
+    for experiment in experiments:
+        results.make_folder(experiment.config.save_path, anew, "config.yml", as_yaml(experiment.config.dump()))
 
 
 def _cluster(backend: str, experiments: Sequence[Experiment]) -> AbstractContextManager[RunOnCluster | None]:
     """Inside, the cluster is connected; gives what runs a queue there, None for this machine."""
     if backend == "ray":
-        from utils.queue.ray_jobs import ray_cluster  # optional packages: imported when asked for
+        from utils.queue.ray_jobs import ray_cluster  # an optional package
 
         return ray_cluster()
     if backend == "slurm":
         from utils.queue.slurm_jobs import slurm_queue
 
-        return slurm_queue([experiment.config.save_path for experiment in experiments])
+        return slurm_queue([(experiment.config.save_path, experiment.seeds) for experiment in experiments])
     return nullcontext()
 
 
-def _at_once(jobs: int) -> int:
-    """How many seeds run side by side on this machine; of 0 jobs as many as there is room for."""
+def parallel_jobs(jobs: int) -> int:
+    """How many seeds run side by side on this machine; for 0 jobs, as many as there are cores for."""
     return jobs or max(1, cores() // torch.get_num_threads())
 
 
-def _threads(at_once: int) -> int:
-    """How many each of the seeds has that run side by side."""
-    threads = torch.get_num_threads()
-    return threads if at_once == 1 else max(1, min(threads, cores() // at_once))
-
-
 def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None, jobs: int, stop: Stop) -> int:
-    """Run the seeds that are not finished, at most so many jobs at a time (0: as there is room).
+    """Run the unfinished seeds, at most `jobs` at a time (0: as many as there is room for), and write the scores.
 
-    Returns 1 if one failed, or if results could not be written.
+    Returns 1 if a seed failed, or if scores could not be written.
     """
     queue = _unfinished(experiments)
     codes, failed, progress = [0], set[tuple[Path, int]](), bar(len(queue), "seeds", 0, "seed")
@@ -121,14 +134,15 @@ def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None,
         codes.extend((abs(code), _write_scores([experiment], failed)))
         progress.update()
 
+    at_once = parallel_jobs(jobs)
     if on_cluster:
         on_cluster(_job, [_cluster_job(e, seed) for e, seed in queue], jobs or len(queue), done, stop)
-    elif (at_once := _at_once(jobs)) == 1:
+    elif at_once == 1:
         for index, (experiment, seed) in enumerate(queue):
             point = f"{experiment.config.save_path.name} " if experiment.sweep else ""
             done(index, run_seed(experiment, seed, f"{point}seed {seed}", stop))
     else:
-        threads = _threads(at_once)
+        threads = max(1, min(torch.get_num_threads(), cores() // at_once))
         run_side_by_side(_job, [_arguments(e, seed, threads) for e, seed in queue], at_once, done, stop)
     progress.close()
     codes.append(_write_scores(experiments, failed))
@@ -139,7 +153,7 @@ def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None,
 
 
 def _unfinished(experiments: Sequence[Experiment]) -> list[tuple[Experiment, int]]:
-    """The queue: what is left to run, in order."""
+    """The queue: the seeds to run, in order."""
     queue: list[tuple[Experiment, int]] = []
     for experiment in experiments:
         finished = results.finished_runs(experiment.config.save_path)
@@ -152,37 +166,39 @@ def _unfinished(experiments: Sequence[Experiment]) -> list[tuple[Experiment, int
 
 
 def _arguments(experiment: Experiment, seed: int, threads: int) -> tuple[Any, ...]:
-    return experiment.config.save_path, experiment.data_root, seed, str(experiment.device), threads
+    """Of `_job`, to be pickled: the configuration as plain data, since its class is made for each method."""
+    return experiment.config.dump(), experiment.data_root, seed, str(experiment.device), threads
 
 
 def _cluster_job(experiment: Experiment, seed: int) -> ClusterJob:
-    path, needs = experiment.config.save_path, experiment.config.cluster
+    needs = experiment.config.cluster
     arguments = _arguments(experiment, seed, needs.cpus)
-    return ClusterJob(f"{path}: seed {seed}", arguments, needs.cpus, needs.gpus, needs.hours)
+    return ClusterJob(f"{experiment.config.save_path}: seed {seed}", arguments, needs.cpus, needs.gpus, needs.hours)
 
 
-def _write_scores(experiments: Sequence[Experiment], failed: Collection[tuple[Path, int]]) -> int:
-    """final_score.* of each, and the rankings of their sweeps; returns 1 if any of it could not be written."""
+def _write_scores(experiments: Sequence[Experiment], failed: set[tuple[Path, int]]) -> int:
+    """Write final_score.* of each, and the rankings of their sweeps; returns 1 if one could not be written."""
     sweeps = {experiment.sweep: experiment.seeds for experiment in experiments if experiment.sweep}
     writers = [(e.config.save_path, partial(write_final_score, e.config)) for e in experiments]
     writers += [(sweep.root, partial(ranking.write, sweep, seeds, failed)) for sweep, seeds in sweeps.items()]
     code = 0
     for folder, write in writers:
         try:
-            write()
+            with results.locked(folder):  # seeds of other commands may finish at the same moment
+                write()
         except (OSError, BadInput) as error:
             print(f"{folder}: {_reason(error)}", file=sys.stderr)
             code = 1
     return code
 
 
-def _job(save_path: Path, data_root: Path, seed: int, device: str, threads: int, stop: Stop) -> int:
-    """One seed in a process of its own; its configuration is that of the results folder."""
+def _job(config: dict[str, Any], data_root: Path, seed: int, device: str, threads: int, stop: Stop) -> int:
+    """One seed in a process of its own; returns its exit code."""
     torch.set_num_threads(threads)
-    config = load(save_path / "config.yml")
-    data = datasets.load(config.scenario.dataset, data_root)
-    experiment = Experiment(str(save_path), config, data, data_root, (seed,), torch.device(device))
-    return run_seed(experiment, seed, f"{save_path.name} seed {seed}", stop)
+    checked, _ = resolve("config.yml", list(flatten(config).items()), [])
+    data = datasets.load(checked.scenario.dataset, data_root)
+    experiment = Experiment("config.yml", checked, data, data_root, (seed,), torch.device(device))
+    return run_seed(experiment, seed, f"{checked.save_path.name} seed {seed}", stop)
 
 
 def run_seed(experiment: Experiment, seed: int, name: str, stop: Stop, tasks: int | None = None) -> int:
@@ -191,16 +207,21 @@ def run_seed(experiment: Experiment, seed: int, name: str, stop: Stop, tasks: in
         _run(experiment, seed, name, stop, tasks)
     except Exception as error:  # the boundary of a seed: the others go on
         log_file = results.RunFolder(experiment.config.save_path, seed).log
-        print(f"{name} failed: {_reason(error)} (whole story: {log_file})", file=sys.stderr)
+        where = f" (whole story: {log_file})" if log_file.exists() else ""
+        print(f"{name} failed: {_reason(error)}{where}", file=sys.stderr)
         return 1
     return 0
 
 
 def _run(experiment: Experiment, seed: int, name: str, stop: Stop, tasks: int | None = None) -> None:
+    config = experiment.config
+    folder = results.RunFolder(config.save_path, seed)
     keep_freed_memory()
-    with logging_to(results.RunFolder(experiment.config.save_path, seed).log, f"{name}: "):
+    with folder.held(), logging_to(folder.log, f"{name}: "):
         try:
-            Run(experiment.config, experiment.data, seed, experiment.device, stop)(tasks)
+            results.check_folder(config)  # another command may have restarted it
+            folder.begin(current_provenance(config.method.name, str(experiment.device)))
+            Run(config, experiment.data, seed, experiment.device, stop)(tasks)
         except Exception:
             log.debug("failed", exc_info=True)
             raise
@@ -213,21 +234,20 @@ def run_here(experiment: Experiment) -> None:
         BadInput: the results folder is not usable.
         Exception: the error of the first seed that fails; what was finished before is scored.
     """
-    with ExitStack() as held:
-        _check_and_lock([experiment], False, held)
-        _make_folders([experiment], False, torch.get_num_threads())
-        try:
-            for _, seed in _unfinished([experiment]):
-                _run(experiment, seed, f"seed {seed}", Stop())
-        finally:
-            write_final_score(experiment.config)
+    _check_folders([experiment], restart=False)
+    _in_each_folder([experiment], partial(_prepare, restart=False))
+    try:
+        for _, seed in _unfinished([experiment]):
+            _run(experiment, seed, f"seed {seed}", Stop())
+    finally:
+        _write_scores([experiment], set())
 
 
 def _reason(error: Exception) -> str:
     """One line: what went wrong, what is lost, how to go on."""
     line = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if isinstance(error, OSError):
-        return f"{line}; what was saved before is kept: make it possible to write there, and run the same command again"
+        return f"{line}; earlier checkpoints are kept: fix the disk or the permissions, and run the same command again"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in line:
         return f"out of memory ({line}); lower train.batch_size, the method's batch sizes or its fixed_replay"
-    return line
+    return line if not isinstance(error, BadInput) else str(error)

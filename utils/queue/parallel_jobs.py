@@ -1,7 +1,7 @@
-"""Jobs side by side, each in a process of its own, so that one that dies takes no other with it.
+"""Jobs side by side on this machine, each in a process of its own.
 
-Why not a pool: its workers do not hear of a request to stop, and one that is killed for its memory breaks the pool.
-Processes come from a server that has everything imported, and so start at once.
+Not a pool: workers get no stop signal, and one OOM kill breaks the pool. Processes are forked from a server that has
+everything imported, and so start at once.
 """
 
 import multiprocessing
@@ -17,16 +17,16 @@ from utils.queue.screen import outlive_readers
 from utils.run.signals import Interrupted, Stop, listening
 
 POLL_SECONDS = 0.2
-"""How soon a request to stop is passed on."""
+"""Longest delay before a request to stop is passed on."""
 INTERRUPTED = 130
-"""Exit code of a job that was asked to stop, and has saved where it is."""
+"""Exit code of a job that was asked to stop and has saved a checkpoint."""
 
 
 class ClusterJob(NamedTuple):
     """One job of a queue that runs on a cluster."""
 
     name: str
-    """as messages call it"""
+    """for messages"""
     arguments: tuple[Any, ...]
     """pickled"""
     cpus: int
@@ -39,7 +39,7 @@ RunOnCluster = Callable[[Callable[..., int], Sequence[ClusterJob], int, Callable
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -50,21 +50,21 @@ def run_side_by_side(
     done: Callable[[int, int], None],
     stop: Stop,
 ) -> None:
-    """Call work(*arguments, stop) for each of the arguments, in processes of their own.
+    """Call work(*arguments, stop) for each job, each in a process of its own.
 
     Args:
-        work: a function of a module; it and its arguments are pickled. Returns an exit code.
-        arguments: of each job, started in this order.
-        at_once: as many run at a time.
-        done: done(index, code) after each; a job that was killed has minus the signal's number.
-        stop: asked for, it is passed on to the jobs.
+        work: a module's function that returns an exit code; it and its arguments are pickled.
+        arguments: one tuple per job; jobs start in this order.
+        at_once: the largest number of jobs that run at a time.
+        done: done(index, code) is called after each job; the code of a killed job is minus the signal's number.
+        stop: a request to stop is passed on to the jobs.
 
     Raises:
-        Interrupted: it was asked to stop, and all jobs have ended.
+        Interrupted: a stop was requested, and all jobs have ended.
     """
     context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
     if hasattr(os, "fork"):
-        context.set_forkserver_preload([work.__module__, "torch._dynamo"])  # what optimizers import when first made
+        context.set_forkserver_preload([work.__module__, "torch._dynamo"])  # imported by the first optimizer
     waiting, running = list(enumerate(arguments)), dict[int, tuple[int, BaseProcess]]()
     while waiting or running:
         while waiting and len(running) < at_once and not stop.requested:
@@ -85,10 +85,10 @@ def run_side_by_side(
 
 
 def _child(work: Callable[..., int], job: tuple[Any, ...]) -> None:
-    """The life of one job: it stops when it is asked to, and when whoever started it is gone."""
+    """Run one job; it also stops when the process that started it is gone."""
     outlive_readers()
     with listening() as stop:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C comes from the parent, once
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent passes it on
 
         def orphaned() -> None:
             multiprocessing.parent_process().join()

@@ -25,27 +25,27 @@ from utils.settings import BadInput
 
 @dataclass(frozen=True)
 class Experiment:
-    """One configuration, checked, with its data."""
+    """One checked configuration with its data."""
 
     path: str
-    """the file it comes from, and where that holds several, which of them"""
+    """its file, and its name in a sweep, for messages"""
     config: Config
     data: Data
     data_root: Path
     seeds: tuple[int, ...]
     device: torch.device
     sweep: Sweep | None = None
-    """that it is a point of"""
+    """the sweep that it is a point of"""
 
     @property
     def folder(self) -> Path:
-        """The results folder: its sweep's where it has one, else its own."""
+        """The results folder; of a sweep's point, that of the sweep."""
         return self.sweep.root if self.sweep else self.config.save_path
 
 
 @contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Errors of bad input inside are told with the file's name."""
+def prefix_errors(path: str) -> Iterator[None]:
+    """Inside, messages of BadInput begin with the file's name."""
     try:
         yield
     except BadInput as error:
@@ -53,10 +53,10 @@ def naming(path: str) -> Iterator[None]:
 
 
 def plan(options: Namespace) -> list[Experiment]:
-    """All that the command line asks for, checked; writes nothing.
+    """Load and check everything that the command line asks for; writes nothing.
 
     Raises:
-        BadInput: anything wrong with the files, the options or the data.
+        BadInput: something is wrong with the files, the options or the data.
     """
     points = [point for path in options.configs for point in load_points(Path(path), options.set)]
     _refuse_shared_folders(points)
@@ -66,13 +66,13 @@ def plan(options: Namespace) -> list[Experiment]:
         config = point.config
         root = Path(options.data_root or os.environ.get("DATA_ROOT") or config.scenario.data_root or "data")
         key = (config.scenario.dataset.model_dump_json(), root)
-        with naming(point.where):
+        with prefix_errors(point.where):
             if key not in loaded:
                 loaded[key] = datasets.load(config.scenario.dataset, root)
             seeds = options.seeds or tuple(range(config.train.experiments))
             device = _device(options.device or config.train.device, None if here else config.cluster.gpus)
             experiments.append(Experiment(point.where, config, loaded[key], root, seeds, device, point.sweep))
-            _build(experiments[-1])  # whatever the parts refuse, they refuse now
+            _build(experiments[-1])  # raises BadInput now, not after an hour
             if config.train.tensorboard and find_spec("tensorboard") is None:
                 raise BadInput("train.tensorboard: the package is not there; pip install tensorboard, or set it to no")
     return experiments
@@ -88,7 +88,7 @@ def _refuse_shared_folders(points: Sequence[Point]) -> None:
 
 
 def _device(name: str, gpus: float | None) -> torch.device:
-    """The device of that name, here, or on a cluster that gives each seed so many GPUs."""
+    """The device `name` of this machine, or of a cluster that gives each seed this number of `gpus`."""
     if gpus is not None:
         if gpus == 0 and name.startswith("cuda"):
             raise BadInput(f"train.device: {name} on a cluster needs cluster.gpus: 1, or 0.25 to share one")
@@ -109,12 +109,12 @@ def _build(experiment: Experiment) -> tuple[list[Task], Method]:
 
 
 def steps_of(train: TrainConfig, images: int) -> int:
-    """How many steps a task with so many images takes."""
+    """The number of steps of a task with this number of images."""
     return train.steps or train.epochs * ceil(images / train.batch_size)
 
 
 def explain(experiment: Experiment) -> str:
-    """What a run would do: the resolved configuration, tasks, sizes, steps."""
+    """The resolved configuration, tasks, sizes and steps of an experiment, as text."""
     config, seed = experiment.config, experiment.seeds[0]
     tasks, method = _build(experiment)
     held = memory(method)
@@ -129,9 +129,9 @@ def explain(experiment: Experiment) -> str:
     lines += [
         f"images: {channels} x {height} x {width}, classes: {len(experiment.data.classes)}",
         f"classifier: {held['learner_parameters']:,} parameters",
-        f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own, "
-        f"{held['method_floats']:,} numbers held between tasks, as far as known before the first",
-        f"steps: {sum(per_task):,} a seed, seeds: {', '.join(map(str, experiment.seeds))}, device: {experiment.device}",
+        f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own",
+        f"memory before the first task: {held['method_floats']:,} numbers",
+        f"seeds: {', '.join(map(str, experiment.seeds))}, {sum(per_task):,} steps each, on {experiment.device}",
         f"results: {config.save_path}",
     ]
     return "\n".join(lines)

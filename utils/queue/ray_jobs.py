@@ -1,7 +1,7 @@
-"""The queue on a Ray cluster: each job is a task there, and one that dies with its machine goes on on another.
+"""The queue on a Ray cluster: each job is a task; one whose machine dies resumes on another machine.
 
-RAY_ADDRESS names the cluster; without it, one is made of this machine for as long as the queue lasts. Every machine
-finds the program, the data and the results under the same paths. To stop a task, Ray interrupts it as Ctrl-C would.
+RAY_ADDRESS names the cluster; without it, one is started on this machine for as long as the queue lasts. Program, data
+and results must have the same paths on every machine. Ray stops a task by an interrupt, like Ctrl-C.
 """
 
 import logging
@@ -18,12 +18,12 @@ from utils.queue.parallel_jobs import INTERRUPTED, POLL_SECONDS, ClusterJob, Run
 from utils.run.signals import Interrupted, Stop, listening
 from utils.settings import BadInput
 
-DEATHS = 5
-"""Of one job's processes, before it counts as failed: its machine may be to blame, or its own hunger for memory."""
+MAX_DEATHS = 5
+"""Of one job's processes, by a lost machine or for lack of memory, before the job counts as failed."""
 ANSWER_SECONDS = 10.0
-"""How long the cluster's address may take to answer."""
-LAST_WORDS_SECONDS = 1.0
-"""How long what the tasks said last may take to get here."""
+"""For the cluster's address to answer."""
+LOG_SECONDS = 1.0
+"""For the tasks' last lines to arrive."""
 
 
 @contextmanager
@@ -34,9 +34,9 @@ def ray_cluster() -> Iterator[RunOnCluster]:
         BadInput: Ray is not installed, or no cluster answers.
     """
     address = os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # each seed's lines, however alike
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # keep every seed's lines, also equal ones
     if not address:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # there and, set so, here: it listens on loopback only
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # listen on loopback only, there and here
     try:
         import ray
     except ImportError as error:
@@ -54,7 +54,7 @@ def ray_cluster() -> Iterator[RunOnCluster]:
     try:
         yield run_on_ray
     finally:
-        time.sleep(LAST_WORDS_SECONDS)
+        time.sleep(LOG_SECONDS)
         ray.shutdown()
 
 
@@ -68,7 +68,7 @@ def run_on_ray(
     """Call work(*arguments, stop) for each job on the connected cluster; the rest as `run_side_by_side`.
 
     Raises:
-        Interrupted: it was asked to stop, and all jobs have ended.
+        Interrupted: a stop was requested, and all jobs have ended.
     """
     import ray
 
@@ -82,8 +82,8 @@ def run_on_ray(
             code, death = _outcome(reference)
             if death and not stop.requested:
                 deaths[index] += 1
-                again = deaths[index] < DEATHS
-                how = "goes on from its last checkpoint" if again else f"is given up, after {DEATHS} deaths"
+                again = deaths[index] < MAX_DEATHS
+                how = "goes on from its last checkpoint" if again else f"is given up, after {MAX_DEATHS} deaths"
                 print(f"{jobs[index].name} {how}: {death}", file=sys.stderr)
                 if again:
                     waiting.append(index)
@@ -97,7 +97,7 @@ def run_on_ray(
             running[placed.remote(work, jobs[index].arguments, folder)] = index
         collect()
     for reference in running:
-        ray.cancel(reference)  # interrupts it, or takes it from the queue
+        ray.cancel(reference)  # interrupts it, or removes it from the queue
     while running:
         collect()
     if stop.requested:
@@ -105,8 +105,8 @@ def run_on_ray(
 
 
 def _task(work: Callable[..., int], arguments: tuple[Any, ...], folder: str) -> int:
-    """The life of one job, in a process of a machine of the cluster."""
-    os.chdir(folder)  # paths mean what they mean where the queue is
+    """One job, in a process on a machine of the cluster."""
+    os.chdir(folder)  # relative paths are those of the queue's machine
     with listening() as stop:
         try:
             return work(*arguments, stop)
@@ -115,14 +115,14 @@ def _task(work: Callable[..., int], arguments: tuple[Any, ...], folder: str) -> 
 
 
 def _outcome(reference: Any) -> tuple[int, str | None]:
-    """The exit code of a task that has ended; and, if its process or machine came to an end before it, how."""
+    """The exit code of a task that has ended, and why its process or machine died, if one did."""
     from ray import exceptions, get
 
     try:
         code = get(reference)
     except exceptions.TaskCancelledError:
         return INTERRUPTED, None
-    except exceptions.RayTaskError as error:  # a bug, or machines that are not alike
+    except exceptions.RayTaskError as error:  # a bug, or machines with different versions
         print(error, file=sys.stderr)
         return 1, None
     except exceptions.RayError as error:
@@ -131,7 +131,7 @@ def _outcome(reference: Any) -> tuple[int, str | None]:
 
 
 def _say_if_too_large(jobs: Sequence[ClusterJob]) -> None:
-    """Say which jobs wait for a machine that the cluster does not have yet."""
+    """Report jobs that wait for a machine which the cluster does not have yet."""
     import ray
 
     machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]

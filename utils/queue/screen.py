@@ -1,46 +1,25 @@
-"""What a program says must not decide whether it lives."""
+"""Keep running when stdout or stderr is closed: `| head`, the terminal of a disowned run, a log on a full disk."""
 
+import io
 import os
 import sys
-from typing import TextIO
 
 
-class _Outlived:
-    """A stream whose text is dropped from when it can no longer be written."""
+class _Unbreakable(io.FileIO):
+    """A stream that drops what can no longer be written."""
 
-    def __init__(self, stream: TextIO | None) -> None:
-        if stream is None:  # closed by the shell, `>&-`: the jobs' processes must not take its number for a file
-            stream = open(os.devnull, "w")  # noqa: SIM115
-            os.set_inheritable(stream.fileno(), True)
-        self._stream = stream
-
-    def write(self, text: str) -> int:
+    def write(self, data: bytes) -> int | None:  # type: ignore[override]
         try:
-            return self._stream.write(text)
+            return super().write(data)
         except OSError:
-            self._drop()
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError:
-            self._drop()
-
-    def _drop(self) -> None:
-        """From now on into nothing; what the stream still holds too, since at exit it would fail again."""
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, self._stream.fileno())
-        os.close(nothing)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
+            return len(data)
 
 
 def outlive_readers() -> None:
-    """Go on when nobody reads any more: `| head`, the terminal of a run that was disowned, a log on a full disk.
-
-    experiment.log has it all; without this a night's seeds would fail one after the other. (A terminal that is closed
-    under a run that was not disowned kills it, SIGHUP: it goes on from its last checkpoint.)
-    """
-    sys.stdout, sys.stderr = _Outlived(sys.stdout), _Outlived(sys.stderr)  # type: ignore[assignment]
+    """Replace stdout and stderr, so that a run without a reader goes on; experiment.log has what it says."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:  # closed by the shell, `>&-`: no other file may get its number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            os.set_inheritable(number, True)  # dup2 did not, if open gave this very number
+        buffer = io.BufferedWriter(_Unbreakable(number, "w", closefd=False))
+        setattr(sys, name, io.TextIOWrapper(buffer, errors="backslashreplace", line_buffering=True))

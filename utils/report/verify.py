@@ -1,4 +1,4 @@
-"""`--verify`: seeds of finished runs again, from the config.yml of their results folders; does the same come out?"""
+"""`--verify`: re-run finished seeds from the config.yml of their results folders, and compare with what is stored."""
 
 import csv
 import json
@@ -9,31 +9,31 @@ from typing import NamedTuple
 
 import torch
 
-from utils.config.provenance import made_with
+from utils.config.provenance import current_provenance
 from utils.queue.launch import run_seed
 from utils.queue.plan import Experiment, plan
 from utils.report.find import FinishedRun, find
 from utils.run.signals import Stop
 from utils.settings import BadInput
-from utils.store.folder import RunFolder
+from utils.store.folder import RunFolder, provenance_of
 
 TOLERANCE = 0.01
-"""Largest difference between two accuracies that counts as the same result where the bits differ."""
+"""Largest difference between two accuracies that still counts as the same result."""
 Numbers = dict[tuple[str, ...], float]
-"""(task, epoch, split, metric) -> value, as metrics.csv has them."""
+"""(task, epoch, split, metric) -> value, as in metrics.csv."""
 
 
 class Check(NamedTuple):
-    """What came out of a task, beside what is stored of it."""
+    """The results of one task compared with the stored ones."""
 
     compared: int
-    """numbers"""
+    """numbers compared"""
     differing: int
-    """of them"""
+    """numbers that differ"""
     gap: float
-    """largest difference between two accuracies on a task after it"""
+    """largest difference between two accuracies after the task"""
     same_weights: bool | None
-    """to the bit; None if they are not stored"""
+    """whether the weights are bit-identical; None if they are not stored"""
 
     @property
     def verdict(self) -> str:
@@ -50,28 +50,25 @@ class Check(NamedTuple):
 
 
 def verify(options: Namespace) -> int:
-    """Run a seed of each finished run again, or each of the seeds asked for; returns 1 if one differs or fails.
+    """Run the first seed of each finished run again, or each of `--seeds`; returns 1 if one differs or fails.
 
     Raises:
-        BadInput: there is no such run, seed or task; the data or the device are not there.
+        BadInput: there is no such run, seed, task, data set or device.
     """
+    runs = find(options.verify, "--verify")
+    wanted = [(run, seed) for run in runs for seed in options.seeds or run.score.seeds[:1]]
     with tempfile.TemporaryDirectory() as scratch:
-        wanted = [
-            (run, seed) for run in find(options.verify, "--verify") for seed in options.seeds or run.score.seeds[:1]
-        ]
-        planned = [
-            (run, seed, _plan(run, seed, Path(scratch, str(i)), options)) for i, (run, seed) in enumerate(wanted)
-        ]
-        return max([_verify(run, seed, experiment, options.tasks) for run, seed, experiment in planned])
+        planned = [_plan(run, seed, Path(scratch, str(i)), options) for i, (run, seed) in enumerate(wanted)]
+        return max([_verify(*which, again, options.tasks) for which, again in zip(wanted, planned, strict=True)])
 
 
 def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Experiment:
-    """The experiment that makes the seed again, in a folder."""
+    """The experiment that repeats the seed in `folder`."""
     if seed not in run.score.seeds:
         raise BadInput(f"--seeds {seed}: {run.folder} has {', '.join(map(str, run.score.seeds))}")
-    if options.tasks and options.tasks > _tasks(run):
-        raise BadInput(f"--tasks {options.tasks}: {run.folder} has {_tasks(run)}")
-    made = run.config.made_with
+    if options.tasks and options.tasks > (count := len(run.score.test.accuracy_matrix.mean)):
+        raise BadInput(f"--tasks {options.tasks}: {run.folder} has {count}")
+    made = provenance_of(run.folder, seed)
     changes = ["save=yes", "load=yes", "tensorboard=no", f"save_path={json.dumps(str(folder))}"]
     command = Namespace(
         configs=[run.folder / "config.yml"],
@@ -84,17 +81,13 @@ def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Expe
     return plan(command)[0]
 
 
-def _tasks(run: FinishedRun) -> int:
-    return len(run.score.test.accuracy_matrix.mean)
-
-
 def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | None) -> int:
-    """Run it, compare, and say what came out; returns 1 if it differs or fails."""
-    made, name = run.config.made_with, f"{run.folder}, seed {seed}"
-    print(f"{name}: made with {made or 'what is not known'}")
+    """Run it, compare, and print the verdict; returns 1 if it differs or fails."""
+    made, name = provenance_of(run.folder, seed), f"{run.folder}, seed {seed}"
+    print(f"{name}: made with {made or 'unknown versions (no provenance.yml)'}")
     if made:
         torch.set_num_threads(made.threads)
-        here = made_with(str(experiment.device), torch.get_num_threads())
+        here = current_provenance(run.method, str(experiment.device))
         print(f"here: {made.changed_to(here) or 'the same'}")
     again = RunFolder(experiment.config.save_path, seed)
     experiment.config.save_path.mkdir()
@@ -108,7 +101,7 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
 
 
 def compare_tasks(run: FinishedRun, seed: int, again: RunFolder) -> list[Check]:
-    """What came out again, beside what is stored, for each task that was learnt again."""
+    """Compare each task of the repeated seed with the stored results."""
     stored = RunFolder(run.folder, seed)
     numbers = _read_metrics(again.metrics)
     expected = _read_metrics(stored.metrics) if stored.metrics.exists() else _accuracies(run, seed)
@@ -130,14 +123,12 @@ def _read_metrics(path: Path) -> Numbers:
 
 
 def _accuracies(run: FinishedRun, seed: int) -> Numbers:
-    """What final_score.json knows of the seed."""
-    score = json.loads((run.folder / "final_score.json").read_text())
-    parts = [part for part in ("test", "train", "dev") if part in score]
-    place = run.score.seeds.index(seed)
+    """The accuracies of the seed in final_score.json."""
+    score, place = json.loads((run.folder / "final_score.json").read_text()), run.score.seeds.index(seed)
     return {
         (str(task), "", part, f"accuracy/{other}"): value
-        for part in parts
-        for task, row in enumerate(score[part]["accuracy_matrix"]["values"][place])
+        for part in ("test", "train", "dev")
+        for task, row in enumerate(score[part]["accuracy_matrix"]["values"][place] if part in score else ())
         for other, value in enumerate(row)
     }
 

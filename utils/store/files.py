@@ -1,4 +1,4 @@
-"""Files that are whole or as they were before, and that are told from damaged ones when they are read."""
+"""Files that are written whole or not at all, and whose damage is noticed when they are read."""
 
 import hashlib
 import io
@@ -10,17 +10,15 @@ from typing import Any
 import torch
 
 SEAL = b"\nsha256 "
-"""Ends a file, before the hash of all that comes before it. Unpicklers do not read that far."""
+"""Stands before the hash of the content at a file's end, where unpicklers do not read."""
 
 
 class Damaged(Exception):
-    """A file is not what was written; the message says which, and why."""
+    """A file does not hold what was written."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole, or as it was before.
-
-    Its folder may be missing, the one above not: a results folder that was removed is not made again by half.
+    """Replace a file atomically. Makes its folder, but not the one above: a removed results folder stays removed.
 
     Raises:
         OSError: disk full, not writable, folder gone.
@@ -39,17 +37,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The same for text."""
+    """As `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_pickle(path: Path, plain: object) -> None:
-    """The same for a pickle of builtins, with its hash behind it."""
+    """Write builtins as a pickle followed by its hash."""
     write_bytes(path, _sealed(pickle.dumps(plain, protocol=4)))
 
 
 def write_tensors(path: Path, state: dict[str, Any]) -> None:
-    """The same for what `torch.load(weights_only=True)` reads."""
+    """Write what `torch.load(weights_only=True)` reads."""
     write_bytes(path, _as_bytes(state))
 
 
@@ -59,10 +57,10 @@ class _BuiltinsOnly(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> Any:
-    """What `write_pickle` wrote.
+    """Read what `write_pickle` wrote.
 
     Raises:
-        Damaged: a byte of it is not as it was written, or it holds more than builtins.
+        Damaged: a byte has changed, or it holds more than builtins.
     """
     try:
         return _BuiltinsOnly(io.BytesIO(_unsealed(path))).load()
@@ -71,10 +69,10 @@ def read_pickle(path: Path) -> Any:
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain data with their hash; the checkpoint that was there is kept beside it, as the one before.
+    """Write tensors and plain data with their hash; the checkpoint before it is kept at `previous(path)`.
 
     Raises:
-        OSError: as `write_bytes`; a whole checkpoint is left, this one or the one before.
+        OSError: as `write_bytes`; one whole checkpoint is left.
     """
     following = path.with_name(f"{path.name}.new")
     write_bytes(following, _sealed(_as_bytes(state)))
@@ -84,15 +82,15 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` is."""
+    """The file of the checkpoint before the one at `path`."""
     return path.with_name(f"{path.name}.previous")
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `write_checkpoint` wrote, its tensors on `device`; nothing of it can run code.
+    """Read what `write_checkpoint` wrote, with tensors on `device`; runs no code from the file.
 
     Raises:
-        Damaged: a byte of it is not as it was written.
+        Damaged: a byte has changed.
     """
     return torch.load(io.BytesIO(_unsealed(path)), map_location=device, weights_only=True)
 
@@ -111,5 +109,5 @@ def _unsealed(path: Path) -> bytes:
     whole = path.read_bytes()
     content, seal, digest = whole.rpartition(SEAL)
     if not seal or digest != hashlib.sha256(content).hexdigest().encode():
-        raise Damaged(f"{path} is damaged: its {len(whole):,} bytes are not those that were written")
+        raise Damaged(f"{path} is damaged: its {len(whole):,} bytes do not match their hash")
     return content

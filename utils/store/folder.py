@@ -1,20 +1,20 @@
-"""The results folder: what is where in it. Every write is whole or not at all; results are plain data."""
+"""The results folder: what is where in it, and who may write. Every write is whole or not at all."""
 
 import itertools
 import os
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from utils.config.load import load as load_config
-from utils.config.provenance import MadeWith
+from utils.config.provenance import Provenance
 from utils.config.schema import Config
-from utils.config.yaml_text import as_yaml
+from utils.config.yaml_text import as_yaml, read
 from utils.settings import BadInput
 from utils.store.files import (
     Damaged,
@@ -30,11 +30,13 @@ from utils.store.log import log
 from utils.store.long_format import MetricsWriter
 
 SWEEP = "sweep.json"
-"""In a folder of a sweep: what its points are, and their ranking."""
+"""In the folder of a sweep: its points and their ranking."""
+MAX_WAIT_SECONDS = 60
+"""A folder's lock is held for milliseconds; after this long something is wrong."""
 
 
 class RunFolder:
-    """One seed's part of the results: `exp_<seed>/`, with events for TensorBoard if they are wanted."""
+    """The files of one seed, `exp_<seed>/`; `tensorboard` adds event files."""
 
     def __init__(self, root: Path, seed: int, tensorboard: bool = False) -> None:
         self.seed, self.path = seed, root / f"exp_{seed}"
@@ -42,15 +44,38 @@ class RunFolder:
         self.metrics = self.path / "metrics.csv"
         self.state = self.path / "state.pt"
         self.log = self.path / "experiment.log"
+        self.provenance = self.path / "provenance.yml"
+        self.lock = self.path / ".lock"
         self.method = self.path / "models" / "method.pt"
         self.writer = MetricsWriter(self.path, tensorboard)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, only this process writes the seed. The lock ends with the process, however that ends.
+
+        Raises:
+            BadInput: another process runs the seed.
+            OSError: the results folder is gone, or cannot be written.
+        """
+        with ExitStack() as stack:
+            with locked(self.path.parent):
+                self.path.mkdir(exist_ok=True)
+                stack.enter_context(_seed_lock(self.lock))
+            yield
+
+    def begin(self, provenance: Provenance) -> None:
+        """Write the provenance; a resumed seed keeps its own, and the log says what has changed since."""
+        if not self.state.exists() and not previous(self.state).exists():
+            write_text(self.provenance, as_yaml(provenance.model_dump()))
+        elif (begun := provenance_of(self.path.parent, self.seed)) and (changes := begun.changed_to(provenance)):
+            log.warning("resumed with %s: results may differ from those of an uninterrupted run", changes)
+
     def plot(self, name: str) -> Path:
-        """Where a figure goes."""
+        """The file of a figure."""
         return self.path / "plots" / f"{name}.png"
 
     def weights(self, task: int) -> Path:
-        """Where the classifier's weights after a task go."""
+        """The file of the classifier's weights after a task."""
         return self.path / "models" / f"task_{task}.pt"
 
     def save_task(
@@ -72,61 +97,82 @@ class RunFolder:
         self.writer.close()
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """All that is needed to go on from here; the state before stays beside it."""
+        """Write the checkpoint to resume from; the previous one is kept beside it."""
         write_checkpoint(self.state, state)
 
     def load_state(self, device: torch.device) -> dict[str, Any] | None:
-        """The last state that was saved whole, or None; a damaged one is reported and passed over."""
+        """The last checkpoint that is not damaged, or None; a damaged one is logged."""
         for path in (self.state, previous(self.state)):
             try:
                 return read_checkpoint(path, device)
             except FileNotFoundError:
                 continue
             except Damaged as error:
-                log.warning("%s; going on from what was saved before it", error)
+                log.warning("%s; resuming from the checkpoint before it", error)
         return None
 
     def results(self) -> dict[str, Any] | None:
-        """The final results; None if there are none, or if they are damaged, which is reported."""
+        """The final results; None if there are none, or if they are damaged, which is logged."""
         try:
             return read_pickle(self.final)
         except FileNotFoundError:
             return None
         except Damaged as error:
-            log.warning("%s; they are made again", error)
+            log.warning("%s; the seed is finished again", error)
             return None
-
-
-def owner(root: Path) -> Path:
-    """The folder whose lock keeps others away from a results folder: its sweep's, if it is in one, else itself."""
-    return root.parent if (root.parent / SWEEP).exists() else root
 
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Inside, no other process runs on this results folder, an `owner`. The lock ends with the process.
+    """Inside, no other process creates, moves or scores a results folder, or starts a seed of it. Keep it short.
+
+    The lock lies beside the folder, which may be moved, and for a point of a sweep beside the sweep's folder.
 
     Raises:
-        BadInput: another one does, or the folder beside which the lock lies cannot be written.
+        BadInput: another process holds the lock for too long.
+        OSError: the lock cannot be written.
     """
+    folder = root.parent if (root.parent / SWEEP).exists() else root
+    file = folder.with_name(f".{folder.name}.lock")
+    file.touch()
+    with _lock(file, MAX_WAIT_SECONDS, f"{file} was locked by another process for {MAX_WAIT_SECONDS} s; try again"):
+        yield
+
+
+def check_free(root: Path, seeds: Sequence[int] | None = None) -> None:
+    """Make sure that no process runs one of the seeds (None: any seed, in points too); call it inside `locked`.
+
+    Raises:
+        BadInput: one does; names the seed and its folder.
+    """
+    every = (*root.glob("exp_*/.lock"), *root.glob("*/exp_*/.lock"))
+    for path in every if seeds is None else (RunFolder(root, seed).lock for seed in seeds):
+        if path.exists():
+            with _seed_lock(path):
+                pass
+
+
+def _seed_lock(path: Path) -> AbstractContextManager[None]:
+    seed, root = path.parent.name.removeprefix("exp_"), path.parent.parent
+    refusal = f"train.save_path: another process runs seed {seed} of {root}; wait for it, or choose another"
+    return _lock(path, 0, refusal)
+
+
+@contextmanager
+def _lock(path: Path, seconds: float, refusal: str) -> Iterator[None]:
     try:
-        file = root.with_name(f".{root.name}.lock")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-        lock = FileLock(file, blocking=False)
+        lock = FileLock(path, timeout=seconds)
         lock.acquire()
-    except Timeout as error:
-        raise BadInput(f"train.save_path: another process runs on {root}; wait for it, or choose another") from error
-    except OSError as error:
-        raise BadInput(f"train.save_path: {root} cannot be made ({error}); choose another") from error
+    except Timeout:
+        raise BadInput(refusal) from None
     try:
         yield
     finally:
         lock.release()
 
 
-def check_folder(config: Config, restart: bool) -> None:
-    """Make sure that the results folder is free, or was made by the same configuration; writes nothing.
+def check_folder(config: Config, restart: bool = False) -> None:
+    """Make sure that the results folder is new, or was made by the same configuration; writes nothing.
 
     Raises:
         BadInput: it belongs to another configuration, or cannot be written.
@@ -143,44 +189,24 @@ def check_folder(config: Config, restart: bool) -> None:
         check_same(root, config.identity, load_config(root / "config.yml").identity)
 
 
-def prepare(config: Config, seeds: Sequence[int], restart: bool, made_with: MadeWith) -> None:
-    """Make the results folder and put the configuration there; an older run is moved aside if it is not to go on.
-
-    What a run that goes on was begun with stays written there; if one of the seeds is still to be run with something
-    else, that is said.
-
-    Raises:
-        BadInput: it cannot be written.
-    """
-    root, anew = config.save_path, restart or not config.train.load
-    begun = None if anew or not (root / "config.yml").exists() else load_config(root / "config.yml").made_with
-    to_run = not all(RunFolder(root, seed).final.exists() for seed in seeds)
-    if begun and to_run and (changes := begun.changed_to(made_with)):
-        print(f"{root}: goes on with {changes}: perhaps not to the bit what it would have been", file=sys.stderr)
-    make_folder(root, anew, "config.yml", as_yaml({**config.dump(), "made_with": (begun or made_with).model_dump()}))
-
-
 def make_folder(root: Path, anew: bool, name: str, text: str) -> None:
-    """Make a results folder with the file that says what it is of; `anew`, what was there is moved aside.
+    """Make a results folder with the file that describes it; with `anew`, an existing one is moved aside.
 
     Raises:
-        BadInput: it cannot be written.
+        OSError: it cannot be written.
     """
-    try:
-        if root.exists() and anew:
-            aside = (root.with_name(f"{root.name}.old-{i}") for i in itertools.count(1))
-            root.rename(next(path for path in aside if not path.exists()))
-        root.mkdir(exist_ok=True)
-        write_text(root / name, text)
-    except OSError as error:
-        raise BadInput(f"train.save_path: {root} cannot be written ({error}); choose another") from error
+    if root.exists() and anew:
+        aside = (root.with_name(f"{root.name}.old-{i}") for i in itertools.count(1))
+        root.rename(next(path for path in aside if not path.exists()))
+    root.mkdir(exist_ok=True)
+    write_text(root / name, text)
 
 
 def check_same(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Make sure that what decides the numbers is what it was in the folder `root`.
+    """Make sure that the settings which decide the results are those of the folder `root`.
 
     Raises:
-        BadInput: it is not; names what differs.
+        BadInput: they are not; names the keys that differ.
     """
     differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     if differing:
@@ -192,7 +218,20 @@ def check_same(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None
 
 
 def finished_runs(root: Path) -> dict[int, dict[str, Any]]:
-    """Seed -> final results of all seeds that have them, in order."""
+    """Seed -> final results, of all finished seeds in ascending order."""
     seeds = sorted(int(folder.name[4:]) for folder in root.glob("exp_*") if folder.name[4:].isdecimal())
     runs = {seed: RunFolder(root, seed).results() for seed in seeds}
     return {seed: run for seed, run in runs.items() if run is not None}
+
+
+def provenance_of(root: Path, seed: int) -> Provenance | None:
+    """From `exp_<seed>/provenance.yml`, else from `provenance.yml` of the folder; None if there is neither.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    path = next((p for p in (RunFolder(root, seed).provenance, root / "provenance.yml") if p.exists()), None)
+    try:
+        return Provenance.model_validate(read(path)) if path else None
+    except ValidationError as error:
+        raise BadInput(f"{path} is damaged ({error.errors()[0]['msg']}); remove it to make it unknown") from None
