@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 import datasets
-from utils.config.load import resolve
 from utils.config.provenance import current_provenance
-from utils.config.yaml_text import as_yaml, flatten
+from utils.config.schema import Config
+from utils.config.yaml_text import as_yaml
 from utils.queue import ranking
 from utils.queue.check import describe
 from utils.queue.parallel_jobs import ClusterJob, RunOnCluster, cores, run_side_by_side
@@ -195,7 +195,7 @@ def _write_scores(experiments: Sequence[Experiment], failed: set[tuple[Path, int
 def _job(config: dict[str, Any], data_root: Path, seed: int, device: str, threads: int, stop: Stop) -> int:
     """One seed in a process of its own; returns its exit code."""
     torch.set_num_threads(threads)
-    checked, _ = resolve("config.yml", list(flatten(config).items()), [])
+    checked = Config.model_validate(config)
     data = datasets.load(checked.scenario.dataset, data_root)
     experiment = Experiment("config.yml", checked, data, data_root, (seed,), torch.device(device))
     return run_seed(experiment, seed, f"{checked.save_path.name} seed {seed}", stop)
