@@ -24,7 +24,13 @@ REFERENCE, INK, SOFT, GRID, CARD = "#c0c0d0", "#c0c0d1", "#c0c0d2", "#c0c0d3", "
 CSS = {INK: "currentColor", SOFT: "var(--soft)", GRID: "var(--grid)", CARD: "var(--card)"}
 CSS |= {REFERENCE: "var(--reference)", **{colour: f"var(--c{i})" for i, colour in enumerate(COLOURS)}}
 """Placeholder -> colour in the page; report.html defines the variables."""
-STYLE = {"svg.fonttype": "none", "svg.image_inline": True, "font.size": 11, "text.color": INK, "axes.labelcolor": INK}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.image_inline": True,
+    "font.size": 11,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+}
 STYLE |= {"axes.edgecolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT, "grid.color": GRID}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
 """matplotlib's settings for these figures, for an `rc_context` around drawing and saving them."""
@@ -41,13 +47,13 @@ _figures = count()
 
 
 class Curve(NamedTuple):
-    """A run's line: x (n,), y (n,), and the edges (n,) of its band, if any."""
+    """A run's line: x (n,), y (n,), and the edges (n,) of its band."""
 
     look: Look
     x: np.ndarray
     y: np.ndarray
-    low: np.ndarray | None = None
-    high: np.ndarray | None = None
+    low: np.ndarray
+    high: np.ndarray
 
 
 def look(name: str, run: int, rank: int) -> Look:
@@ -66,7 +72,7 @@ def as_svg(figure: "Figure", alt: str) -> str:
     buffer, no_metadata = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with rc_context({"svg.hashsalt": f"figure {next(_figures)}"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    size, svg = re.search(r'<svg.*?(viewBox="[^"]*").*?</defs>(.*)', buffer.getvalue(), re.S).groups()  # less <style>
+    ((size, svg),) = re.findall(r'<svg.*?(viewBox="[^"]*").*?</defs>(.*)', buffer.getvalue(), re.S)  # less <style>
     svg = re.sub(r'id="(run r\d+)"', r'class="\1"', svg)
     svg = re.sub(r' id="[a-zA-Z.0-9]+_\d+"| transform="rotate\(-0 [^"]*"| font-family: [^;"]*;?', "", svg)
     svg = re.sub(r"<(?:path|use|text)[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)
@@ -83,19 +89,19 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str, title: str) -> st
     points = all(len(curve.x) == 1 for curve in curves)
     for look, *line in curves:
         keep = slice(None, None, -(-len(line[0]) // MAX_POINTS))
-        x, y, low, high = (values if values is None else values[keep] for values in line)
+        x, y, low, high = (values[keep] for values in line)
         size = 7 if points else 5 if len(x) <= 20 else 0
         axes.plot(x, y, markersize=size, linewidth=1.6, markeredgecolor=CARD, markeredgewidth=0.6, **look)
         if points:
             axes.vlines(x, low, high, color=look["color"], gid=look["gid"], linewidth=1.2)
-        elif low is not None:
+        else:
             alpha = 0.12 if len(curves) <= 8 else 0.04
             axes.fill_between(x, low, high, color=look["color"], gid=look["gid"], linewidth=0, alpha=alpha)
-    axes.set(xlabel=x_label, ylabel=y_label, yscale=_scale([c.y if c.low is None else c.low for c in curves]))
+    axes.set(xlabel=x_label, ylabel=y_label, yscale=_scale([curve.low for curve in curves]))
     if points:
         axes.set_xscale(_scale([curve.x for curve in curves]))
         axes.margins(x=0.08)
-        _name(axes, curves)
+        _name(figure, axes, curves)
     else:
         axes.locator_params(axis="x", integer=True)
     values = [f"{curve.look['label']} {curve.y[0]:.4g} to {curve.y[-1]:.4g}" for curve in curves]
@@ -129,11 +135,11 @@ def swatch(look: Look) -> str:
     return as_svg(figure, "").replace('role="img" aria-label=""', 'class="swatch" aria-hidden="true"')
 
 
-def _name(axes: "Axes", points: Sequence[Curve]) -> None:
+def _name(figure: "Figure", axes: "Axes", points: Sequence[Curve]) -> None:
     """Write each run's name beside its point, unless it would cover a mark or another name."""
     from matplotlib.transforms import Bbox
 
-    axes.figure.draw_without_rendering()  # fixes the layout, in which the boxes below are measured
+    figure.draw_without_rendering()  # fixes the layout, in which the boxes below are measured
     places = [(point.x[0], point.y[0]) for point in points]
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in axes.transData.transform(places)]
     for point, place in zip(points, places, strict=True):

@@ -58,7 +58,7 @@ def scores(group: Group, looks: Sequence[Look]) -> list[Figure]:
         ("Forgetting", forgetting),
     ):
         if None not in values:  # Forgetting of a single task is undefined
-            finals = [(run.test.FinalAccuracy.mean, run.test.FinalAccuracy.std or 0.0) for run in group.runs]
+            finals = [(run.final, run.test.FinalAccuracy.std or 0.0) for run in group.runs]
             edges = [np.array([[x], [y], [y - s], [y + s]]) for x, (y, s) in zip(values, finals, strict=True)]
             points = [Curve(look, *edge) for look, edge in zip(looks, edges, strict=True)]
             title = f"FinalAccuracy against {x_label}"
@@ -89,7 +89,7 @@ def learning(looks: Sequence[Look], results: Results) -> list[Figure]:
             histories = [[epoch[key] for task in seed["epochs"] for epoch in task] for seed in seeds]
             if length := min(map(len, histories), default=0):
                 y = np.mean([history[:length] for history in histories], axis=0)
-                curves.append(Curve(look, np.arange(1, length + 1), y))
+                curves.append(Curve(look, np.arange(1, length + 1), y, y, y))
         if curves:
             svg = drawing.chart(curves, "epoch, over all tasks", key, key.capitalize())
             figures.append(Figure(key.capitalize(), caption, svg))
@@ -123,7 +123,7 @@ def diagnostics(group: Group, looks: Sequence[Look], results: Results) -> list[F
 
 def samples(group: Group) -> list[Figure]:
     """What the first seed of each run generated after its last task, for the first runs that drew samples."""
-    figures = []
+    figures: list[Figure] = []
     for name, run in zip(group.names, group.runs, strict=True):
         seed, last = run.score.seeds[0], len(run.test.accuracy_matrix.mean) - 1
         path = RunFolder(run.folder, seed).plot(f"samples_task_{last}")

@@ -55,7 +55,8 @@ class FinalScore(BaseModel):
         final, matrix = self.test.FinalAccuracy, self.test.accuracy_matrix
         if not len(self.seeds) == len(final.values) == len(matrix.values) or None in (final.mean, *final.values):
             raise ValueError("expected one FinalAccuracy and one accuracy matrix per seed")
-        if len({len(rows) for square in (matrix.mean, *matrix.values) for rows in (square, *square)}) != 1:
+        squares = [matrix.mean, *matrix.values]
+        if len({len(square) for square in squares} | {len(row) for square in squares for row in square}) != 1:
             raise ValueError("the accuracy matrices are not square")
         if "total_s" not in self.time or not {"method_floats", "stored_real_samples"} <= self.memory.keys():
             raise ValueError("time.total_s, memory.method_floats or memory.stored_real_samples is missing")
@@ -81,9 +82,15 @@ class FinishedRun:
         return self.score.test
 
     @property
+    def final(self) -> float:
+        """Mean FinalAccuracy on test data; always known, see `FinalScore`."""
+        return self.test.FinalAccuracy.mean or 0.0
+
+    @property
     def accuracy(self) -> dict[int, float]:
         """Seed -> FinalAccuracy on test data."""
-        return dict(zip(self.score.seeds, self.score.test.FinalAccuracy.values, strict=True))
+        values = zip(self.score.seeds, self.test.FinalAccuracy.values, strict=True)
+        return {seed: value for seed, value in values if value is not None}
 
     @cached_property
     def settings(self) -> dict[str, Any]:

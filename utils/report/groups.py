@@ -86,8 +86,8 @@ class Group:
     @property
     def best_stands_out(self) -> bool:
         """Whether the best is significantly better than every other run except joint."""
-        others = [row for row in self.rows if row.paired and row.run.method != "joint"]
-        return bool(others) and all(row.paired.verdict == "better" for row in others)
+        verdicts = {row.paired.verdict for row in self.rows if row.paired and row.run.method != "joint"}
+        return verdicts == {"better"}
 
     @cached_property
     def verdict(self) -> str:
@@ -164,6 +164,4 @@ def _grouped(runs: Sequence[FinishedRun], key: Callable[[FinishedRun], object]) 
     found: dict[str, list[FinishedRun]] = {}
     for run in runs:
         found.setdefault(repr(key(run)), []).append(run)
-    return [
-        Group(sorted(some, key=lambda run: (-run.score.test.FinalAccuracy.mean, run.method))) for some in found.values()
-    ]
+    return [Group(sorted(some, key=lambda run: (-run.final, run.method))) for some in found.values()]

@@ -58,7 +58,7 @@ def _settings(group: Group) -> dict[str, Any]:
     rows = []
     for name, run, *_ in group.rows:
         varied = differing([other for other in group.runs if other.method == run.method])
-        defaults = flatten({"method": type(run.config.method).model_construct().model_dump(mode="json")})
+        defaults = flatten({"method": type(run.config.method).model_construct(name=run.method).model_dump(mode="json")})
         own = [
             f"{key.removeprefix('method.')}={shown(value)}"
             for key, value in run.settings.items()

@@ -46,7 +46,7 @@ class Paired:
             return "not tested"
         if self.t_holm >= LEVEL:
             return "not significant"
-        return "better" if self.difference > 0 else "worse"
+        return "better" if (self.difference or 0.0) > 0 else "worse"
 
 
 def paired(best: Sequence[float], other: Sequence[float]) -> Paired:
@@ -54,9 +54,10 @@ def paired(best: Sequence[float], other: Sequence[float]) -> Paired:
     from scipy import stats
 
     differences = np.round(np.asarray(best, dtype=float) - np.asarray(other, dtype=float), DIGITS)
-    n, mean = len(differences), float(differences.mean()) if len(differences) else None
+    n = len(differences)
     if n < 2:
-        return Paired(n, mean, ci95=None, effect=None, t=None, wilcoxon=None)
+        return Paired(n, float(differences[0]) if n else None, ci95=None, effect=None, t=None, wilcoxon=None)
+    mean = float(differences.mean())
     changes = differences[differences != 0]
     wilcoxon = float(stats.wilcoxon(changes).pvalue) if len(changes) else 1.0
     if np.ptp(differences) == 0:  # t would be 0 / 0, or infinite
@@ -85,10 +86,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Holm, Scandinavian Journal of Statistics 6, 1979. None (not tested) stays None.
     """
     corrected: list[float | None] = [None] * len(p_values)
-    order = sorted((i for i, p in enumerate(p_values) if p is not None), key=lambda i: p_values[i])
+    tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     largest = 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
+    for rank, (p, i) in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - rank) * p))
         corrected[i] = largest
     return corrected
 

@@ -21,11 +21,11 @@ MAX_SIDE_BY_SIDE = 8
 
 
 class Column(NamedTuple):
-    """A column of a table with a row per run."""
+    """A column of a table with a row per run; `value` takes the `Row`."""
 
     title: str
     meaning: str
-    value: Callable[[Row], Summary | float | str | None]
+    value: Callable[[Any], Summary | float | str | None]
     form: str = ".4f"
 
 
@@ -82,10 +82,10 @@ def side_by_side(groups: Sequence[Group]) -> Table:
     parts = [part for group in groups for part in by_protocol(group)]
     if not 1 < len(parts) <= MAX_SIDE_BY_SIDE:
         return []
-    scores = [{row.name: row.run.score for row in part.rows} for part in parts]
+    scores = [{row.name: row.run for row in part.rows} for part in parts]
     found = {name: [column[name] for column in scores if name in column] for part in parts for name in part.names}
-    lowest = {name: min(score.test.FinalAccuracy.mean for score in some) for name, some in found.items()}
-    stores = {name: any(score.memory["stored_real_samples"] for score in some) for name, some in found.items()}
+    lowest = {name: min(run.final for run in some) for name, some in found.items()}
+    stores = {name: any(run.score.memory["stored_real_samples"] for run in some) for name, some in found.items()}
     rows: Table = [["method", "stores images", *_headings(parts)]]
     for name in sorted(found, key=lambda name: (stores[name], -lowest[name])):
         finals = [column[name].test.FinalAccuracy.model_dump() if name in column else None for column in scores]
@@ -129,8 +129,8 @@ def _math(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    special = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": "\\textbackslash{}", "~": "\\~{}", "^": "\\^{}", "±": "$\\pm$"}
-    return text.translate(str.maketrans(special))
+    special = {"\\": "\\textbackslash{}", "~": "\\~{}", "^": "\\^{}", "±": "$\\pm$"}
+    return "".join(f"\\{c}" if c in "&%$#_{}" else special.get(c, c) for c in text)
 
 
 def section(group: Group, form: Literal["text", "markdown"]) -> str:

@@ -74,7 +74,10 @@ def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "", s
     usual = [name for name in series if name != emphasised]
     many = len(usual) > MAX_NAMED
     for index, (name, points) in enumerate(series.items()):
-        style = {"color": colormaps["viridis"](index / len(series)) if many else f"C{index}", "linewidth": 1.2}
+        style: dict[str, Any] = {
+            "color": colormaps["viridis"](index / len(series)) if many else f"C{index}",
+            "linewidth": 1.2,
+        }
         if name == emphasised:
             style = {"color": "black", "linewidth": 2.2, "linestyle": "--"}
         label = name if not many or name in (usual[0], usual[-1], emphasised) else None
