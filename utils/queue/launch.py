@@ -166,7 +166,7 @@ def _unfinished(experiments: Sequence[Experiment]) -> list[tuple[Experiment, int
 
 
 def _arguments(experiment: Experiment, seed: int, threads: int) -> tuple[Any, ...]:
-    """Of `_job`, to be pickled: the configuration as plain data, since its class is made for each method."""
+    """Arguments of `_job`, to be pickled."""
     return experiment.config.dump(), experiment.data_root, seed, str(experiment.device), threads
 
 
