@@ -60,9 +60,6 @@ def test_the_readme_s_results_are_those_of_the_study():
         method = first.split("`")[0]
         for column, cell in zip(rows[0][1:], cells, strict=True):
             folder = ROOT / "study" / column.strip("*") / method
-            if not folder.exists() and method == "prer_features":  # by its name when the study was run
-                folder = folder.with_name("prer")
-                assert not cell or "space: embedding" in (folder / "config.yml").read_text()
             if cell:
                 score = json.loads((folder / "final_score.json").read_text())["test"]["FinalAccuracy"]
                 assert cell == f"{score['mean']:.4f} ± {score['std']:.4f}", (method, column)

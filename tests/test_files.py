@@ -74,7 +74,7 @@ def test_the_study_was_run_from_its_files_on_one_commit(folder):
     assert len(commits) == 1 and "dirty" not in commits.pop()
 
 
-BASES = {"class": "prer_class_mnist", "task": "prer_mnist"}
+BASES = {"features": "prer_features_mnist", "task": "prer_mnist"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "files" / "ablation").glob("*.yaml")), ids=name)
