@@ -1,0 +1,115 @@
+"""`prer.run` and `prer.load_run`: the program from Python."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import EMBEDDING, method_settings
+
+from bench.kill import left_by
+from prer import load_run, run
+from utils.run.runner import Run
+from utils.run.training import TrainingFailed
+from utils.settings import BadInput
+
+PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text()
+
+
+def test_the_example_of_the_page_works_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", PAGE, re.S).group(1), names)
+    assert names["scores"] == json.loads(Path("results/python/prer/final_score.json").read_text())
+    assert names["z"].shape == (8, 100) and names["labels"].shape == (8,)
+    assert names["images"].shape == (3, *names["x"].shape[1:]) and names["images"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("method", "scenario"),
+    [
+        (method_settings("er"), "class"),
+        (method_settings("prer", predict="flow"), "task"),
+        (method_settings("prer", predict="flow"), "class"),
+        (method_settings("prer", predict="flow", **EMBEDDING), "class"),
+    ],
+    ids=["er", "flow-task", "flow-class", "features"],
+)
+def test_a_loaded_run_predicts_and_embeds_as_the_run_did(small, tmp_path, monkeypatch, method, scenario):
+    ended, call = [], Run.__call__
+    monkeypatch.setattr(Run, "__call__", lambda self, *tasks: (call(self, *tasks), ended.append(self))[0])
+    small["method"], small["scenario"]["type"] = method, scenario
+    scores = run(small, seeds=[1])
+    trained = load_run(tmp_path / "results", seed=1)
+    assert {name: [value] for name, value in trained.scores["test"].items()} == {
+        name: scores["test"][name]["values"] for name in trained.scores["test"]
+    }
+    (live,) = ended
+    live.learner.eval()
+    for task in trained.tasks:
+        x, y = task.test.x, task.test.y
+        predicted = trained.classify(x, None if scenario == "class" else task.index)
+        recorded = scores["test"]["accuracy_matrix"]["values"][0][-1][task.index]
+        assert float((predicted == y).double().mean()) == pytest.approx(recorded)
+        assert torch.equal(trained.embed(x), live.learner.embed(task.test.batch(slice(None))[0]).detach())
+        assert torch.equal(trained.embed(x), trained.embed(x.float() / 255))
+    if method["name"] == "prer":
+        y = torch.tensor([0, 3, 5])
+        assert trained.sample([0, 3, 5]).isfinite().all() and len(trained.sample(y)) == 3
+        images = trained.sample([0] * 4)
+        assert not torch.equal(images[:2], images[2:]), "one sample per label"
+
+
+def test_settings_and_seeds_override_and_a_second_call_resumes(small, tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(small))
+    first = run(path, settings={"train.epochs": 1, "method": {"name": "lwf", "alpha": 0.5}}, seeds=(0,))
+    assert first["method"] == "lwf" and first["protocol"]["epochs"] == 1 and first["seeds"] == [0]
+    before = left_by(tmp_path / "results")
+    second = run(str(path), settings={"train.epochs": 1, "method": {"name": "lwf", "alpha": 0.5}}, seeds=(0, 1))
+    assert second["seeds"] == [0, 1] and before.items() <= left_by(tmp_path / "results").items()
+
+
+def test_bad_input_is_raised_in_the_words_of_the_command_line(small, tmp_path):
+    with pytest.raises(BadInput, match=r"^config: train.epoch: unknown key; did you mean epochs\?"):
+        run({**small, "train": {**small["train"], "epoch": 1}})
+    with pytest.raises(BadInput, match=r"^sweep: run sweeps with main\.py"):
+        run({**small, "sweep": {"train.lr": [0.1, 0.2], "rank_by": "test"}})
+    with pytest.raises(BadInput, match=r"nothing\.yaml: no such file"):
+        run(tmp_path / "nothing.yaml")
+    with pytest.raises(BadInput, match="no such file"):
+        load_run(tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_failed_seed_raises_its_error_and_finished_seeds_are_scored(small, tmp_path, monkeypatch):
+    learn = Run._learn
+
+    def unlucky(self, task):
+        if self.seed == 1:
+            raise TrainingFailed("bad luck")
+        learn(self, task)
+
+    monkeypatch.setattr(Run, "_learn", unlucky)
+    with pytest.raises(TrainingFailed, match="bad luck"):
+        run(small, seeds=(0, 1, 2))
+    assert json.loads((tmp_path / "results" / "final_score.json").read_text())["seeds"] == [0]
+    with pytest.raises(BadInput, match="exp_1 is not finished"):
+        load_run(tmp_path / "results", seed=1)
+    monkeypatch.undo()
+    assert run(small, seeds=(0, 1, 2))["seeds"] == [0, 1, 2]
+
+
+def test_what_a_run_does_not_have_is_said(small, tmp_path):
+    run(small, settings={"train.save": False})
+    with pytest.raises(BadInput, match=r"exp_0 .*train\.save: no"):
+        load_run(tmp_path / "results")
+    small["train"]["save_path"] = str(tmp_path / "saved")
+    run(small)
+    trained = load_run(tmp_path / "saved")
+    with pytest.raises(ValueError, match="naive has no generator"):
+        trained.sample([0])
+    with pytest.raises(ValueError, match="task scenario needs task=0 to 2"):
+        trained.classify(trained.tasks[0].test.x)
