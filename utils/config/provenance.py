@@ -48,10 +48,10 @@ def current_provenance(method: str, device: str) -> Provenance:
     import numpy
     import torch
 
-    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    commit, cpu = _commit(), f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return Provenance(
-        commit=_commit(),
-        changed=_commit().endswith("-dirty") if _commit() else None,
+        commit=commit,
+        changed=None if commit is None else commit.endswith("-dirty"),
         method_hash=_method_hash(method),
         python=platform.python_version(),
         torch=str(torch.__version__),

@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,11 @@ import torch
 import datasets
 from utils.config.provenance import current_provenance
 from utils.config.schema import Config
-from utils.config.yaml_text import as_yaml
 from utils.queue import ranking
 from utils.queue.check import describe
+from utils.queue.folders import check_folders, prepare_folders
 from utils.queue.parallel_jobs import ClusterJob, RunOnCluster, cores, run_side_by_side
-from utils.queue.plan import Experiment, plan, prefix_errors
+from utils.queue.plan import Experiment, plan
 from utils.run.allocator import keep_freed_memory
 from utils.run.runner import Run
 from utils.run.signals import Stop, listening
@@ -38,65 +38,11 @@ def launch(options: Namespace) -> int:
         for part in describe(experiments, parallel_jobs(options.jobs)):
             print(part, flush=True)
         return 0
-    _check_folders(experiments, options.restart)
+    check_folders(experiments, options.restart)
     with _cluster(options.backend, experiments) as on_cluster:
-        _in_each_folder(experiments, partial(_prepare, restart=options.restart))
+        prepare_folders(experiments, options.restart)
         with listening() as stop:
             return _run_all(experiments, on_cluster, options.jobs, stop)
-
-
-def _check_folders(experiments: Sequence[Experiment], restart: bool) -> None:
-    for experiment in experiments:
-        with prefix_errors(experiment.path):
-            _check_folder(experiment, restart)
-    _in_each_folder(experiments, partial(_check_free, restart=restart))
-
-
-def _check_folder(experiment: Experiment, restart: bool) -> None:
-    """Make sure that the results folder is new, or was made by the same configuration and sweep."""
-    if experiment.sweep:
-        ranking.check_folder(experiment.sweep, _anew(experiment, restart))
-    results.check_folder(experiment.config, restart)
-
-
-def _anew(experiment: Experiment, restart: bool) -> bool:
-    """Whether an existing results folder is moved aside."""
-    return restart or not experiment.config.train.load
-
-
-def _in_each_folder(experiments: Iterable[Experiment], step: Callable[[list[Experiment]], object]) -> None:
-    """Call `step` with the experiments of each results folder, a sweep's points together, while it is locked."""
-    folders: dict[Path, list[Experiment]] = {}
-    for experiment in experiments:
-        folders.setdefault(experiment.folder, []).append(experiment)
-    for folder, of_folder in folders.items():
-        with prefix_errors(of_folder[0].path):
-            try:
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                with results.locked(folder):
-                    step(of_folder)
-            except OSError as error:
-                raise BadInput(f"train.save_path: {folder} cannot be written ({error}); choose another") from error
-
-
-def _check_free(experiments: list[Experiment], restart: bool) -> None:
-    """Make sure that no other process runs a seed that this command will write or move aside."""
-    if _anew(experiments[0], restart):
-        return results.check_free(experiments[0].folder)
-    for experiment in experiments:
-        results.check_free(experiment.config.save_path, experiment.seeds)
-
-
-def _prepare(experiments: list[Experiment], restart: bool) -> None:
-    """Make the folder, unless another command has taken it since it was checked."""
-    for experiment in experiments:
-        _check_folder(experiment, restart)
-    _check_free(experiments, restart)
-    anew = _anew(experiments[0], restart)
-    if sweep := experiments[0].sweep:
-        ranking.prepare(sweep, anew, experiments[0].seeds)
-    for experiment in experiments:
-        results.make_folder(experiment.config.save_path, anew, "config.yml", as_yaml(experiment.config.dump()))
 
 
 def _cluster(backend: str, experiments: Sequence[Experiment]) -> AbstractContextManager[RunOnCluster | None]:
@@ -234,8 +180,8 @@ def run_here(experiment: Experiment) -> None:
         BadInput: the results folder is not usable.
         Exception: the error of the first seed that fails; what was finished before is scored.
     """
-    _check_folders([experiment], restart=False)
-    _in_each_folder([experiment], partial(_prepare, restart=False))
+    check_folders([experiment], restart=False)
+    prepare_folders([experiment], restart=False)
     try:
         for _, seed in _unfinished([experiment]):
             _run(experiment, seed, f"seed {seed}", Stop())

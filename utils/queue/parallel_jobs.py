@@ -10,7 +10,6 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 from utils.queue.screen import outlive_readers
@@ -62,10 +61,10 @@ def run_side_by_side(
     Raises:
         Interrupted: a stop was requested, and all jobs have ended.
     """
-    context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
     if hasattr(os, "fork"):
         context.set_forkserver_preload([work.__module__, "torch._dynamo"])  # imported by the first optimizer
-    waiting, running = list(enumerate(arguments)), dict[int, tuple[int, BaseProcess]]()
+    waiting, running = list(enumerate(arguments)), dict[Any, tuple[int, Any]]()
     while waiting or running:
         while waiting and len(running) < at_once and not stop.requested:
             index, job = waiting.pop(0)
@@ -91,7 +90,8 @@ def _child(work: Callable[..., int], job: tuple[Any, ...]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent passes it on
 
         def orphaned() -> None:
-            multiprocessing.parent_process().join()
+            parent: Any = multiprocessing.parent_process()
+            parent.join()
             stop.requested = "the end of the program that started it"
 
         threading.Thread(target=orphaned, daemon=True).start()

@@ -41,7 +41,7 @@ def ray_cluster() -> Iterator[RunOnCluster]:
         import ray
     except ImportError as error:
         raise BadInput(f"--backend ray: {error}; install it: pip install -r requirements-cluster.txt") from error
-    here = {"num_cpus": cores(), "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    here: dict[str, Any] = {"num_cpus": cores(), "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     try:
         if address and ":" in address:
             host, _, port = address.rpartition("/")[2].rpartition(":")

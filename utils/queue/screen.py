@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from typing import Any
 
 
 class _Unbreakable(io.FileIO):
@@ -21,5 +22,5 @@ def outlive_readers() -> None:
         if getattr(sys, name) is None:  # closed by the shell, `>&-`: no other file may get its number
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
             os.set_inheritable(number, True)  # dup2 did not, if open gave this very number
-        buffer = io.BufferedWriter(_Unbreakable(number, "w", closefd=False))
-        setattr(sys, name, io.TextIOWrapper(buffer, errors="backslashreplace", line_buffering=True))
+        raw: Any = _Unbreakable(number, "w", closefd=False)
+        setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), errors="backslashreplace", line_buffering=True))

@@ -51,7 +51,7 @@ def slurm_queue(runs: Sequence[tuple[Path, Sequence[int]]]) -> Iterator[RunOnClu
         raise BadInput("--backend slurm: there is no sbatch here; run it on a machine that submits jobs")
     same = [(str(folder.resolve()), *seeds) for folder, seeds in runs]
     name = f"prer-{hashlib.sha256(repr(sorted(same)).encode()).hexdigest()[:8]}"
-    root = os.path.commonpath([folder for folder, *_ in same])
+    root = os.path.commonpath([folder.resolve() for folder, _ in runs])
     if left := _in_queue(name):
         ids = " ".join(sorted({job.partition("_")[0] for job in left}))
         raise BadInput(f"{root}: jobs of an earlier command have not ended; wait, or end them: scancel {ids}")
@@ -122,7 +122,7 @@ class _Task:
     """One job, in a process on a machine of the cluster."""
 
     def __call__(self, work: Callable[..., int], arguments: tuple[Any, ...]) -> int:
-        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's handler, for time limits and pre-emption
+        requeue: Any = signal.getsignal(signal.SIGUSR2)  # submitit's handler, for time limits and pre-emption
         with listening() as stop:
             try:
                 return work(*arguments, stop)
