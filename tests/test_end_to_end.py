@@ -237,7 +237,7 @@ def test_the_data_root_is_found_in_the_order_documented(small, run, capsys, tmp_
     if way != "config":
         monkeypatch.setenv("DATA_ROOT", str(tmp_path / "environment"))
     assert run(small, *(["--data-root", str(tmp_path / "option")] if way == "option" else [])) == 2
-    assert f"mnist is not (whole) under {tmp_path / way}" in capsys.readouterr().err
+    assert f"mnist is missing or incomplete under {tmp_path / way}" in capsys.readouterr().err
 
 
 def test_the_memory_figure_is_made_from_finished_results(small, run, tmp_path):
