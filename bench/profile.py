@@ -61,9 +61,8 @@ WRAPPED = {
     "optimizer": "torch.optim:Adam.step torch.optim:SGD.step torch.optim:Optimizer.zero_grad "
     "torch.optim.lr_scheduler:LRScheduler.step",
     "checks": "utils.run.training:Training._check utils.run.training:Training.check_weights",
-    "generator": "models.fitting:minimise models.image_generator:ImageGenerator.fit "
-    "models.image_generator:ImageGenerator.sample models.feature_generator:FeatureGenerator.sample "
-    "models.code_flow:CodeFlow.fit models.code_flow:CodeFlow.sample models.feature_generator:FeatureGenerator.fit "
+    "generator": "models.fitting:fit models.autoencoder:Autoencoder.fit models.autoencoder:Autoencoder.images "
+    "models.code_flow:CodeFlow.fit models.code_flow:CodeFlow.sample "
     "models.vae:VAE.fit models.vae:VAE.sample models.gan:FeatureGAN.fit models.gan:FeatureGAN.sample",
     "evaluation": "utils.run.recording:Recording.begin utils.run.recording:Recording.evaluate "
     "utils.run.recording:Recording.diagnose utils.run.evaluation:accuracy",

@@ -57,10 +57,6 @@ class AGEM(Method):
     def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
         return {"violations": float(self.violations / self.steps.clamp(min=1))}
 
-    @property
-    def stored_real_samples(self) -> int:
-        return len(self.memory)
-
 
 def project(gradient: Tensor, reference: Tensor) -> Tensor:
     """g - (g.r / r.r) r where g.r < 0, else g; all (P,). A reference of zeros changes nothing."""

@@ -66,7 +66,3 @@ class DER(Method):
     def _keep(self, x: Tensor, y: Tensor, logits: Tensor) -> None:
         padded = F.pad(logits, (0, max(self.learner.widths) - logits.shape[1]), value=NO_LOGIT)
         self.memory.add_reservoir(x=as_bytes(x), y=y, logits=padded)
-
-    @property
-    def stored_real_samples(self) -> int:
-        return len(self.memory)

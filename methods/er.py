@@ -59,7 +59,3 @@ class ER(Method):
     def end_task(self, task: Task) -> None:
         kept = random_choice(task.train, self.config.memory_per_task, self.stream)
         self.memory.append(x=kept.x, y=kept.y, embedding=self.learner.embed(as_floats(kept.x)))
-
-    @property
-    def stored_real_samples(self) -> int:
-        return len(self.memory)

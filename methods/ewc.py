@@ -3,28 +3,16 @@
 Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017 (arXiv 1612.00796), equation 3.
 """
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 
 from datasets.data import Task
-from methods import MethodConfig
 from methods.mechanisms.anchored import Anchored
-from methods.mechanisms.fisher import Labels, fisher
+from methods.mechanisms.fisher import FisherConfig, fisher
 from methods.mechanisms.gradients import flat_parameters
-from utils.settings import AnyCase
 
-
-class Config(MethodConfig):
-    """EWC's options."""
-
-    importance: float = Field(1000.0, ge=0)
-    """lambda: loss + lambda / 2 * the sum over tasks of their penalties"""
-    fisher: Annotated[Labels, AnyCase] = "exact"
-    """exact: over all labels, as likely as the classifier takes them to be; empirical: of the true labels"""
-    fisher_samples: int | None = Field(1000, ge=1)
-    """images of a task that its Fisher information is measured on; null: all"""
+Config = FisherConfig
 
 
 class EWC(Anchored):
@@ -36,11 +24,7 @@ class EWC(Anchored):
     *Deviation* from the original code, which squared the summed gradient instead of summing the squares.
     """
 
-    off: ClassVar = {"importance": 0.0}
-
-    @property
-    def strength(self) -> float:
-        return self.config.importance / 2
+    factor: ClassVar = 0.5
 
     def end_task(self, task: Task) -> None:
         weights = flat_parameters(self.learner)

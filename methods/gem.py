@@ -89,10 +89,6 @@ class GEM(Method):
         steps, violations, fallbacks = self.counts.tolist()
         return {"violations": violations / max(steps, 1), "fallbacks": float(fallbacks)}
 
-    @property
-    def stored_real_samples(self) -> int:
-        return len(self.memory)
-
 
 def project(gradient: Tensor, memories: Tensor, margin: float = 0.0) -> Tensor | None:
     """The vector nearest to g (P,) whose inner products with the rows of G (t, P) are not negative.

@@ -3,8 +3,6 @@
 Aljundi et al., "Memory aware synapses: learning what (not) to forget", ECCV 2018 (arXiv 1711.09601), equations 3 to 5.
 """
 
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -27,12 +25,6 @@ class Config(MethodConfig):
 
 class MAS(Anchored):
     """Importance_i = sum over tasks of the mean over images of |d |logits|^2 / d weight_i|."""
-
-    off: ClassVar = {"importance": 0.0}
-
-    @property
-    def strength(self) -> float:
-        return self.config.importance
 
     def end_task(self, task: Task) -> None:
         samples = self.config.samples or len(task.train)

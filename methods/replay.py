@@ -53,7 +53,3 @@ class Replay(Method):
         offered = task.train.take(order)
         add = self.memory.add_balanced if self.config.buffer == "balanced" else self.memory.add_reservoir
         add(x=offered.x, y=offered.y)
-
-    @property
-    def stored_real_samples(self) -> int:
-        return len(self.memory)

@@ -4,8 +4,6 @@ Zenke, Poole and Ganguli, "Continual learning through synaptic intelligence", IC
 3 to 5.
 """
 
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 
@@ -32,16 +30,10 @@ class SI(Anchored):
     penalty's is subtracted, exactly, since it is known.
     """
 
-    off: ClassVar = {"importance": 0.0}
-
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         for name in ("path", "last_gradient", "last_weights"):
             self.register_buffer(name, torch.zeros_like(self.anchor))
-
-    @property
-    def strength(self) -> float:
-        return self.config.importance
 
     def begin_task(self, task: Task) -> Task:
         self.path, self.last_gradient = torch.zeros_like(self.anchor), torch.zeros_like(self.anchor)

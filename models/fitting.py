@@ -137,7 +137,7 @@ def fit(
     weights: Tensor,
     stream: torch.Generator,
     *,
-    epochs: int,
+    epochs: int = 1,
     steps: int | None = None,
     samples: int | None = None,
     batch_size: int,

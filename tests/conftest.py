@@ -14,6 +14,7 @@ from main import main
 from methods import Method, find
 from methods.mechanisms.gradients import flat_gradients
 from methods.prer import PRER
+from methods.prer_features import PRERFeatures
 from models.encoders import paper
 from models.learner import HEADS, Learner
 from utils.run.evaluation import evaluating
@@ -61,8 +62,15 @@ SMALL_PRER = {
     "weights": {"er": 1.0},
 }
 """PRER's `method` section, as small as it gets."""
-EMBEDDING = {"replay": {"space": "embedding"}, "weights": {"er": 0.0, "replay": 1.0}, "flow": {"temperature": 1.0}}
-"""Options of PRER's replay of embeddings."""
+SMALL_FEATURES = {
+    "name": "prer_features",
+    "plot": False,
+    "flow": {**SMALL_PRER["flow"], "temperature": 1.0},
+    "regularization": {"fixed_replay": 40},
+    "weights": {"er": 0.0, "replay": 1.0},
+}
+"""The `method` section of PRER on features, as small as it gets."""
+SMALL = {"prer": SMALL_PRER, "prer_features": SMALL_FEATURES}
 GROUPS = [(0, 1), (2, 3), (4, 5)]
 """Three tasks of the small data."""
 
@@ -86,6 +94,11 @@ def make_prer(scenario: str = "task", **changes) -> PRER:
     return make_method("prer", scenario, **changes)
 
 
+def make_features(scenario: str = "task", **changes) -> PRERFeatures:
+    """A small PRER on features with changes in its settings."""
+    return make_method("prer_features", scenario, **changes)
+
+
 def total_loss(method: Method, x: torch.Tensor, y: torch.Tensor, task: Task) -> torch.Tensor:
     """What a step minimises: the sum of the terms of the method's loss."""
     return sum(method.loss(x, y, task).values())
@@ -107,8 +120,7 @@ def tasks(data: Data) -> list[Task]:
 
 def method_settings(name: str, **options) -> dict:
     """The `method` section of a small run of any method."""
-    small = SMALL_PRER if name == "prer" else {}
-    return merged({**small, "name": name, "plot": False}, options)
+    return merged({**SMALL.get(name, {}), "name": name, "plot": False}, options)
 
 
 def step(method: Method, optimizer: torch.optim.Optimizer, task: Task, generator: torch.Generator) -> torch.Tensor:

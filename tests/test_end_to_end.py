@@ -57,7 +57,7 @@ def test_the_results_folder_is_as_documented(results):
         expected |= {
             f"exp_{seed}/plots/{name}_task_{t}.png" for t in range(5) for name in ("samples", "reconstructions")
         }
-        names = ("accuracy_matrix", "accuracy_over_tasks", "agreement", "flow_nll", "embedding_distance", "redrawn")
+        names = ("accuracy_matrix", "accuracy_over_tasks", "agreement", "flow_nll", "redrawn")
         expected |= {f"exp_{seed}/plots/{name}.png" for name in names}
     assert there == expected
 

@@ -4,16 +4,17 @@ import copy
 
 import pytest
 import torch
-from conftest import EMBEDDING, make_prer, merged, train
+from conftest import make_features, make_prer, train
 from torch.nn import functional as F
 
 import flows
+from datasets.data import Split, concatenate, mapped
+from flows import gaussian
 from methods.mechanisms.distance import frechet
-from models.code_flow import FLOW, CodeFlow, FlowSettings
+from models.autoencoder import RECONSTRUCTION_LOSSES
+from models.code_flow import CodeFlow, Condition
 from models.decoders import BlockwiseTranspose, pixel_cross_entropy
-from models.feature_generator import Subspace
-from models.fitting import minimise
-from models.image_generator import RECONSTRUCTION_LOSSES
+from models.fitting import Objective, class_weights, fit
 from utils.run.evaluation import evaluating
 from utils.settings import modules
 
@@ -22,12 +23,15 @@ def test_the_decoder_keeps_old_classes(tasks):
     """The original fitted the decoder on the current task only, and old classes decayed."""
     method = make_prer(autoencoder={"epochs": 20, "batch_size": 16}, flow={"epochs": 10})
     train(method, tasks[0])
-    forgetful, stream = copy.deepcopy(method.generator), torch.Generator().manual_seed(1)
-    replayed = method.generator.sample(torch.arange(60) % 2, stream).x, torch.arange(60) % 2
-    method.generator.fit(tasks[1].train, replayed, stream)
-    forgetful.fit(tasks[1].train, None, stream)
+    forgetful, stream = copy.deepcopy(method.autoencoder), torch.Generator().manual_seed(1)
+    y = torch.arange(60) % 2
+    with_past = concatenate(tasks[1].train, Split(method.generate(y)[0], y))
+    for autoencoder, pool in ((method.autoencoder, with_past), (forgetful, tasks[1].train)):
+        autoencoder.fit(mapped(method.features, pool.x), pool, stream)
     x, y = tasks[0].test.batch(slice(None))
-    kept, lost = (float((g.reconstruct(x, y) - x).square().mean()) for g in (method.generator, forgetful))
+    kept = float((method.reconstruct(x, y) - x).square().mean())
+    method.autoencoder = forgetful
+    lost = float((method.reconstruct(x, y) - x).square().mean())
     assert kept < 0.8 * lost
 
 
@@ -39,7 +43,7 @@ def test_made_up_images_bear_global_labels_and_depend_on_them(tasks):
     train(method, tasks[0], steps=20)
     train(method, tasks[1], steps=20)
     y = torch.tensor([1, 2] * 30)
-    made = method.generator.sample(y, torch.Generator().manual_seed(0)).x
+    made = method.generate(y)[0]
     for c in (1, 2):
         mean = made[y == c].float().mean(0)
         nearest = min(range(4), key=lambda k: float((mean - mean_of(tasks, k)).square().sum()))
@@ -62,10 +66,10 @@ def test_every_loss_and_conditioning_runs_and_every_part_learns(tasks, rec_loss,
     before = copy.deepcopy(method.state_dict())
     train(method, tasks[0])
     after = method.state_dict()
-    for part in ("projection", "decoder.", "flow."):
-        assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith(f"generator.{part}"))
-    for name in ("condition", "flow.condition"):
-        vectors = f"generator.{name}.vectors.weight"
+    for part in ("autoencoder.projection", "autoencoder.decoder.", "flow.flow."):
+        assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith(part))
+    for name in ("autoencoder.condition", "flow.condition"):
+        vectors = f"{name}.vectors.weight"
         assert (vectors in after) == (conditioning == "class_embedding")
         assert vectors not in after or not torch.equal(before[vectors], after[vectors])
     assert all(torch.isfinite(value).all() for value in after.values())
@@ -84,11 +88,11 @@ def test_the_encoder_is_read_not_trained_by_the_generator(tasks):
 def test_reset_begins_each_fit_with_new_weights(tasks):
     method = make_prer(flow={"reset": True, "epochs": 0}, autoencoder={"reset": True, "epochs": 0})
     train(method, tasks[0])
-    before = copy.deepcopy(method.generator.state_dict())
+    before = copy.deepcopy(method.state_dict())
     train(method, tasks[1])
-    after = method.generator.state_dict()
-    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
-    assert {"decoder", "flow"} <= changed and "projection" not in changed
+    after = method.state_dict()
+    changed = {".".join(key.split(".")[:2]) for key in before if not torch.equal(before[key], after[key])}
+    assert {"autoencoder.decoder", "flow.flow"} <= changed and "autoencoder.projection" not in changed
 
 
 @pytest.mark.parametrize("name", modules(flows, "build"))
@@ -102,7 +106,7 @@ def test_every_flow_by_name_runs(tasks, name):
 def test_samples_that_are_not_finite_or_far_out_are_drawn_again_and_counted(tasks):
     method = make_prer()
     train(method, tasks[0])
-    flow, y = method.generator.flow, torch.tensor([0, 1] * 50)
+    flow, y = method.flow, torch.tensor([0, 1] * 50)
     inner, calls = flow.flow.sample, []
 
     def broken(condition, n, temperature, stream):
@@ -125,12 +129,11 @@ def test_samples_that_are_not_finite_or_far_out_are_drawn_again_and_counted(task
 def test_rejection_leaves_what_the_classifier_takes_for_the_class_asked_for(tasks):
     shares = {}
     for rejection in (False, True):
-        options = merged(EMBEDDING, {"flow": {"epochs": 150, "noise": 0.5}})
-        method = make_prer(regularization={"rejection": rejection}, **options)
+        method = make_features(regularization={"rejection": rejection}, flow={"epochs": 150, "noise": 0.5})
         train(method, tasks[0], steps=100, lr=3e-3)
         with evaluating(method.learner):
-            x, y, _ = method._make_up(1)
-            judged = method.learner.predict_mixed(method.generator.embeddings(x), y)
+            x, y, _ = method.generate_past(1)
+            judged = method.learner.predict_mixed(method.embed_all(x), y)
             shares[rejection] = float((judged == y).float().mean())
         assert min(v for k, v in method.diagnostics([]).items() if k.startswith("agreement")) < 1, (
             "health hides refusals"
@@ -143,7 +146,6 @@ def test_health_names_every_class_and_task_seen(tasks):
     train(method, tasks[0])
     train(method, tasks[1])
     assert set(method.diagnostics([])) == {
-        "embedding_distance",
         "redrawn",
         *(f"agreement/class {c}" for c in range(4)),
         *(f"flow_nll/task {t}" for t in range(2)),
@@ -159,48 +161,33 @@ def test_the_likelihood_reported_is_that_of_the_codes_that_were_fitted(tasks):
     """Made-up images are encoded anew before the fit: their old codes mean nothing to the new projection."""
     method, fitted = make_prer(), []
     train(method, tasks[0])
-    inner = method.generator.flow.fit
-    method.generator.flow.fit = lambda z, y, *rest: (fitted.append((z, y)), inner(z, y, *rest))[1]
+    inner = method.flow.fit
+    method.flow.fit = lambda z, y, *rest: (fitted.append((z, y)), inner(z, y, *rest))[1]
     train(method, tasks[1])
     ((z, y),) = fitted
     for t in range(2):
         own = method.learner.task_of[y] == t
-        nll = -method.generator.flow.log_prob(z[own], y[own]).mean() / method.generator.flow.dimension
+        nll = -method.flow.log_prob(z[own], y[own]).mean() / method.flow.dimension
         assert method.diagnostics([])[f"flow_nll/task {t}"] == pytest.approx(float(nll.detach()), rel=1e-4)
-
-
-def test_the_subspace_is_that_of_the_principal_components():
-    torch.manual_seed(0)
-    x = torch.randn(200, 3) @ torch.randn(3, 7) + 5
-    plain, balanced = Subspace(7, 3), Subspace(7, 3)
-    plain.find(x, balanced=False)
-    balanced.find(x, balanced=True)
-    plain.activate()
-    torch.testing.assert_close(plain(x), x, atol=1e-4, rtol=1e-4)  # they have three dimensions
-    torch.testing.assert_close(plain.directions @ plain.directions.T, torch.eye(3), atol=1e-5, rtol=0)
-    deviation, share = plain.codes(x).std(0), plain.codes(x).std(0) / plain.codes(x).std(0)[0]
-    assert (deviation.diff() <= 0).all()
-    torch.testing.assert_close(balanced.codes(x).std(0), deviation / share.sqrt())
 
 
 def test_noise_goes_to_real_codes_only_and_does_not_pile_up():
     """A flow fitted to its own noisy samples, again with noise, would widen from task to task."""
     torch.manual_seed(0)
     stream = torch.Generator().manual_seed(0)
-    own = {"noise": 0.5, "temperature": 1.0, "dimension": 2}
-    settings = FLOW.validate({"type": "gaussian", "epochs": 60, "lr": 1e-2, "batch_size": 250, **own})
-    flow, y = CodeFlow(2, 3, settings), torch.zeros(1000, dtype=torch.long)
-    z = torch.randn(1000, 2)
-    flow.fit(z, y, torch.ones(1000), stream)
+    options = {"epochs": 60, "lr": 1e-2, "batch_size": 250, "noise": 0.5, "temperature": 1.0}
+    flow, y = CodeFlow(2, Condition(3), gaussian.build, **options), torch.zeros(1000, dtype=torch.long)
+    real = torch.ones(1000, dtype=torch.bool)
+    flow.fit(torch.randn(1000, 2), y, real, stream)
     for _ in range(3):
-        flow.fit(flow.sample(y, stream), y, torch.zeros(1000), stream)
+        flow.fit(flow.sample(y, stream), y, ~real, stream)
     deviation = float(flow.sample(y, stream).std())
     assert abs(deviation - 1.25**0.5) < 0.1  # once 0.5^2 of variance, not four times
 
 
 def test_early_stopping_keeps_the_best_weights_and_stops():
     stream, losses = torch.Generator().manual_seed(0), []
-    settings = FlowSettings(epochs=50, tolerance=3, lr=0.5, batch_size=8, annealing=False)
+    options = {"epochs": 50, "tolerance": 3, "lr": 0.5, "batch_size": 8}
     module = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(module.weight, 1.0)
 
@@ -209,7 +196,7 @@ def test_early_stopping_keeps_the_best_weights_and_stops():
         losses.append((int(index[0]), float(module.weight.detach())))
         return value
 
-    minimise(loss, [module], torch.zeros(40, dtype=torch.long), settings, stream, held_out=torch.arange(4))
+    fit([Objective(module, loss)], torch.ones(40), stream, **options, held_out=torch.arange(4))
     judged = [weight for first, weight in losses if first == 0]
     assert len(judged) == 4  # the first is the best, three are not better
     assert float(module.weight.detach()) == judged[0]
@@ -220,14 +207,38 @@ def test_early_stopping_keeps_the_best_weights_and_stops():
 def test_a_fit_may_be_counted_in_steps(annealing):
     seen = []
     module = torch.nn.Linear(1, 1)
-    settings = FlowSettings(steps=7, batch_size=8, annealing=annealing)
 
     def loss(index):
         seen.append(len(index))
         return module.weight.square().sum()
 
-    minimise(loss, [module], torch.zeros(20, dtype=torch.long), settings, torch.Generator())
+    options = {"steps": 7, "batch_size": 8, "lr": 1e-3, "annealing": annealing}
+    fit([Objective(module, loss)], torch.ones(20), torch.Generator(), **options)
     assert seen == [8] * 7
+
+
+def test_objectives_take_turns_and_the_last_batch_of_an_epoch_is_always_a_step():
+    turns = []
+    modules = {name: torch.nn.Linear(1, 1) for name in "cg"}
+
+    def loss(name):
+        return lambda index: (turns.append(name), modules[name].weight.square().sum())[1]
+
+    objectives = [Objective(modules["c"], loss("c")), Objective(modules["g"], loss("g"), every=3)]
+    fit(objectives, torch.ones(100), torch.Generator(), epochs=2, samples=40, batch_size=8, lr=1e-3)
+    assert "".join(turns) == 2 * "cccgccg"
+
+
+def test_a_loss_that_is_not_finite_stops_the_fit():
+    module = torch.nn.Linear(1, 1)
+    with pytest.raises(FloatingPointError, match="loss is nan in epoch 0; lower its lr"):
+        fit(
+            [Objective(module, lambda _: module.weight.sum() * torch.nan)],
+            torch.ones(4),
+            torch.Generator(),
+            batch_size=2,
+            lr=1e-3,
+        )
 
 
 def test_every_class_has_the_same_weight_in_a_fit():
@@ -238,7 +249,8 @@ def test_every_class_has_the_same_weight_in_a_fit():
         drawn.append(labels[index])
         return module.weight.square().sum()
 
-    minimise(loss, [module], labels, FlowSettings(steps=20, batch_size=50), torch.Generator().manual_seed(0))
+    stream = torch.Generator().manual_seed(0)
+    fit([Objective(module, loss)], class_weights(labels), stream, steps=20, batch_size=50, lr=1e-3)
     assert 0.45 < float(torch.cat(drawn).float().mean()) < 0.55
 
 

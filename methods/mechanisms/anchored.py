@@ -1,6 +1,7 @@
-"""Weights that mattered are held to where they were: what EWC, online EWC, SI and MAS have in common."""
+"""A quadratic penalty on changes of important weights: what EWC, online EWC, SI and MAS have in common."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,8 +16,13 @@ from models.learner import Learner
 class Anchored(Method):
     """loss + strength * sum_i importance_i * (weight_i - anchor_i)^2, over all weights of the classifier.
 
-    A method sets `strength` and, when a task ends, the two buffers, both (P,) in the order of `parameters()`.
+    A method sets the two buffers when a task ends, both (P,) in the order of `parameters()`; its config has the option
+    `importance`.
     """
+
+    factor: ClassVar[float] = 1.0
+    """strength = factor * the option `importance`"""
+    off: ClassVar = {"importance": 0.0}
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
@@ -25,8 +31,8 @@ class Anchored(Method):
 
     @property
     def strength(self) -> float:
-        """Factor of the penalty; 0 switches it off."""
-        raise NotImplementedError
+        """Weight of the penalty; 0 switches it off."""
+        return self.factor * self.config.importance
 
     def penalty(self) -> Tensor:
         """sum_i importance_i * (weight_i - anchor_i)^2, a scalar."""

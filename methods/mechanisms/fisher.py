@@ -1,17 +1,31 @@
 """The diagonal of the Fisher information of the classifier's weights."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from datasets.data import Split
+from methods import MethodConfig
 from methods.mechanisms.buffer import random_choice
 from methods.mechanisms.gradients import image_chunks, mean_over_samples
 from models.learner import Learner
+from utils.settings import AnyCase
 
 Labels = Literal["empirical", "exact"]
 """empirical: gradients for the true labels; exact: for the classifier's own predictions, as the definition has it."""
+
+
+class FisherConfig(MethodConfig):
+    """Options of the methods that measure the Fisher information."""
+
+    importance: float = Field(1000.0, ge=0)
+    """lambda: loss + lambda / 2 * penalty"""
+    fisher: Annotated[Labels, AnyCase] = "exact"
+    """exact: over all labels, weighted by the classifier's probabilities; empirical: of the true labels"""
+    fisher_samples: int | None = Field(1000, ge=1)
+    """images per task that its Fisher information is measured on; null: all"""
 
 
 def fisher(
@@ -21,10 +35,10 @@ def fisher(
 
     Not the square of a batch's gradient: that vanishes where the gradients cancel, and depends on the batch's size.
 
-    Exact is the expectation over labels k of (d log p_k)^2 under the classifier's p. A label drawn from p estimates it
-    badly: a trained classifier is sure, and all of it is in labels that are hardly ever drawn. With random signs s_k,
+    Exact is the expectation over labels k of (d log p_k)^2 under the classifier's p. An estimate from labels drawn from
+    p has high variance: a confident classifier rarely draws the informative labels. With random signs s_k,
     (d sum_k s_k sqrt(p_k) log p_k)^2, the root held constant, has the same expectation, since the mixed terms cancel,
-    and hears of every label each time.
+    and depends on every label each time.
 
     Args:
         learner: in evaluation mode.

@@ -1,0 +1,81 @@
+"""PRER on features: frozen after the first task, projected, and replayed to the layers above."""
+
+import pytest
+import torch
+from conftest import make_features, tensors_of, train
+
+from models.subspace import Subspace
+
+
+@pytest.mark.parametrize("targets", ["labels", "logits", "both"])
+@pytest.mark.parametrize("scenario", ["task", "class", "domain"])
+def test_replay_trains_the_heads_and_the_projection_not_the_features(tasks, scenario, targets):
+    method = make_features(scenario, replay={"targets": targets}, weights={"er": 0.5})
+    train(method, tasks[0])
+    task = method.begin_task(tasks[1])
+    with torch.no_grad():  # as if training had moved the projection: logits differ from those of the past
+        method.learner.encoder.projection.weight.mul_(-1)
+    for term in ("replay", "distance"):
+        method.learner.zero_grad()
+        method.loss(*task.train.batch(slice(20, 36)), task)[term].backward()
+        assert method.learner.encoder.projection.weight.grad.abs().sum() > 1e-3
+        assert all(p.grad is None for p in method.learner.encoder.features.parameters())
+        assert (method.learner.heads[0][0].weight.grad is not None) == (term == "replay")
+
+
+def test_the_features_are_frozen_after_the_first_task(tasks):
+    method = make_features("class", weights={"l1": 0.1})
+    train(method, tasks[0])
+    x = tasks[0].test.batch(slice(None))[0]
+    encoder, subspace = method.learner.encoder, method.subspace
+    first = encoder.features(x)
+    assert torch.equal(method.subspace(first), first)  # not projected yet
+    for task in tasks[1:]:
+        train(method, task)
+    assert torch.equal(encoder.features(x), first)
+    codes = method.codes(x)
+    torch.testing.assert_close(method.subspace(first), subspace.features(codes))
+    torch.testing.assert_close(method.embed_generated(codes), method.embed(x), atol=1e-5, rtol=1e-4)
+    assert not any(tensor.dtype == torch.uint8 and tensor.ndim == 4 for tensor in tensors_of(method)), "images"
+
+
+def test_freezing_changes_nothing_but_what_is_outside_the_subspace(tasks):
+    method = make_features("class")
+    train(method, tasks[0])
+    encoder, subspace = method.learner.encoder, method.subspace
+    features = encoder.features(tasks[0].test.batch(slice(None))[0])
+    inside = (features - subspace.mean) @ subspace.directions.T @ subspace.directions + subspace.mean
+    before = encoder.projection(inside)
+    codes = subspace.codes(features)
+    torch.testing.assert_close(method.embed_generated(codes), before, atol=1e-5, rtol=1e-4)  # not frozen yet
+    for _ in range(2):  # the second time changes nothing more
+        subspace.activate(encoder.projection)
+        torch.testing.assert_close(encoder.projection(method.subspace(features)), before, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(method.embed_generated(codes), before, atol=1e-5, rtol=1e-4)
+
+
+def test_replay_keeps_the_first_task_in_the_class_scenario(tasks):
+    """With replay old classes are still recognised; without, all are classified as new ones."""
+    kept = {}
+    for replay in (0.0, 1.0):
+        options = {"weights": {"replay": replay}, "flow": {"epochs": 200, "noise": 0.2}}
+        method = make_features("class", **options, regularization={"fixed_replay": 400})
+        for task in tasks[:2]:
+            train(method, task, steps=60, lr=3e-3)
+        x, y = tasks[0].test.batch(slice(None))
+        kept[replay] = float((method.predict(x, 0) == y).float().mean())
+    assert kept[0.0] < 0.2 < 0.8 < kept[1.0]
+
+
+def test_the_subspace_is_that_of_the_principal_components():
+    torch.manual_seed(0)
+    x = torch.randn(200, 3) @ torch.randn(3, 7) + 5
+    plain, balanced = Subspace(7, 3), Subspace(7, 3)
+    plain.find(x, balanced=False)
+    balanced.find(x, balanced=True)
+    plain.activate(torch.nn.Identity())
+    torch.testing.assert_close(plain(x), x, atol=1e-4, rtol=1e-4)  # they have three dimensions
+    torch.testing.assert_close(plain.directions @ plain.directions.T, torch.eye(3), atol=1e-5, rtol=0)
+    deviation, share = plain.codes(x).std(0), plain.codes(x).std(0) / plain.codes(x).std(0)[0]
+    assert (deviation.diff() <= 0).all()
+    torch.testing.assert_close(balanced.codes(x).std(0), deviation / share.sqrt())
