@@ -61,7 +61,6 @@ class After(Stop):
 
 
 SETTINGS = [method_settings(name, **GENERATORS.get(name, {})) for name in known()] + [
-    method_settings("prer", replay={"space": "embedding"}, weights={"er": 0.0, "replay": 1.0}),
     method_settings("prer", flow={"early_stopping": True, "reset": True, "epochs": 3}, autoencoder={"reset": True}),
 ]
 

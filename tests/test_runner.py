@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import CPU, EMBEDDING, SMALL_PRER, method_settings
+from conftest import CPU, SMALL_PRER, method_settings
 
 from methods import Method, find, known
 from utils.config.load import load
@@ -220,8 +220,8 @@ def test_joint_trains_on_everything_and_says_what_it_keeps(config, data):
     assert len(training.train) == 144 + 48  # the last task was stored, and comes again
 
 
-def test_prer_holds_as_many_numbers_after_every_task(config, data):
-    method = find("prer")[1].model_validate(method_settings("prer", **EMBEDDING))
+def test_prer_on_features_holds_as_many_numbers_after_every_task(config, data):
+    method = find("prer_features")[1].model_validate(method_settings("prer_features"))
     run = finished(config().model_copy(update={"method": method}), data)
     held = results_of(run)["memory_by_task"]
     assert len(held) == 3 and all(after == held[0] for after in held)
