@@ -15,29 +15,25 @@ from utils.config.yaml_text import as_yaml
 from utils.queue.launch import run_here
 from utils.queue.plan import Experiment, plan
 from utils.run.runner import Run
-from utils.run.streams import generator
 from utils.settings import BadInput
 from utils.store.final_score import seed_scores
 
 
 def run(
-    config: str | Path | Mapping[str, Any],
-    settings: Mapping[str, Any] | None = None,
-    seeds: Sequence[int] = (),
-    device: str | None = None,
+    config: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | None = None, seeds: Sequence[int] = ()
 ) -> dict[str, Any]:
     """Run or resume an experiment in this process; returns the content of its final_score.json.
 
     Args:
         config: a YAML file, or a mapping with its keys.
         settings: dotted keys to override, such as {"train.epochs": 1}.
-        seeds, device: instead of those of the configuration.
+        seeds: instead of those of the configuration.
 
     Raises:
         BadInput: the configuration, the data or the results folder cannot be used; nothing has been run.
         Exception: the error of the first seed that failed; finished seeds are kept.
     """
-    experiment = _plan(config, settings or {}, seeds, device)
+    experiment = _plan(config, settings or {}, seeds)
     run_here(experiment)
     return json.loads((experiment.config.save_path / "final_score.json").read_text())
 
@@ -48,22 +44,19 @@ def load_run(folder: str | Path, seed: int = 0, device: str = "cpu") -> "Trained
     Raises:
         BadInput: the seed is not finished, or has no checkpoints (`train.save: no`); the data set is not there.
     """
-    experiment = _plan(Path(folder, "config.yml"), {}, [seed], device)
+    experiment = _plan(Path(folder, "config.yml"), {"train.device": device}, [seed])
     return TrainedRun(Run(experiment.config, experiment.data, seed, experiment.device))
 
 
-def _plan(config: Any, settings: Mapping[str, Any], seeds: Sequence[int], device: str | None) -> Experiment:
-    changes = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+def _plan(config: Any, settings: Mapping[str, Any], seeds: Sequence[int]) -> Experiment:
+    options = Namespace(seeds=tuple(seeds), device=None, data_root=None, backend="local")
+    options.set = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     with tempfile.TemporaryDirectory() as scratch:
+        options.configs = [Path(scratch, "config") if isinstance(config, Mapping) else config]
         if isinstance(config, Mapping):
-            tree, config = dict(config), Path(scratch, "config")
-            config.write_text(as_yaml(tree))
+            options.configs[0].write_text(as_yaml(dict(config)))
         try:
-            experiment, *more = plan(
-                Namespace(
-                    configs=[config], set=changes, seeds=tuple(seeds), device=device, data_root=None, backend="local"
-                )
-            )
+            experiment, *more = plan(options)
         except BadInput as error:
             raise BadInput(str(error).replace(f"{scratch}/", "")) from None
     if more:
@@ -72,50 +65,40 @@ def _plan(config: Any, settings: Mapping[str, Any], seeds: Sequence[int], device
 
 
 class TrainedRun:
-    """A trained seed: `learner` (classifier), `method` (with its generator), `tasks`, `results`, and `scores` by split.
+    """A trained seed: `learner` (the classifier), `method`, `tasks`, `results`, and `scores` by split and name.
 
-    Images are uint8 (N, C, H, W), or floats in [0, 1]; they are moved to the run's device, where the results are.
+    Images are uint8 (N, C, H, W), or floats in [0, 1]. Results are on the run's device.
     """
 
     def __init__(self, run: Run) -> None:
-        results, weights = run.folder.results(), run.folder.weights(len(run.tasks) - 1)
-        if results is None or not run.folder.method.exists():
+        results, folder = run.folder.results(), run.folder
+        if results is None or not folder.method.exists():
             missing = "not finished" if results is None else "without checkpoints: it was run with train.save: no"
-            raise BadInput(f"{run.folder.path} is {missing}")
+            raise BadInput(f"{folder.path} is {missing}")
         self.learner, self.method, self.tasks, self.results = run.learner, run.method, run.tasks, results
-        self.scores, self._run = seed_scores(results), run
-        for module, path in ((self.learner, weights), (self.method, run.folder.method)):
+        self.scores, self._device = seed_scores(results), run.device
+        for module, path in ((self.learner, folder.weights(len(self.tasks) - 1)), (self.method, folder.method)):
             module.load_state_dict(torch.load(path, map_location=run.device, weights_only=True))
         self.learner.eval()
-        self._stream = generator(run.seed, "sample", run.device)
 
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings (N, d)."""
-        return self._map(self.learner.embed, images)
+        return self._map(self.method.embed, images)
 
     def classify(self, images: Tensor, task: int | None = None) -> Tensor:
-        """Global class ids (N,); the task and domain scenarios need the index of the images' task.
-
-        Raises:
-            ValueError: it is missing.
-        """
+        """Global class ids (N,). Raises ValueError without the index of the task where the scenario needs it."""
         if task is None and self.learner.scenario != "class":
             raise ValueError(f"the {self.learner.scenario} scenario needs task=0 to {len(self.tasks) - 1}")
         return self._map(lambda x: self.method.predict(x, task or 0), images)
 
     @torch.no_grad()
     def sample(self, labels: Sequence[int] | Tensor) -> Tensor:
-        """One generated image, uint8 (N, C, H, W), or code (N, d) of the method's generator per label (N,).
-
-        Raises:
-            ValueError: the method has no generator of given classes.
-        """
-        make = getattr(getattr(self.method, "generator", None), "sample", None)
-        if make is None:
-            raise ValueError(f"the method {self.method.config.name} has no generator of given classes")
-        return make(torch.as_tensor(labels, device=self._run.device), self._stream)[0]
+        """Samples of classes (N,): images, uint8 (N, C, H, W), or codes (N, d). Raises ValueError without generator."""
+        if not hasattr(self.method, "generate"):
+            raise ValueError(f"the method {self.method.config.name} cannot generate samples of given classes")
+        return self.method.generate(torch.as_tensor(labels, device=self._device))[0]
 
     @torch.no_grad()
     def _map(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        x = images.to(self._run.device)
+        x = images.to(self._device)
         return torch.cat([network(as_floats(part) if part.dtype == torch.uint8 else part) for part in chunks(x)])

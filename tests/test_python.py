@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import EMBEDDING, method_settings
+from conftest import method_settings
 
 from bench.kill import left_by
 from prer import load_run, run
@@ -33,7 +33,7 @@ def test_the_example_of_the_page_works_as_it_stands(tmp_path, monkeypatch):
         (method_settings("er"), "class"),
         (method_settings("prer", predict="flow"), "task"),
         (method_settings("prer", predict="flow"), "class"),
-        (method_settings("prer", predict="flow", **EMBEDDING), "class"),
+        (method_settings("prer_features", predict="flow", flow={"epochs": 2, "dimension": 8}), "class"),
     ],
     ids=["er", "flow-task", "flow-class", "features"],
 )
@@ -53,9 +53,9 @@ def test_a_loaded_run_predicts_and_embeds_as_the_run_did(small, tmp_path, monkey
         predicted = trained.classify(x, None if scenario == "class" else task.index)
         recorded = scores["test"]["accuracy_matrix"]["values"][0][-1][task.index]
         assert float((predicted == y).double().mean()) == pytest.approx(recorded)
-        assert torch.equal(trained.embed(x), live.learner.embed(task.test.batch(slice(None))[0]).detach())
+        assert torch.equal(trained.embed(x), live.method.embed(task.test.batch(slice(None))[0]).detach())
         assert torch.equal(trained.embed(x), trained.embed(x.float() / 255))
-    if method["name"] == "prer":
+    if method["name"] != "er":
         y = torch.tensor([0, 3, 5])
         assert trained.sample([0, 3, 5]).isfinite().all() and len(trained.sample(y)) == 3
         images = trained.sample([0] * 4)
@@ -109,7 +109,7 @@ def test_what_a_run_does_not_have_is_said(small, tmp_path):
     small["train"]["save_path"] = str(tmp_path / "saved")
     run(small)
     trained = load_run(tmp_path / "saved")
-    with pytest.raises(ValueError, match="naive has no generator"):
+    with pytest.raises(ValueError, match="naive cannot generate"):
         trained.sample([0])
     with pytest.raises(ValueError, match="task scenario needs task=0 to 2"):
         trained.classify(trained.tasks[0].test.x)

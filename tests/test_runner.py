@@ -220,7 +220,7 @@ def test_joint_trains_on_everything_and_says_what_it_keeps(config, data):
     assert len(training.train) == 144 + 48  # the last task was stored, and comes again
 
 
-def test_prer_holds_as_many_numbers_after_every_task(config, data):
+def test_prer_on_features_holds_as_many_numbers_after_every_task(config, data):
     method = find("prer_features")[1].model_validate(method_settings("prer_features"))
     run = finished(config().model_copy(update={"method": method}), data)
     held = results_of(run)["memory_by_task"]

@@ -1,12 +1,11 @@
-"""What is known of one seed: scores and diagnostics after each task, in the results, the log and the figures."""
+"""Recording one seed: scores and diagnostics after each task, as results, log lines and figures."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from datasets.data import Split, Task
+from datasets.data import Data, Split, Task
 from methods import Method
 from utils.config.schema import Config
 from utils.config.yaml_text import flatten
@@ -19,25 +18,15 @@ from utils.store.log import log
 
 
 class Recording:
-    """The results of a seed as plain data, `results`, and what is logged and drawn of them.
+    """The results of a seed as plain data, `results`, and their log lines and figures; figures go to `folder`."""
 
-    Args:
-        config: the validated configuration.
-        class_names: in the order of the global class ids.
-        tasks: of this seed.
-        seed: its number.
-        folder: where figures go.
-    """
-
-    def __init__(
-        self, config: Config, class_names: Sequence[str], tasks: list[Task], seed: int, folder: RunFolder
-    ) -> None:
+    def __init__(self, config: Config, data: Data, tasks: list[Task], seed: int, folder: RunFolder) -> None:
         self.config, self.tasks, self.folder = config, tasks, folder
         self.parts = ["test", "train"] + ["dev"] * (config.scenario.dev_split > 0)
         self.results: dict[str, Any] = {
             "seed": seed,
             "config": config.dump(),
-            "class_names": list(class_names),
+            "class_names": list(data.classes),
             "tasks": [list(task.classes) for task in tasks],
             "epochs": [],
             "diagnostics": [],

@@ -36,7 +36,7 @@ class Run:
         self.optimizer = build_optimizer(config.train, self.learner)
         self.journal = Journal(self._checkpoint_if_due)
         self.folder = RunFolder(config.save_path, seed, config.train.tensorboard)
-        self.recording = Recording(config, data.classes, self.tasks, seed, self.folder)
+        self.recording = Recording(config, data, self.tasks, seed, self.folder)
         self.stopwatch = Stopwatch("train_s", "method_s", "eval_s", "total_s")
         self.steps = 0
         self.checkpoint, self.saved_at = Checkpoint("between", tasks_done=0), time.monotonic()
@@ -54,14 +54,12 @@ class Run:
                 self.recording.begin(self.method, self.device)
                 self._save(tasks_done=0)
             start = self.checkpoint.tasks_done
-            progress = bar(len(self.tasks), f"seed {self.seed}", 1, "task")
-            progress.update(start)
-            for task in self.tasks[start:tasks]:
-                self._learn(task)
-                self._evaluate(task)
-                self._save(tasks_done=task.index + 1)
-                progress.update()
-            progress.close()
+            with bar(len(self.tasks), f"seed {self.seed}", 1, "task", done=start) as progress:
+                for task in self.tasks[start:tasks]:
+                    self._learn(task)
+                    self._evaluate(task)
+                    self._save(tasks_done=task.index + 1)
+                    progress.update()
             self.recording.draw_scores(self.method)
             results = self.recording.finish(self.stopwatch.so_far(), self.steps)
             self.folder.save_final(results)
@@ -143,8 +141,7 @@ class Run:
 
     def _snapshot(self) -> Snapshot:
         """The state of everything that learns or draws; tensors are not copied."""
-        parts = {"learner": self.learner, "method": self.method, "optimizer": self.optimizer, "streams": self.streams}
-        return {name: part.state_dict() for name, part in parts.items()}
+        return {name: getattr(self, name).state_dict() for name in ("learner", "method", "optimizer", "streams")}
 
     def _restore(self, snapshot: Snapshot) -> None:
         """Undo everything since the snapshot."""

@@ -99,28 +99,29 @@ class Training:
             TrainingFailed: a loss, a gradient or a weight is not finite.
         """
         epochs = ceil(self.steps / self.per_epoch)
-        progress = bar(epochs, f"task {self.task.index}", 2, "epoch")
-        progress.update(self.epoch)
         self.method.learner.train()
-        while self.epoch < epochs:
-            count = min(self.per_epoch, self.steps - self.epoch * self.per_epoch)
-            self.order_state = self.order.get_state()
-            left = batches(self.task.train, self.config.batch_size, self.order, skip=self.step)
-            for _, (x, y) in zip(range(self.step, count), left, strict=False):
-                self.last = train_step(self.method, self.optimizer, x, y, self.task)
-                self.schedule.step()
-                for name, value in self.last.items():
-                    self.totals[name] = self.totals[name] + value if name in self.totals else value
-                self.step += 1
-                if y.device.type == "cpu" or self.step % STEPS_BETWEEN_CHECKS == 0 or self.step == count:
-                    self._check(self.totals["loss"])
-                after_step(self.step == count)
-            self._end_epoch(count, progress)
-        progress.close()
+        with bar(epochs, f"task {self.task.index}", 2, "epoch", done=self.epoch) as progress:
+            while self.epoch < epochs:
+                count = min(self.per_epoch, self.steps - self.epoch * self.per_epoch)
+                self.order_state = self.order.get_state()
+                left = batches(self.task.train, self.config.batch_size, self.order, skip=self.step)
+                for _, (x, y) in zip(range(self.step, count), left, strict=False):
+                    self._step(x, y, last=self.step + 1 == count)
+                    after_step(self.step == count)
+                self._end_epoch(count, progress)
         self.check_weights()
         if self.best["weights"] is not None:
             self.method.learner.load_state_dict(self.best["weights"])
         return self.history
+
+    def _step(self, x: Tensor, y: Tensor, last: bool) -> None:
+        self.last = train_step(self.method, self.optimizer, x, y, self.task)
+        self.schedule.step()
+        for name, value in self.last.items():
+            self.totals[name] = self.totals[name] + value if name in self.totals else value
+        self.step += 1
+        if last or y.device.type == "cpu" or self.step % STEPS_BETWEEN_CHECKS == 0:
+            self._check(self.totals["loss"])
 
     def _end_epoch(self, count: int, progress: Any) -> None:
         means = {name: float(total) / count for name, total in self.totals.items()}

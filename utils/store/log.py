@@ -46,7 +46,11 @@ def logging_to(path: Path, prefix: str) -> Iterator[None]:
             handler.close()
 
 
-def bar(total: int, name: str, level: int, unit: str) -> Any:
-    """A tqdm progress bar on line `level`; hidden where there is no terminal, and in child processes."""
+def bar(total: int, name: str, level: int, unit: str, done: int = 0) -> Any:
+    """A tqdm progress bar on line `level`, `done` of `total` reached; hidden without a terminal and in child processes.
+
+    A context manager with `update(n)`, `set_postfix_str(text)` and `close()`.
+    """
     hidden = not sys.stderr.isatty() or multiprocessing.parent_process() is not None
-    return tqdm(total=total, desc=name, position=level, leave=False, unit=unit, disable=hidden, dynamic_ncols=True)
+    look = {"position": level, "leave": False, "dynamic_ncols": True, "disable": hidden}
+    return tqdm(total=total, desc=name, unit=unit, initial=done, **look)
