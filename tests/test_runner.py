@@ -283,12 +283,10 @@ def test_optimizers_and_schedules(config, data):
     assert isinstance(decayed, torch.optim.Adam) and decayed.defaults["weight_decay"] == 0.1
 
 
-def test_batch_normalisation_is_left_alone_by_hooks_and_evaluation(config, data, tmp_path):
+def test_batch_normalisation_is_left_alone_by_hooks_and_evaluation(config, small, data, tmp_path):
     """ResNets have buffers: only training steps may move them."""
+    small["model"] = {"encoder": "slim_resnet18"}
     experiment = config(train__save_path=str(tmp_path / "r"), train__epochs=1)
-    experiment = experiment.model_copy(
-        update={"model": experiment.model.model_copy(update={"encoder": "slim_resnet18"})}
-    )
     method = find("prer")[1].model_validate(method_settings("prer", plot=True))
     run = started(experiment.model_copy(update={"method": method}), data)
     run.recording.begin(run.method, CPU)
