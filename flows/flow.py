@@ -1,15 +1,17 @@
 """A conditional normalizing flow: a density with exact likelihood and exact sampling."""
 
 import math
+from collections.abc import Iterable
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flows.transforms import Transform
+from flows.transforms import Compose, Standardize, Transform
 
 
-class Flow(nn.Module):
-    """The density of x = f^-1(u; c) with u standard normal, for an invertible f.
+class Flow(Compose):
+    """The density of x (B, width) = f^-1(u; c) with u standard normal; f: standardisation, then the transforms.
 
     Example:
         >>> from flows.realnvp import build
@@ -21,23 +23,21 @@ class Flow(nn.Module):
         torch.Size([3])
     """
 
-    def __init__(self, transform: Transform, width: int) -> None:
-        super().__init__()
-        self.transform, self.width = transform, width
+    def __init__(self, width: int, transforms: Iterable[Transform]) -> None:
+        super().__init__([Standardize(width), *transforms])
+        self.width = width
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map x (B, d) to z = f(x; c) (B, d) and log|det dz/dx| (B,)."""
-        return self.transform(x, c)
-
-    def inverse(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map z (B, d) to x = f^-1(z; c) (B, d) and log|det dx/dz| (B,)."""
-        return self.transform.inverse(z, c)
+    @property
+    def standardize(self) -> Standardize:
+        """The first transform."""
+        return cast(Standardize, self.transforms[0])
 
     def log_prob(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Log-density (B,) in nats of x (B, d): log N(f(x; c); 0, I) + log|det df/dx|."""
         z, ladj = self(x, c)
         return ladj - 0.5 * (z.square().sum(dim=1) + self.width * math.log(2 * math.pi))
 
+    @torch.no_grad()
     def sample(
         self,
         c: Tensor | None = None,
@@ -52,11 +52,6 @@ class Flow(nn.Module):
         count = n if c is None else len(c)
         if count is None:
             raise ValueError("sample() needs the conditions c, or n, the number of samples of a flow without one")
-        like = next(self.parameters())
+        like = self.standardize.mean
         u = torch.randn(count, self.width, dtype=like.dtype, device=like.device, generator=generator)
-        with torch.no_grad():
-            return self.inverse(temperature * u, c)[0]
-
-    def initialize(self, x: Tensor, c: Tensor | None = None) -> None:
-        """Set everything that depends on data from x (B, d). Call it before the first step of a fit."""
-        self.transform.initialize(x, c)
+        return self.inverse(temperature * u, c)[0]

@@ -1,10 +1,7 @@
-"""Invertible transforms of vectors, each knowing the log-determinant of its Jacobian.
+"""Invertible transforms of vectors with the log-determinants of their Jacobians; a flow is a composition of them."""
 
-A `Transform` maps (B, d) to (B, d) under an optional condition (B, c), and transforms compose: a new flow is a new
-composition of them (e.g. `flows/realnvp.py`).
-"""
-
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +36,7 @@ class Compose(Transform):
 
     def __init__(self, transforms: Iterable[Transform]) -> None:
         super().__init__()
-        self.transforms = nn.ModuleList(transforms)
+        self.transforms = cast(Sequence[Transform], nn.ModuleList(transforms))
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(len(x))
@@ -70,23 +67,23 @@ class Leading(Transform):
         self.transform, self.width = transform, width
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        head, tail = x[:, : self.width], x[:, self.width :]
-        head, ladj = self.transform(head, c)
-        return torch.cat((head, tail), dim=1), ladj
+        head, ladj = self.transform(x[:, : self.width], c)
+        return torch.cat((head, x[:, self.width :]), dim=1), ladj
 
     def inverse(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        head, tail = z[:, : self.width], z[:, self.width :]
-        head, ladj = self.transform.inverse(head, c)
-        return torch.cat((head, tail), dim=1), ladj
+        head, ladj = self.transform.inverse(z[:, : self.width], c)
+        return torch.cat((head, z[:, self.width :]), dim=1), ladj
 
     @torch.no_grad()
     def initialize(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        head, tail = x[:, : self.width], x[:, self.width :]
-        return torch.cat((self.transform.initialize(head, c), tail), dim=1)
+        return torch.cat((self.transform.initialize(x[:, : self.width], c), x[:, self.width :]), dim=1)
 
 
 class Standardize(Transform):
     """z = (x - mean) / deviation with statistics of the data, set by `initialize` and kept in buffers."""
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -135,6 +132,8 @@ class ActNorm(Transform):
 class Permutation(Transform):
     """A fixed random reordering of the dimensions, drawn when the transform is made; its log-determinant is 0."""
 
+    order: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("order", torch.randperm(width))
@@ -159,8 +158,7 @@ class AffineCoupling(Transform):
     Args:
         width: d, at least 2 (ValueError otherwise).
         context: size of the condition c, 0 for none.
-        hidden_size: units of a hidden layer (int), or a multiple of the network's input size (float).
-        hidden_layers: hidden layers after the first.
+        hidden_size, hidden_layers: see `flows/realnvp.py`.
     """
 
     def __init__(self, width: int, context: int, hidden_size: int | float, hidden_layers: int) -> None:
@@ -207,18 +205,14 @@ class Gaussianize(Transform):
         self.weight = nn.Parameter(torch.zeros(2 * (width - given), given + context))
         self.bias = nn.Parameter(torch.zeros(2 * (width - given)))
 
-    def _mean_and_log_deviation(self, a: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
-        mean, log_deviation = F.linear(_join(a, c), self.weight, self.bias).chunk(2, dim=1)
-        return mean, log_deviation
-
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         a, b = x[:, : self.given], x[:, self.given :]
-        mean, log_deviation = self._mean_and_log_deviation(a, c)
+        mean, log_deviation = F.linear(_join(a, c), self.weight, self.bias).chunk(2, dim=1)
         return torch.cat((a, (b - mean) * (-log_deviation).exp()), dim=1), -log_deviation.sum(dim=1)
 
     def inverse(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         a, b = z[:, : self.given], z[:, self.given :]
-        mean, log_deviation = self._mean_and_log_deviation(a, c)
+        mean, log_deviation = F.linear(_join(a, c), self.weight, self.bias).chunk(2, dim=1)
         return torch.cat((a, b * log_deviation.exp() + mean), dim=1), log_deviation.sum(dim=1)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -33,6 +33,8 @@ class Autoencoder(nn.Module):
             standard deviation
     """
 
+    fits: Tensor
+
     def __init__(
         self,
         projection: nn.Module,
@@ -51,8 +53,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.projection, self.condition, self._build, self.reset = projection, condition, decoder, reset
         self.reconstruction = RECONSTRUCTION_LOSSES[rec_loss]
-        options = {"epochs": epochs, "steps": steps, "lr": lr, "weight_decay": weight_decay, "batch_size": batch_size}
-        self._fit = partial(fit, **options, annealing=annealing, max_norm=MAX_GRADIENT_NORM)
+        options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "batch_size": batch_size}
+        self._fit = partial(fit, epochs=epochs, steps=steps, annealing=annealing, max_norm=MAX_GRADIENT_NORM, **options)
         self.decoder = decoder()
         self.log_deviation = nn.Parameter(torch.zeros(()))  # of rec_loss: gaussian
         self.register_buffer("fits", torch.zeros((), dtype=torch.long))
@@ -71,8 +73,7 @@ class Autoencoder(nn.Module):
     def fit(self, features: Tensor, pool: Split, stream: torch.Generator) -> None:
         """Learn to reconstruct the images of the pool from their features (N, F), every class with the same weight.
 
-        Raises:
-            FloatingPointError: the loss is not finite.
+        Raises FloatingPointError if the loss is not finite.
         """
         if self.fits > 0 and self.reset:
             self.decoder = self._build().to(features.device)
@@ -86,15 +87,7 @@ class Autoencoder(nn.Module):
         self.fits += 1
 
 
-def _mse(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
-    return (logits.sigmoid() - x).square().mean()
-
-
-def _bce(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
-    return pixel_cross_entropy(logits, x).mean()
-
-
-def _gaussian(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
+def gaussian_loss(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
     """Gaussian negative log-likelihood with one learned deviation, softly bounded below by e^-6.
 
     Rybkin, Daniilidis and Levine, "Simple and effective VAE training with calibrated decoders", ICML 2021, section 3.
@@ -105,8 +98,8 @@ def _gaussian(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
 
 
 RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "mse": _mse,
-    "bce": _bce,
-    "gaussian": _gaussian,
+    "mse": lambda logits, x, _: (logits.sigmoid() - x).square().mean(),
+    "bce": lambda logits, x, _: pixel_cross_entropy(logits, x).mean(),
+    "gaussian": gaussian_loss,
 }
 """`rec_loss` -> loss(logits of pixels (B, C, H, W), images (B, C, H, W), log-deviation ()), mean over pixels."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from math import ceil
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -13,16 +13,11 @@ from torch.nn import functional as F
 from flows import Flow
 from models.fitting import Objective, class_weights, fit
 
-CHUNK = 4096
-"""Codes that pass through the flow at once where no gradient is needed."""
-REACH = 1.2
-"""Samples whose norm exceeds this multiple of the largest norm in the fit are redrawn."""
-MAX_REDRAWS = 20
-"""Each redraw lowers the temperature, which moves the sample towards the centre of its class."""
-HELD_OUT = 0.1
-"""Share of the codes that early stopping holds out."""
-MAX_GRADIENT_NORM = 10.0
-"""Gradients are clipped to this norm."""
+CHUNK = 4096  # codes that pass through the flow at once where no gradient is needed
+REACH = 1.2  # samples whose norm exceeds this multiple of the largest norm in the fit are redrawn
+MAX_REDRAWS = 20  # each lowers the temperature, which moves the sample towards the centre of its class
+HELD_OUT = 0.1  # share of the codes that early stopping holds out
+MAX_GRADIENT_NORM = 10.0  # gradients are clipped to it
 
 
 class Condition(nn.Module):
@@ -74,9 +69,13 @@ class CodeFlow(nn.Module):
             code's own standard deviation
         temperature: scale of the Gaussian that samples are drawn from; below 1 they stay closer to the data
 
-    Raises:
-        ValueError: d is too small for the flow.
+    Raises ValueError if d is too small for the flow.
     """
+
+    fits: Tensor
+    known: Tensor
+    reach: Tensor
+    redrawn: Tensor
 
     def __init__(
         self,
@@ -99,19 +98,15 @@ class CodeFlow(nn.Module):
         super().__init__()
         self.dimension, self.condition = dimension, condition
         self.reset, self.early_stopping, self.noise, self.temperature = reset, early_stopping, noise, temperature
-        options = {"epochs": epochs, "steps": steps, "lr": lr, "weight_decay": weight_decay, "batch_size": batch_size}
-        self._fit = partial(fit, **options, annealing=annealing, tolerance=tolerance, max_norm=MAX_GRADIENT_NORM)
+        length: dict[str, Any] = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "tolerance": tolerance}
+        adam: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "annealing": annealing}
+        self._fit = partial(fit, **length, **adam, max_norm=MAX_GRADIENT_NORM)
         self._build = partial(build, dimension, condition.size)
         self.flow = self._build()
         self.register_buffer("fits", torch.zeros((), dtype=torch.long))
         self.register_buffer("known", torch.zeros(condition.classes, dtype=torch.bool))  # classes it was fitted to
         self.register_buffer("reach", torch.tensor(torch.inf))  # of samples, in standardised codes
         self.register_buffer("redrawn", torch.zeros((), dtype=torch.long))
-
-    @property
-    def deviation(self) -> Tensor:
-        """Standard deviation (d,) of each dimension of the codes it was fitted to."""
-        return self.flow.transform.transforms[0].deviation
 
     def log_prob(self, z: Tensor, y: Tensor) -> Tensor:
         """Log-density (B,) in nats of codes z (B, d) given their classes y (B,)."""
@@ -130,9 +125,8 @@ class CodeFlow(nn.Module):
         """
         scores = torch.full((len(z), len(self.known)), -torch.inf, device=z.device)
         for c in self.known.nonzero()[:, 0].tolist():
-            scores[:, c] = torch.cat(
-                [self.log_prob(p, torch.full((len(p),), c, device=z.device)) for p in z.split(CHUNK)]
-            )
+            parts = [self.log_prob(part, torch.full_like(part[:, 0], c, dtype=torch.long)) for part in z.split(CHUNK)]
+            scores[:, c] = torch.cat(parts)
         return scores.log_softmax(dim=1)
 
     @torch.no_grad()
@@ -146,10 +140,8 @@ class CodeFlow(nn.Module):
     def sample(self, y: Tensor, stream: torch.Generator) -> Tensor:
         """Codes (B, d), one of each class in y (B,).
 
-        Samples that are not finite or out of `REACH` are redrawn and counted in `redrawn`.
-
-        Raises:
-            FloatingPointError: the flow has no finite sample even at its centre.
+        Samples that are not finite or out of `REACH` are redrawn and counted in `redrawn`; FloatingPointError if even
+        the flow's centre has none.
         """
         return torch.cat([self._sample(part, stream) for part in y.split(CHUNK)])
 
@@ -157,7 +149,8 @@ class CodeFlow(nn.Module):
         temperature = self.temperature
         z = self.flow.sample(self.condition(y), len(y), temperature, stream)
         for _ in range(MAX_REDRAWS):
-            bad = (~self._within_reach(z)).nonzero()[:, 0]
+            norms = torch.linalg.vector_norm(self.flow.standardize(z)[0], dim=1)
+            bad = (~(norms <= self.reach)).nonzero()[:, 0]  # nan is not within reach
             if not len(bad):
                 return z
             self.redrawn += len(bad)
@@ -165,13 +158,11 @@ class CodeFlow(nn.Module):
             z[bad] = self.flow.sample(self.condition(y[bad]), len(bad), temperature, stream)
         raise FloatingPointError("the flow has no sample near its data; lower the flow's lr, or set its reset: yes")
 
-    def _within_reach(self, z: Tensor) -> Tensor:
-        standardised = self.flow.transform.transforms[0](z)[0]
-        return torch.linalg.vector_norm(standardised, dim=1) <= self.reach  # nan is not
-
     def noisy(self, z: Tensor, stream: torch.Generator) -> Tensor:
         """Codes z (B, d) with the noise of the fit."""
-        return z + self.noise * self.deviation * torch.randn(z.shape, device=z.device, generator=stream)
+        return z + self.noise * self.flow.standardize.deviation * torch.randn(
+            z.shape, device=z.device, generator=stream
+        )
 
     def fit(self, z: Tensor, y: Tensor, real: Tensor, stream: torch.Generator) -> None:
         """Maximise the likelihood of codes z (N, d) of classes y (N,), every class with the same weight.
@@ -181,16 +172,14 @@ class CodeFlow(nn.Module):
             real: which codes (N,) get noise, as bool: all but the flow's own samples, since their noise would add up.
             stream: draws batches and noise.
 
-        Raises:
-            FloatingPointError: the likelihood is not finite.
+        Raises FloatingPointError if the likelihood is not finite.
         """
         if self.fits > 0 and self.reset:
             self.flow = self._build().to(z.device)
-        standardize = self.flow.transform.transforms[0]
         if self.fits == 0 or self.reset:
             self.flow.initialize(z, self.condition(y))
         else:  # the learned part continues from its weights
-            standardize.initialize(z)
+            self.flow.standardize.initialize(z)
         order = torch.randperm(len(z), device=z.device, generator=stream)
         held_out = order[: ceil(HELD_OUT * len(z))] if self.early_stopping else None
 
@@ -202,4 +191,4 @@ class CodeFlow(nn.Module):
         self._fit([objective], class_weights(y), stream, held_out=held_out)
         self.fits += 1
         self.known[y.unique()] = True
-        self.reach.copy_(REACH * torch.linalg.vector_norm(standardize(z)[0], dim=1).max())
+        self.reach.copy_(REACH * torch.linalg.vector_norm(self.flow.standardize(z)[0], dim=1).max())

@@ -20,13 +20,15 @@ class BlockwiseTranspose(nn.ConvTranspose2d):
     (bench/choices.py); other devices, which were not measured, use the usual form.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return super().forward(x)
-        stride, padding, taps = self.stride[0], self.padding[0], self.kernel_size[0] // self.stride[0]
+    bias: nn.Parameter
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if input.device.type != "cpu":
+            return super().forward(input)
+        stride, padding, taps = self.stride[0], int(self.padding[0]), self.kernel_size[0] // self.stride[0]
         weight = self.weight.unflatten(3, (taps, stride)).unflatten(2, (taps, stride))  # (C, O, taps, s, taps, s)
         weight = weight.flip(2, 4).permute(1, 3, 5, 0, 2, 4).flatten(0, 2)  # (O s s, C, taps, taps)
-        blocks = F.conv2d(x, weight, self.bias.repeat_interleave(stride**2), padding=taps - 1)
+        blocks = F.conv2d(input, weight, self.bias.repeat_interleave(stride**2), padding=taps - 1)
         whole = F.pixel_shuffle(blocks, stride)
         return whole[:, :, padding : whole.shape[2] - padding, padding : whole.shape[3] - padding]
 

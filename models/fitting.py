@@ -7,54 +7,44 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 
-class Stateful(Protocol):
-    """Modules, optimizers, schedules."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Restore what `state_dict` returned."""
-
-
 class Journal:
     """Progress of the generator fits inside one `end_task`, so that an interrupted fit resumes at its last epoch.
 
     Fits are identified by their order. A resumed run repeats the whole `end_task` from the state it started with:
-    everything between the fits is computed again, finished epochs of the fits are not.
+    everything between the fits is computed again, finished epochs of the fits are not. `after_epoch` is called between
+    two epochs, where `state` may be asked for.
     """
 
     def __init__(self, after_epoch: Callable[[], None] = lambda: None) -> None:
-        self.after_epoch = after_epoch
-        """called between two epochs, where `state` may be asked for"""
-        self.begin()
-
-    def begin(self, state: dict[str, Any] | None = None) -> None:
-        """Start an `end_task`: with no fit done, or with those of an earlier `state`."""
-        self._known, self._count = dict(state or {}), 0
+        self.after_epoch, self._count = after_epoch, 0
+        self._known: dict[str, Any] = {}
         self._running: Callable[[], dict[str, Any]] = dict
+
+    @contextmanager
+    def recording(self, state: dict[str, Any] | None = None) -> Iterator[None]:
+        """Inside, fits are recorded, and those of an earlier `state` continue where they were."""
+        self._known, self._count, self._running = dict(state or {}), 0, dict
+        token = _journal.set(self)
+        try:
+            yield
+        finally:
+            _journal.reset(token)
 
     def state(self) -> dict[str, Any]:
         """Every fit of this `end_task` so far: epochs done, states of its parts and of its stream."""
         return self._known | self._running()
 
-    def run(
-        self, epoch: Callable[[int], bool | None], count: int, parts: Mapping[str, Stateful], stream: torch.Generator
-    ) -> None:
+    def run(self, epoch: Callable[[int], bool], count: int, parts: Mapping[str, Any], stream: torch.Generator) -> None:
         """Call epoch(0), epoch(1), ..., epoch(count - 1), or until one returns True.
 
-        Args:
-            epoch: changes nothing but `parts` and `stream`.
-            count: number of epochs.
-            parts: their states are kept between two epochs.
-            stream: likewise.
+        `epoch` changes nothing but `parts`, which have `state_dict` and `load_state_dict`, and `stream`.
         """
         name = f"fit {self._count}"
         self._count += 1
@@ -80,40 +70,24 @@ class Journal:
 _journal: ContextVar[Journal] = ContextVar("journal")
 
 
-@contextmanager
-def recorded(journal: Journal) -> Iterator[None]:
-    """Inside, the journal records the fits of generators and lets an interrupted one resume."""
-    token = _journal.set(journal)
-    try:
-        yield
-    finally:
-        _journal.reset(token)
-
-
 class _Best:
     """The weights of a module with the least loss so far, and the number of epochs since."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module, self.state = module, {"least": torch.inf, "since": 0, "weights": None}
+        self.least, self.since, self.weights = torch.inf, 0, copy.deepcopy(module.state_dict())
 
-    def see(self, loss: float) -> int:
+    def see(self, loss: float, module: nn.Module) -> int:
         """Keep the module's weights if their loss is the least; returns the epochs since the least loss."""
-        if loss < self.state["least"]:
-            self.state = {"least": loss, "since": 0, "weights": copy.deepcopy(self.module.state_dict())}
-        else:
-            self.state["since"] += 1
-        return self.state["since"]
-
-    def restore(self) -> None:
-        """Load the best weights into the module, if there are any."""
-        if self.state["weights"] is not None:
-            self.module.load_state_dict(self.state["weights"])
+        self.since += 1
+        if loss < self.least:
+            self.least, self.since, self.weights = loss, 0, copy.deepcopy(module.state_dict())
+        return self.since
 
     def state_dict(self) -> dict[str, Any]:
-        return self.state
+        return vars(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.state = state
+        vars(self).update(state)
 
 
 def class_weights(y: Tensor) -> Tensor:
@@ -149,17 +123,13 @@ def fit(
     held_out: Tensor | None = None,
     tolerance: int = 5,
 ) -> None:
-    """Minimise the objectives in turn on batches drawn with replacement.
+    """Minimise the objectives in turn, by Adam, on batches that `stream` draws with replacement.
 
     Args:
-        objectives: the losses.
         weights: of the samples (N,), proportional to the probability with which each is drawn.
-        stream: draws the batches.
         epochs: passes over `samples`.
         steps: batches, instead of epochs.
         samples: samples per epoch; by default the number of those with a weight.
-        batch_size: samples per batch.
-        lr, weight_decay, betas: of Adam.
         annealing: let the learning rate fall to 0 along a cosine.
         max_norm: the gradient of each objective is clipped to this norm.
         held_out: indices of samples that are not drawn. The fit stops early and restores the weights with the least
@@ -173,14 +143,11 @@ def fit(
         weights = weights.index_fill(0, held_out, 0)
     per_epoch = ceil((samples or int((weights > 0).sum())) / batch_size)
     steps = epochs * per_epoch if steps is None else steps
-    parts: dict[str, Any] = {}
-    optimizers = []
-    for number, objective in enumerate(objectives):
-        options = {"lr": lr, "weight_decay": weight_decay, "betas": betas, "fused": True}
-        optimizers.append(torch.optim.Adam(objective.module.parameters(), **options))
-        parts |= {f"module {number}": objective.module, f"optimizer {number}": optimizers[-1]}
+    adam = partial(torch.optim.Adam, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
+    optimizers = [adam(objective.module.parameters()) for objective in objectives]
     schedules = [CosineAnnealingLR(optimizer, max(1, steps)) for optimizer in optimizers] if annealing else []
-    parts |= {f"schedule {number}": schedule for number, schedule in enumerate(schedules)}
+    groups = {"module": [objective.module for objective in objectives], "optimizer": optimizers, "schedule": schedules}
+    parts: dict[str, Any] = {f"{kind} {n}": part for kind, group in groups.items() for n, part in enumerate(group)}
     if held_out is not None:
         parts["best"] = _Best(objectives[0].module)
 
@@ -207,8 +174,8 @@ def fit(
         if held_out is None:
             return False
         with torch.no_grad():
-            return parts["best"].see(float(objectives[0].loss(held_out))) == tolerance
+            return parts["best"].see(float(objectives[0].loss(held_out)), objectives[0].module) == tolerance
 
     (_journal.get(None) or Journal()).run(one_epoch, ceil(steps / per_epoch), parts, stream)
     if held_out is not None:
-        parts["best"].restore()
+        objectives[0].module.load_state_dict(parts["best"].weights)

@@ -13,14 +13,14 @@ from models.fitting import Objective, class_weights, fit
 
 
 class FeatureGAN(nn.Module):
-    """Learns embeddings per class and generates new ones; its size does not depend on the number of tasks.
+    """Learns embeddings (B, d) per class and generates new ones; its size does not depend on the number of tasks.
 
     A Wasserstein GAN with gradient penalty (Gulrajani et al., NeurIPS 2017, equation 3), generator and critic being
-    conditioned on the class. Inside, embeddings have mean 0 and standard deviation 1.
+    conditioned on the class, one of K. Inside, embeddings have mean 0 and standard deviation 1.
 
     Args:
-        dimension: d, the size of the embeddings.
-        classes: K, the number of all classes there will be.
+        dimension: d
+        classes: K
         epochs: passes over as many embeddings as the task has images, after each task, in steps of the critic
         latent: size of the generator's noise
         hidden_size: units of each of the two hidden layers, of generator and critic
@@ -63,20 +63,18 @@ class FeatureGAN(nn.Module):
             real: how many are of the task: the length of an epoch.
             stream: draws batches and noise.
 
-        Raises:
-            FloatingPointError: a loss is not finite.
+        Raises FloatingPointError if a loss is not finite.
         """
         z = self.standardize.initialize(z)
-
-        def generator_loss(index: Tensor) -> Tensor:
-            return -self._judge(self._generate(y[index], stream), y[index]).mean()
-
         critic = Objective(self.critic, lambda index: self._critic_loss(z[index], y[index], stream))
-        generator = Objective(self.generator, generator_loss, every=self.critic_steps)
+        generator = Objective(self.generator, lambda index: self._generator_loss(y[index], stream), self.critic_steps)
         self._fit([critic, generator], class_weights(y), stream, samples=real)
 
+    def _generator_loss(self, y: Tensor, stream: torch.Generator) -> Tensor:
+        return -self._judge(self._generate(y, stream), y).mean()
+
     def _critic_loss(self, z: Tensor, y: Tensor, stream: torch.Generator) -> Tensor:
-        """The critic's loss () on standardised embeddings z (B, d) of classes y (B,), and as many generated ones."""
+        """On standardised embeddings z (B, d) of classes y (B,), and as many generated ones."""
         with torch.no_grad():
             generated = self._generate(y, stream)
         between = torch.rand(len(z), 1, device=z.device, generator=stream)
@@ -96,10 +94,5 @@ class FeatureGAN(nn.Module):
 
 
 def _network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, hidden),
-        nn.LeakyReLU(0.2),
-        nn.Linear(hidden, hidden),
-        nn.LeakyReLU(0.2),
-        nn.Linear(hidden, outputs),
-    )
+    first, second, last = nn.Linear(inputs, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, outputs)
+    return nn.Sequential(first, nn.LeakyReLU(0.2), second, nn.LeakyReLU(0.2), last)

@@ -17,39 +17,34 @@ NO_LOGIT = -1e4
 """Stands for minus infinity where a head has no column: its softmax is 0, and differences of two are 0, not nan."""
 
 
+Head = Callable[[int, int], nn.Module]
+"""`head(d, k)` builds a classifier of k columns on embeddings (B, d)."""
+
+
 class Learner(nn.Module):
     """Encoder and heads. Labels are global class ids everywhere else; only here they become columns of a head.
 
     Args:
         encoder: images to embeddings of size d = `encoder.embedding_dim`.
-        head: `head(d, k)` builds a classifier of k columns.
+        head: builds a head.
         scenario: see `Scenario`.
         groups: the global class ids of each task, in order of the tasks.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        head: Callable[[int, int], nn.Module],
-        scenario: Scenario,
-        groups: Sequence[Sequence[int]],
-    ) -> None:
+    task_of: Tensor
+    position_of: Tensor
+
+    def __init__(self, encoder: Encoder, head: Head, scenario: Scenario, groups: Sequence[Sequence[int]]) -> None:
         super().__init__()
         self.encoder, self.scenario = encoder, scenario
         self.groups = tuple(tuple(group) for group in groups)
-        classes = sum(len(group) for group in self.groups)
-        self.widths = {
-            "task": [len(group) for group in self.groups],
-            "class": [classes],
-            "domain": [max(len(group) for group in self.groups)],
-        }[scenario]  # columns of each head
+        sizes = [len(group) for group in self.groups]
+        self.widths = {"task": sizes, "class": [sum(sizes)], "domain": [max(sizes)]}[scenario]  # columns of each head
         self.heads = nn.ModuleList(head(encoder.embedding_dim, width) for width in self.widths)
-        task_of, position_of = torch.zeros(classes, dtype=torch.long), torch.zeros(classes, dtype=torch.long)
+        for name in ("task_of", "position_of"):
+            self.register_buffer(name, torch.zeros(sum(sizes), dtype=torch.long), persistent=False)
         for index, group in enumerate(self.groups):
-            for position, c in enumerate(group):
-                task_of[c], position_of[c] = index, position
-        self.register_buffer("task_of", task_of, persistent=False)
-        self.register_buffer("position_of", position_of, persistent=False)
+            self.task_of[list(group)], self.position_of[list(group)] = torch.tensor(index), torch.arange(len(group))
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> embeddings (B, d)."""
@@ -118,32 +113,22 @@ class Learner(nn.Module):
         return group[scores[:, : len(group)].argmax(dim=1)]  # an uneven task may have fewer classes than columns
 
 
-def paper_head(dropout: float) -> Callable[[int, int], nn.Module]:
+def paper_head(dropout: float) -> Head:
     """PRER's head: d -> d -> d/4 -> k with ReLU and dropout (0.5 in the paper, 0.2 in its first version)."""
 
     def build(d: int, k: int) -> nn.Module:
         hidden = max(1, d // 4)
-        return nn.Sequential(
-            nn.Linear(d, d),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(d, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, k),
-        )
+        first = [nn.Linear(d, d), nn.ReLU(), nn.Dropout(dropout)]
+        second = [nn.Linear(d, hidden), nn.ReLU(), nn.Dropout(dropout)]
+        return nn.Sequential(*first, *second, nn.Linear(hidden, k))
 
     return build
 
 
-def linear_head(dropout: float) -> Callable[[int, int], nn.Module]:
+def linear_head(dropout: float) -> Head:
     """One linear layer, after dropout if there is any."""
-
-    def build(d: int, k: int) -> nn.Module:
-        return nn.Sequential(nn.Dropout(dropout), nn.Linear(d, k)) if dropout else nn.Linear(d, k)
-
-    return build
+    return lambda d, k: nn.Sequential(nn.Dropout(dropout), nn.Linear(d, k)) if dropout else nn.Linear(d, k)
 
 
-HEADS: dict[str, Callable[[float], Callable[[int, int], nn.Module]]] = {"paper": paper_head, "linear": linear_head}
+HEADS: dict[str, Callable[[float], Head]] = {"paper": paper_head, "linear": linear_head}
 """`model.head` -> its builder, given the dropout."""

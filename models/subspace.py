@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-MIN_SHARE = 1e-2
-"""Lower bound of a direction's deviation, relative to the largest, where directions are balanced."""
+MIN_SHARE = 1e-2  # lower bound of a direction's deviation, relative to the largest, where directions are balanced
 
 
 class Subspace(nn.Module):
@@ -13,6 +12,11 @@ class Subspace(nn.Module):
     Directions may be balanced: each coordinate is divided by the square root of its deviation, so that the layers above
     learn from the small ones too.
     """
+
+    mean: Tensor
+    directions: Tensor
+    scale: Tensor
+    active: Tensor
 
     def __init__(self, features: int, dimension: int) -> None:
         super().__init__()
@@ -32,10 +36,7 @@ class Subspace(nn.Module):
 
     @torch.no_grad()
     def activate(self, above: nn.Module) -> None:
-        """Project features from now on; a linear layer `above` is rewritten for balanced features.
-
-        It maps the projected features to the same outputs as before.
-        """
+        """Project from now on; a linear layer `above` maps the balanced features to the same outputs as before."""
         if isinstance(above, nn.Linear) and not self.active:
             was = above.weight @ self.mean
             above.weight.copy_(above.weight @ self.directions.T * self.scale @ self.directions)

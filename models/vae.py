@@ -18,17 +18,18 @@ class VAE(nn.Module):
     """Learns images without labels and generates new ones; its size does not depend on the number of tasks.
 
     The prior of the codes is standard normal, their posterior normal with independent dimensions; pixels are Bernoulli
-    (Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, appendix B and C). The networks have the shapes
-    of the classifier's encoder and of its mirror, and weights of their own.
+    (Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, appendix B and C).
 
     Args:
-        encoder: its shapes are copied.
+        encoder: its shapes and those of its mirror are copied, with new weights.
         epochs: passes over as many images as the task has, after each task
         latent: size of the codes
         lr: learning rate of Adam
         batch_size: images per step, the task's own and generated ones together
         annealing: let the learning rate fall to 0 along a cosine
     """
+
+    fits: Tensor
 
     def __init__(
         self,
@@ -43,7 +44,10 @@ class VAE(nn.Module):
         super().__init__()
         self.latent = latent
         self._fit = partial(fit, epochs=epochs, lr=lr, batch_size=batch_size, annealing=annealing)
-        self.features = _reinitialized(encoder.features)
+        self.features = copy.deepcopy(encoder.features)
+        for part in self.features.modules():
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
         self.mean = nn.Linear(encoder.feature_dim, latent)
         self.log_variance = nn.Linear(encoder.feature_dim, latent)
         self.decoder = encoder.mirror(latent, encoder.image_shape)
@@ -51,11 +55,10 @@ class VAE(nn.Module):
         self.eval()
 
     def negative_elbo(self, x: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Both terms for images x (B, C, H, W) in [0, 1], in nats per image.
+        """Both terms (B,) for images x (B, C, H, W) in [0, 1], in nats per image.
 
-        Returns:
-            The cross-entropy (B,) of the reconstruction from one code drawn per image, summed over pixels; and the
-            divergence (B,) of the posterior from the prior.
+        The cross-entropy of the reconstruction from one code drawn per image, summed over pixels; and the divergence
+        of the posterior from the prior.
         """
         features = self.features(x)
         mean, log_variance = self.mean(features), self.log_variance(features)
@@ -84,11 +87,9 @@ class VAE(nn.Module):
             replayed: images generated for all tasks before, uint8 (M, C, H, W); None on the first.
             stream: draws batches and noise.
 
-        Raises:
-            FloatingPointError: the loss is not finite.
+        Raises FloatingPointError if the loss is not finite.
         """
-        weights = torch.full((len(real),), 1 / len(real), device=real.device)
-        images = real
+        images, weights = real, torch.full((len(real),), 1 / len(real), device=real.device)
         if replayed is not None:
             past = torch.full((len(replayed),), int(self.fits) / len(replayed), device=real.device)
             images, weights = torch.cat((real, replayed)), torch.cat((weights, past))
@@ -101,12 +102,3 @@ class VAE(nn.Module):
         self._fit([Objective(self, loss)], weights, stream, samples=len(real))
         self.eval()
         self.fits += 1
-
-
-def _reinitialized(module: nn.Module) -> nn.Module:
-    """A copy with weights of its own, drawn as the layers draw them."""
-    module = copy.deepcopy(module)
-    for part in module.modules():
-        if hasattr(part, "reset_parameters"):
-            part.reset_parameters()
-    return module
