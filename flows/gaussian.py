@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flows.flow import Flow
+from flows import Flow
 from flows.transforms import Transform
 
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from flows.flow import Flow
-from flows.transforms import ActNorm, AffineCoupling, Compose, Gaussianize, Leading, Permutation, Transform
+from flows import Flow
+from flows.transforms import ActNorm, AffineCoupling, Compose, Gaussianize, Permutation, Transform
 
 
 def build(
@@ -26,13 +26,10 @@ def build(
     and it cannot be lost when the flow is rebuilt or saved.
 
     Args:
-        levels: scales; half of the dimensions leave between two of them
+        levels: scales; half of the dimensions leave between two of them, and at least 2 must be left
         blocks: couplings per level
         hidden_size: units per hidden layer of a coupling; a float is a multiple of its input size
         hidden_layers: hidden layers of a coupling after its first
-
-    Raises:
-        ValueError: a level is left with fewer than 2 dimensions.
     """
     transforms, left = list[Transform](), width
     for level in range(1, levels + 1):
@@ -43,6 +40,6 @@ def build(
             steps += [ActNorm(left), Permutation(left), AffineCoupling(left, context, hidden_size, hidden_layers)]
         if level < levels:
             steps.append(Gaussianize(left, context, given=left // 2))
-        transforms.append(Leading(Compose(steps), left))
+        transforms.append(Compose(steps, left))
         left = left // 2 if level < levels else left
-    return Flow(width, [*transforms, Leading(Gaussianize(left, context), left)])
+    return Flow(width, [*transforms, Compose([Gaussianize(left, context)], left)])

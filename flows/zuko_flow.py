@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from flows.flow import Flow
+from flows import Flow
 from flows.transforms import ActNorm, Transform
 
 

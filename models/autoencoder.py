@@ -10,18 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.data import Split, as_bytes, chunks
-from models.code_flow import MAX_GRADIENT_NORM, Condition
-from models.decoders import pixel_cross_entropy
-from models.fitting import Objective, class_weights, fit
+from models.code_flow import Condition
+from models.fitting import MAX_NORM, Objective, class_weights, fit, pixel_cross_entropy
 
 
 class Autoencoder(nn.Module):
     """Features of an encoder (B, F) -> codes (B, d) -> images (B, C, H, W); the encoder itself is not part of it.
 
     Args:
-        projection: features to codes; the identity if the features are the codes.
-        condition: turns labels into conditions of the decoder.
-        decoder: builds a new one: (B, d + size of the condition) -> logits of pixels (B, C, H, W).
+        projection: features to codes
+        decoder: builds a new one: (B, d + size of the condition) -> logits of pixels (B, C, H, W)
         epochs: passes over the task's data and the generated data, after each task
         steps: batches after each task, instead of epochs
         lr: learning rate of Adam
@@ -32,8 +30,6 @@ class Autoencoder(nn.Module):
         rec_loss: reconstruction loss: squared error, binary cross-entropy, or Gaussian likelihood with a learned
             standard deviation
     """
-
-    fits: Tensor
 
     def __init__(
         self,
@@ -53,16 +49,15 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.projection, self.condition, self._build, self.reset = projection, condition, decoder, reset
         self.reconstruction = RECONSTRUCTION_LOSSES[rec_loss]
-        options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "batch_size": batch_size}
-        self._fit = partial(fit, epochs=epochs, steps=steps, annealing=annealing, max_norm=MAX_GRADIENT_NORM, **options)
+        adam: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "annealing": annealing, "max_norm": MAX_NORM}
+        self._fit = partial(fit, epochs=epochs, steps=steps, batch_size=batch_size, **adam)
         self.decoder = decoder()
         self.log_deviation = nn.Parameter(torch.zeros(()))  # of rec_loss: gaussian
-        self.register_buffer("fits", torch.zeros((), dtype=torch.long))
+        self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))
 
     def decode(self, codes: Tensor, y: Tensor) -> Tensor:
         """Codes (B, d) and class ids (B,) -> logits of pixels (B, C, H, W)."""
-        condition = self.condition(y)
-        return self.decoder(codes if condition is None else torch.cat((codes, condition), dim=1))
+        return self.decoder(torch.cat((codes, self.condition(y)), dim=1))
 
     @torch.no_grad()
     def images(self, codes: Tensor, y: Tensor) -> Tensor:
@@ -71,10 +66,7 @@ class Autoencoder(nn.Module):
         return torch.cat([as_bytes(self.decode(*part).sigmoid()) for part in parts])
 
     def fit(self, features: Tensor, pool: Split, stream: torch.Generator) -> None:
-        """Learn to reconstruct the images of the pool from their features (N, F), every class with the same weight.
-
-        Raises FloatingPointError if the loss is not finite.
-        """
+        """Learn to reconstruct the images of the pool from their features (N, F), every class with the same weight."""
         if self.fits > 0 and self.reset:
             self.decoder = self._build().to(features.device)
 
@@ -84,7 +76,7 @@ class Autoencoder(nn.Module):
 
         parts = [self.projection, self.decoder, self.condition, nn.ParameterList([self.log_deviation])]
         self._fit([Objective(nn.ModuleList(parts), loss)], class_weights(pool.y), stream)
-        self.fits += 1
+        self.fits.add_(1)
 
 
 def gaussian_loss(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:

@@ -12,27 +12,15 @@ from models.encoders import Encoder
 Scenario = Literal["task", "class", "domain"]
 """task: a head for each task, task known at test. class: one head over all classes, task unknown.
 domain: one head over the position of a class inside its task (van de Ven et al., Nature Machine Intelligence 2022)."""
-
-NO_LOGIT = -1e4
-"""Stands for minus infinity where a head has no column: its softmax is 0, and differences of two are 0, not nan."""
-
-
-Head = Callable[[int, int], nn.Module]
-"""`head(d, k)` builds a classifier of k columns on embeddings (B, d)."""
+NO_LOGIT = -1e4  # minus infinity where a head has no column: its softmax is 0, and differences of two are 0, not nan
+Head = Callable[[int, int], nn.Module]  # head(d, k) builds a classifier of k columns on embeddings (B, d)
 
 
 class Learner(nn.Module):
     """Encoder and heads. Labels are global class ids everywhere else; only here they become columns of a head.
 
-    Args:
-        encoder: images to embeddings of size d = `encoder.embedding_dim`.
-        head: builds a head.
-        scenario: see `Scenario`.
-        groups: the global class ids of each task, in order of the tasks.
+    `groups` are the global class ids of each task, in order of the tasks; d is `encoder.embedding_dim`.
     """
-
-    task_of: Tensor
-    position_of: Tensor
 
     def __init__(self, encoder: Encoder, head: Head, scenario: Scenario, groups: Sequence[Sequence[int]]) -> None:
         super().__init__()
@@ -41,8 +29,8 @@ class Learner(nn.Module):
         sizes = [len(group) for group in self.groups]
         self.widths = {"task": sizes, "class": [sum(sizes)], "domain": [max(sizes)]}[scenario]  # columns of each head
         self.heads = nn.ModuleList(head(encoder.embedding_dim, width) for width in self.widths)
-        for name in ("task_of", "position_of"):
-            self.register_buffer(name, torch.zeros(sum(sizes), dtype=torch.long), persistent=False)
+        self.task_of = nn.Buffer(torch.zeros(sum(sizes), dtype=torch.long), persistent=False)
+        self.position_of = nn.Buffer(torch.zeros(sum(sizes), dtype=torch.long), persistent=False)
         for index, group in enumerate(self.groups):
             self.task_of[list(group)], self.position_of[list(group)] = torch.tensor(index), torch.arange(len(group))
 
@@ -65,20 +53,17 @@ class Learner(nn.Module):
     def mixed_logits(self, z: Tensor, y: Tensor) -> Tensor:
         """Embeddings (B, d) -> logits (B, k) of the head of each one's own label y (B,): batches of mixed tasks.
 
-        In the task scenario every head sees the whole batch and each sample picks its own, so that nothing is gathered
-        on the host; columns that a head lacks hold `NO_LOGIT`. k is the widest head's.
+        k is the widest head's; columns that a head lacks hold `NO_LOGIT`.
         """
         if self.scenario != "task":
             return self.logits(z, 0)
+        # every head sees the whole batch, so that nothing is gathered on the host
         every = [head(z) for head in self.heads]
         every = [F.pad(logits, (0, max(self.widths) - logits.shape[1]), value=NO_LOGIT) for logits in every]
         return torch.stack(every, dim=1)[torch.arange(len(y), device=y.device), self.task_of[y]]
 
     def cross_entropy(self, z: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy (B,) of each embedding (B, d) under the head of its own label y (B,): batches of mixed tasks.
-
-        For a batch of one task this is `F.cross_entropy(logits(z, task), columns(y, task))`.
-        """
+        """Cross-entropy (B,) of embeddings (B, d) of any tasks, each under the head of its own label y (B,)."""
         return F.cross_entropy(self.mixed_logits(z, y), self.columns(y, 0), reduction="none")
 
     def predict(self, z: Tensor, task: int) -> Tensor:

@@ -9,21 +9,15 @@ MIN_SHARE = 1e-2  # lower bound of a direction's deviation, relative to the larg
 class Subspace(nn.Module):
     """Features (B, F) -> their projection onto an affine subspace (B, F); before `activate` they pass unchanged.
 
-    Directions may be balanced: each coordinate is divided by the square root of its deviation, so that the layers above
-    learn from the small ones too.
+    If balanced, a coordinate is divided by the square root of its deviation: layers above learn from small ones too.
     """
-
-    mean: Tensor
-    directions: Tensor
-    scale: Tensor
-    active: Tensor
 
     def __init__(self, features: int, dimension: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("directions", torch.zeros(dimension, features))  # orthonormal rows
-        self.register_buffer("scale", torch.ones(dimension))
-        self.register_buffer("active", torch.zeros((), dtype=torch.bool))
+        self.mean = nn.Buffer(torch.zeros(features))
+        self.directions = nn.Buffer(torch.zeros(dimension, features))  # orthonormal rows
+        self.scale = nn.Buffer(torch.ones(dimension))
+        self.active = nn.Buffer(torch.zeros((), dtype=torch.bool))
 
     def find(self, features: Tensor, balanced: bool) -> None:
         """Take the leading principal directions of features (N, F)."""

@@ -9,9 +9,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from datasets.data import as_bytes, as_floats, chunks
-from models.decoders import pixel_cross_entropy
 from models.encoders import Encoder
-from models.fitting import Objective, fit
+from models.fitting import Objective, fit, pixel_cross_entropy
 
 
 class VAE(nn.Module):
@@ -28,8 +27,6 @@ class VAE(nn.Module):
         batch_size: images per step, the task's own and generated ones together
         annealing: let the learning rate fall to 0 along a cosine
     """
-
-    fits: Tensor
 
     def __init__(
         self,
@@ -51,7 +48,7 @@ class VAE(nn.Module):
         self.mean = nn.Linear(encoder.feature_dim, latent)
         self.log_variance = nn.Linear(encoder.feature_dim, latent)
         self.decoder = encoder.mirror(latent, encoder.image_shape)
-        self.register_buffer("fits", torch.zeros((), dtype=torch.long))
+        self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))
         self.eval()
 
     def negative_elbo(self, x: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -80,14 +77,9 @@ class VAE(nn.Module):
         return torch.cat([as_bytes(self.decoder(chunk).sigmoid()) for chunk in chunks(codes)])
 
     def fit(self, real: Tensor, replayed: Tensor | None, stream: torch.Generator) -> None:
-        """Learn the images of a task and those of the tasks before, every task with the same weight.
+        """Learn the images of a task and those generated for the tasks before, every task with the same weight.
 
-        Args:
-            real: the task's images, uint8 (N, C, H, W).
-            replayed: images generated for all tasks before, uint8 (M, C, H, W); None on the first.
-            stream: draws batches and noise.
-
-        Raises FloatingPointError if the loss is not finite.
+        `real` is uint8 (N, C, H, W), `replayed` (M, C, H, W), None on the first task; `stream` draws batches and noise.
         """
         images, weights = real, torch.full((len(real),), 1 / len(real), device=real.device)
         if replayed is not None:
@@ -101,4 +93,4 @@ class VAE(nn.Module):
         self.train()  # for encoders with batch normalisation
         self._fit([Objective(self, loss)], weights, stream, samples=len(real))
         self.eval()
-        self.fits += 1
+        self.fits.add_(1)

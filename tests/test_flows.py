@@ -10,7 +10,7 @@ import flows
 from flows import Flow
 from flows.gaussian import Triangular
 from flows.realnvp import build as realnvp
-from flows.transforms import ActNorm, AffineCoupling, Compose, Gaussianize, Leading, Permutation, Standardize
+from flows.transforms import ActNorm, AffineCoupling, Compose, Gaussianize, Permutation, Standardize
 from utils.settings import find, modules, options_of
 
 D, C, B = 6, 3, 5
@@ -32,7 +32,7 @@ TRANSFORMS = {
     "AffineCoupling odd": lambda c: AffineCoupling(D - 1, c, 2.0, 0),
     "Gaussianize": lambda c: Gaussianize(D, c),
     "Gaussianize half": lambda c: Gaussianize(D, c, given=3),
-    "Leading": lambda c: Leading(AffineCoupling(4, c, 8, 1), 4),
+    "Compose of the first four dimensions": lambda c: Compose([AffineCoupling(4, c, 8, 1)], width=4),
     "Compose": lambda c: Compose([ActNorm(D), Permutation(D), AffineCoupling(D, c, 8, 1)]),
     "Triangular": lambda c: Triangular(D, c),
     "Flow": lambda c: realnvp(D, c, levels=2, blocks=2, hidden_size=8),
@@ -135,11 +135,11 @@ def test_samples_follow_the_condition_the_temperature_and_the_generator(name):
     assert not draw(c).requires_grad
 
 
-def test_an_unconditional_flow_needs_the_number_of_samples():
-    flow = realnvp(D)
-    assert flow.sample(n=7).shape == (7, D)
-    with pytest.raises(ValueError, match="needs the conditions"):
-        flow.sample()
+@pytest.mark.parametrize("name", FLOWS)
+def test_an_unconditional_flow_takes_empty_conditions(name):
+    flow, x, empty = make_flow(name, D), torch.randn(7, D), torch.zeros(7, 0)
+    assert flow.sample(empty).shape == (7, D)
+    assert torch.equal(flow.log_prob(x, empty), flow.log_prob(x))
 
 
 @pytest.mark.parametrize("name", FLOWS)

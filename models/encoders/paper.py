@@ -4,9 +4,10 @@ import math
 from itertools import accumulate
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models.decoders import BlockwiseTranspose, LaidOut
+from datasets.data import laid_out
 from models.encoders import Encoder, ImageShape
 
 
@@ -15,8 +16,6 @@ def build(image_shape: ImageShape, embedding: int | None = None) -> Encoder:
 
     Grey: conv 1->12 (kernel 4, stride 2, padding 1), conv 12->24 (4, 2), linear to 100.
     Colour: conv 3->24->24->48 (kernel 3), conv 48->48 (4, 2), linear to 200 (the paper: 400 on SVHN).
-
-    Raises ValueError if the images are too small for the convolutions.
     """
     layers, shapes = _convolutions(image_shape)
     modules = [module for layer in layers for module in (layer, nn.ReLU())]
@@ -44,9 +43,10 @@ def _convolutions(image_shape: ImageShape) -> tuple[list[nn.Conv2d], list[tuple[
         maps = accumulate(layers, lambda x, layer: layer(x), initial=torch.zeros(image_shape))
         return layers, [tuple(x.shape) for x in maps]
     except RuntimeError as error:
-        size = f"{image_shape[1]} x {image_shape[2]}"
-        message = f"images of {size} pixels are too small for the paper's encoder; use mlp, or larger images"
-        raise ValueError(message) from error
+        size = f"{image_shape[1]} x {image_shape[2]} pixels"
+        raise ValueError(
+            f"images of {size} are too small for the paper's encoder; use mlp, or larger images"
+        ) from error
 
 
 def _mirror(layer: nn.Conv2d, before: tuple[int, ...], after: tuple[int, ...]) -> nn.ConvTranspose2d:
@@ -56,3 +56,30 @@ def _mirror(layer: nn.Conv2d, before: tuple[int, ...], after: tuple[int, ...]) -
     to_grey = layer.in_channels == 1 and kernel % stride == 0 and high == wide == 0
     kind = BlockwiseTranspose if to_grey else nn.ConvTranspose2d
     return kind(layer.out_channels, layer.in_channels, kernel, stride, padding, output_padding=(high, wide))
+
+
+class LaidOut(nn.Module):
+    """`laid_out` as a layer: images (B, C, H, W) -> the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return laid_out(x)
+
+
+class BlockwiseTranspose(nn.ConvTranspose2d):
+    """A transposed convolution, computed as a convolution whose outputs are stride x stride blocks of pixels.
+
+    Faster on CPU with one output channel (bench/choices.py); other devices, which were not measured, use the usual
+    form. The kernel size is a multiple of the stride, and there is no output padding.
+    """
+
+    bias: nn.Parameter
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if input.device.type != "cpu":
+            return super().forward(input)
+        stride, padding, taps = self.stride[0], int(self.padding[0]), self.kernel_size[0] // self.stride[0]
+        weight = self.weight.unflatten(3, (taps, stride)).unflatten(2, (taps, stride))  # (C, O, taps, s, taps, s)
+        weight = weight.flip(2, 4).permute(1, 3, 5, 0, 2, 4).flatten(0, 2)  # (O s s, C, taps, taps)
+        blocks = F.conv2d(input, weight, self.bias.repeat_interleave(stride**2), padding=taps - 1)
+        whole = F.pixel_shuffle(blocks, stride)
+        return whole[:, :, padding : whole.shape[2] - padding, padding : whole.shape[3] - padding]
