@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flows.flow import Flow
-from flows.transforms import Compose, Standardize, Transform
+from flows import Flow
+from flows.transforms import Transform
 
 
 class Triangular(Transform):
@@ -21,23 +21,22 @@ class Triangular(Transform):
         self.bias = nn.Parameter(torch.zeros(width * (width + 1)))
 
     def _mean_and_factor(self, x: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean (B, d), factor (B, d, d), and the log of its diagonal (B, d)."""
+        """Mean (B, d), factor (B, d, d), and the log of its determinant (B,)."""
         c = x.new_zeros(len(x), 0) if c is None else c.to(x.dtype)
         values = F.linear(c, self.weight, self.bias)
         mean, square = values[:, : self.width], values[:, self.width :].unflatten(1, (self.width, self.width))
         log_diagonal = 5 * torch.tanh(square.diagonal(dim1=1, dim2=2) / 5)  # a scale between e^-5 and e^5
-        return mean, square.tril(-1) + torch.diag_embed(log_diagonal.exp()), log_diagonal
+        return mean, square.tril(-1) + torch.diag_embed(log_diagonal.exp()), log_diagonal.sum(dim=1)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        mean, factor, log_diagonal = self._mean_and_factor(x, c)
-        return (factor @ (x - mean)[:, :, None])[:, :, 0], log_diagonal.sum(dim=1)
+        mean, factor, ladj = self._mean_and_factor(x, c)
+        return (factor @ (x - mean)[:, :, None])[:, :, 0], ladj
 
     def inverse(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        mean, factor, log_diagonal = self._mean_and_factor(z, c)
-        x = torch.linalg.solve_triangular(factor, z[:, :, None], upper=False)[:, :, 0]
-        return x + mean, -log_diagonal.sum(dim=1)
+        mean, factor, ladj = self._mean_and_factor(z, c)
+        return torch.linalg.solve_triangular(factor, z[:, :, None], upper=False)[:, :, 0] + mean, -ladj
 
 
 def build(width: int, context: int = 0) -> Flow:
     """Standardisation, then a triangular map that is linear in the condition (see `Triangular`)."""
-    return Flow(Compose([Standardize(width), Triangular(width, context)]), width)
+    return Flow(width, [Triangular(width, context)])

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from flows.flow import Flow
-from flows.transforms import ActNorm, AffineCoupling, Compose, Gaussianize, Leading, Permutation, Standardize, Transform
+from flows import Flow
+from flows.transforms import ActNorm, AffineCoupling, Compose, Gaussianize, Permutation, Transform
 
 
 def build(
@@ -26,31 +26,20 @@ def build(
     and it cannot be lost when the flow is rebuilt or saved.
 
     Args:
-        width: d, dimensions of x
-        context: dimensions of the condition, 0 for none
-        levels: scales; half of the dimensions leave between two of them
+        levels: scales; half of the dimensions leave between two of them, and at least 2 must be left
         blocks: couplings per level
         hidden_size: units per hidden layer of a coupling; a float is a multiple of its input size
         hidden_layers: hidden layers of a coupling after its first
-
-    Raises:
-        ValueError: a level is left with fewer than 2 dimensions.
     """
-    transforms: list[Transform] = [Standardize(width)]
-    current = width
-    for level in range(levels):
-        if current < 2:
-            raise ValueError(
-                f"{levels} levels need more than {width} dimensions: level {level + 1} would have {current}"
-            )
+    transforms, left = list[Transform](), width
+    for level in range(1, levels + 1):
+        if left < 2:
+            raise ValueError(f"{levels} levels need more than {width} dimensions: level {level} would have {left}")
         steps: list[Transform] = []
         for _ in range(blocks):
-            steps += [ActNorm(current), Permutation(current)]
-            steps.append(AffineCoupling(current, context, hidden_size, hidden_layers))
-        kept = current // 2
-        if level < levels - 1:
-            steps.append(Gaussianize(current, context, given=kept))
-        transforms.append(Leading(Compose(steps), current))
-        current = kept if level < levels - 1 else current
-    transforms.append(Leading(Gaussianize(current, context), current))
-    return Flow(Compose(transforms), width)
+            steps += [ActNorm(left), Permutation(left), AffineCoupling(left, context, hidden_size, hidden_layers)]
+        if level < levels:
+            steps.append(Gaussianize(left, context, given=left // 2))
+        transforms.append(Compose(steps, left))
+        left = left // 2 if level < levels else left
+    return Flow(width, [*transforms, Compose([Gaussianize(left, context)], left)])

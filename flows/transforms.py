@@ -1,20 +1,15 @@
-"""Invertible transforms of vectors, each knowing the log-determinant of its Jacobian.
+"""Invertible transforms of vectors with the log-determinants of their Jacobians; a flow is a composition of them."""
 
-A `Transform` maps (B, d) to (B, d) under an optional condition (B, c), and transforms compose: a new flow is a new
-composition of them (e.g. `flows/realnvp.py`).
-"""
-
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MIN_DEVIATION = 1e-2
-"""Lower bound of a standard deviation, relative to the mean deviation of all dimensions: a nearly constant dimension
-stays small instead of being scaled to unit variance."""
-MAX_LOG_ODDS = 3.0
-"""Bound on a coupling's s: its scale sigmoid(s + 1.5) stays above 0.18, which keeps the inverse stable."""
+MIN_DEVIATION = 1e-2  # lower bound of a dimension's deviation, relative to their mean: constant ones stay small
+MAX_LOG_ODDS = 3.0  # bound on a coupling's s: its scale sigmoid(s + 1.5) stays above 0.18, the inverse stable
 
 
 class Transform(nn.Module):
@@ -28,61 +23,39 @@ class Transform(nn.Module):
         """Map z (B, d) back to x (B, d) and ladj = log|det dx/dz| (B,)."""
         raise NotImplementedError
 
-    @torch.no_grad()
     def initialize(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Set what depends on data from the batch x (B, d), and return the transformed batch (B, d)."""
         return self(x, c)[0]
 
 
 class Compose(Transform):
-    """Applies the transforms in turn; their log-determinants add up."""
+    """Applies the transforms in turn to the first `width` dimensions, by default all; the others are unchanged."""
 
-    def __init__(self, transforms: Iterable[Transform]) -> None:
+    def __init__(self, transforms: Iterable[Transform], width: int | None = None) -> None:
         super().__init__()
-        self.transforms = nn.ModuleList(transforms)
+        self.transforms = cast(Sequence[Transform], nn.ModuleList(transforms))
+        self.width = width
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = x.new_zeros(len(x))
+        head, total = x[:, : self.width], x.new_zeros(len(x))
         for transform in self.transforms:
-            x, ladj = transform(x, c)
+            head, ladj = transform(head, c)
             total = total + ladj
-        return x, total
+        return torch.cat((head, x[:, head.shape[1] :]), dim=1), total
 
     def inverse(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = z.new_zeros(len(z))
+        head, total = z[:, : self.width], z.new_zeros(len(z))
         for transform in reversed(self.transforms):
-            z, ladj = transform.inverse(z, c)
+            head, ladj = transform.inverse(head, c)
             total = total + ladj
-        return z, total
+        return torch.cat((head, z[:, head.shape[1] :]), dim=1), total
 
     @torch.no_grad()
     def initialize(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        head = x[:, : self.width]
         for transform in self.transforms:
-            x = transform.initialize(x, c)
-        return x
-
-
-class Leading(Transform):
-    """A transform of the first `width` dimensions; the others are unchanged. Makes the levels of a multi-scale flow."""
-
-    def __init__(self, transform: Transform, width: int) -> None:
-        super().__init__()
-        self.transform, self.width = transform, width
-
-    def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        head, tail = x[:, : self.width], x[:, self.width :]
-        head, ladj = self.transform(head, c)
-        return torch.cat((head, tail), dim=1), ladj
-
-    def inverse(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        head, tail = z[:, : self.width], z[:, self.width :]
-        head, ladj = self.transform.inverse(head, c)
-        return torch.cat((head, tail), dim=1), ladj
-
-    @torch.no_grad()
-    def initialize(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        head, tail = x[:, : self.width], x[:, self.width :]
-        return torch.cat((self.transform.initialize(head, c), tail), dim=1)
+            head = transform.initialize(head, c)
+        return torch.cat((head, x[:, head.shape[1] :]), dim=1)
 
 
 class Standardize(Transform):
@@ -90,8 +63,8 @@ class Standardize(Transform):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("deviation", torch.ones(width))
+        self.mean = nn.Buffer(torch.zeros(width))
+        self.deviation = nn.Buffer(torch.ones(width))
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (x - self.mean) / self.deviation, -self.deviation.log().sum().expand(len(x))
@@ -99,7 +72,6 @@ class Standardize(Transform):
     def inverse(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return z * self.deviation + self.mean, self.deviation.log().sum().expand(len(z))
 
-    @torch.no_grad()
     def initialize(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         mean, deviation = _moments(x)
         self.mean.copy_(mean)
@@ -137,7 +109,7 @@ class Permutation(Transform):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("order", torch.randperm(width))
+        self.order = nn.Buffer(torch.randperm(width))
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x.index_select(1, self.order), x.new_zeros(len(x))
@@ -156,11 +128,7 @@ class AffineCoupling(Transform):
     *Deviation* from the original: s is softly bounded (`MAX_LOG_ODDS`). Unbounded, the inverse of a flow fitted to
     its own samples grew from task to task until it overflowed.
 
-    Args:
-        width: d, at least 2 (ValueError otherwise).
-        context: size of the condition c, 0 for none.
-        hidden_size: units of a hidden layer (int), or a multiple of the network's input size (float).
-        hidden_layers: hidden layers after the first.
+    `context` is the size of c, 0 for none; for the other options see `flows/realnvp.py`.
     """
 
     def __init__(self, width: int, context: int, hidden_size: int | float, hidden_layers: int) -> None:
@@ -170,16 +138,13 @@ class AffineCoupling(Transform):
         self.kept = width // 2
         inputs = self.kept + context
         units = hidden_size if isinstance(hidden_size, int) else max(1, round(hidden_size * inputs))
-        layers: list[nn.Module] = [nn.Linear(inputs, units), nn.ReLU()]
-        for _ in range(hidden_layers):
-            layers += [nn.Linear(units, units), nn.ReLU()]
-        self.net = nn.Sequential(*layers, nn.Linear(units, 2 * (width - self.kept)))
+        self.net = perceptron(inputs, *[units] * (1 + hidden_layers), 2 * (width - self.kept))
         for parameter in self.net[-1].parameters():
             nn.init.zeros_(parameter)
 
     def _scale_and_shift(self, a: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
         s, shift = self.net(_join(a, c)).chunk(2, dim=1)  # each (B, d - kept)
-        # The bound keeps the sigmoid's logarithm exact; logsigmoid, which needs none, is ten times slower on CPU.
+        # the bound keeps the sigmoid's logarithm exact; logsigmoid, which needs none, is ten times slower on CPU
         return torch.sigmoid(s / (1 + s.abs() / MAX_LOG_ODDS) + 1.5), shift
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -197,8 +162,7 @@ class Gaussianize(Transform):
     """The trailing dimensions b, seen as Gaussian given the leading ones a and c, become standard normal.
 
     b -> (b - mean(a, c)) * exp(-log_deviation(a, c)) with mean and log-deviation linear in (a, c): the learned prior
-    of the half that a multi-scale level drops (Real NVP, section 3.6; Glow's `split2d_prior`). With `given=0` it is the
-    final, class-conditional Gaussianisation of what is left.
+    of the half that a multi-scale level drops (Real NVP, section 3.6; Glow's `split2d_prior`); `given=0`: of all.
     """
 
     def __init__(self, width: int, context: int, given: int = 0) -> None:
@@ -207,19 +171,21 @@ class Gaussianize(Transform):
         self.weight = nn.Parameter(torch.zeros(2 * (width - given), given + context))
         self.bias = nn.Parameter(torch.zeros(2 * (width - given)))
 
-    def _mean_and_log_deviation(self, a: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
-        mean, log_deviation = F.linear(_join(a, c), self.weight, self.bias).chunk(2, dim=1)
-        return mean, log_deviation
-
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         a, b = x[:, : self.given], x[:, self.given :]
-        mean, log_deviation = self._mean_and_log_deviation(a, c)
+        mean, log_deviation = F.linear(_join(a, c), self.weight, self.bias).chunk(2, dim=1)
         return torch.cat((a, (b - mean) * (-log_deviation).exp()), dim=1), -log_deviation.sum(dim=1)
 
     def inverse(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         a, b = z[:, : self.given], z[:, self.given :]
-        mean, log_deviation = self._mean_and_log_deviation(a, c)
+        mean, log_deviation = F.linear(_join(a, c), self.weight, self.bias).chunk(2, dim=1)
         return torch.cat((a, b * log_deviation.exp() + mean), dim=1), log_deviation.sum(dim=1)
+
+
+def perceptron(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Linear layers of these sizes, with an activation between two."""
+    layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), activation())]
+    return nn.Sequential(*layers[:-1])
 
 
 def _join(a: Tensor, c: Tensor | None) -> Tensor:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from flows.flow import Flow
-from flows.transforms import ActNorm, Compose, Standardize, Transform
+from flows import Flow
+from flows.transforms import ActNorm, Transform
 
 
 class FromZuko(Transform):
@@ -38,8 +38,6 @@ def builder(family: Callable[..., Any], **fixed: Any) -> Callable[..., Flow]:
         """Standardisation, transforms of zuko, and a learned scale.
 
         Args:
-            width: d, dimensions of x
-            context: dimensions of the condition, 0 for none
             blocks: couplings or autoregressive transforms
             hidden_size: units per hidden layer; a float is a multiple of width + context
             hidden_layers: hidden layers after the first
@@ -47,6 +45,6 @@ def builder(family: Callable[..., Any], **fixed: Any) -> Callable[..., Flow]:
         units = hidden_size if isinstance(hidden_size, int) else max(1, round(hidden_size * (width + context)))
         layers = [units] * (1 + hidden_layers)
         flow = family(width, context, transforms=blocks, hidden_features=layers, **fixed)
-        return Flow(Compose([Standardize(width), FromZuko(flow.transform), ActNorm(width)]), width)
+        return Flow(width, [FromZuko(flow.transform), ActNorm(width)])
 
     return build

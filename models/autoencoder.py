@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -10,18 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.data import Split, as_bytes, chunks
-from models.code_flow import MAX_GRADIENT_NORM, Condition
-from models.decoders import pixel_cross_entropy
-from models.fitting import Objective, class_weights, fit
+from models.code_flow import Condition
+from models.fitting import MAX_NORM, Objective, class_weights, fit, pixel_cross_entropy
 
 
 class Autoencoder(nn.Module):
     """Features of an encoder (B, F) -> codes (B, d) -> images (B, C, H, W); the encoder itself is not part of it.
 
     Args:
-        projection: features to codes; the identity if the features are the codes.
-        condition: turns labels into conditions of the decoder.
-        decoder: builds a new one: (B, d + size of the condition) -> logits of pixels (B, C, H, W).
+        projection: features to codes
+        decoder: builds a new one: (B, d + size of the condition) -> logits of pixels (B, C, H, W)
         epochs: passes over the task's data and the generated data, after each task
         steps: batches after each task, instead of epochs
         lr: learning rate of Adam
@@ -51,16 +49,15 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.projection, self.condition, self._build, self.reset = projection, condition, decoder, reset
         self.reconstruction = RECONSTRUCTION_LOSSES[rec_loss]
-        options = {"epochs": epochs, "steps": steps, "lr": lr, "weight_decay": weight_decay, "batch_size": batch_size}
-        self._fit = partial(fit, **options, annealing=annealing, max_norm=MAX_GRADIENT_NORM)
+        adam: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "annealing": annealing, "max_norm": MAX_NORM}
+        self._fit = partial(fit, epochs=epochs, steps=steps, batch_size=batch_size, **adam)
         self.decoder = decoder()
         self.log_deviation = nn.Parameter(torch.zeros(()))  # of rec_loss: gaussian
-        self.register_buffer("fits", torch.zeros((), dtype=torch.long))
+        self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))
 
     def decode(self, codes: Tensor, y: Tensor) -> Tensor:
         """Codes (B, d) and class ids (B,) -> logits of pixels (B, C, H, W)."""
-        condition = self.condition(y)
-        return self.decoder(codes if condition is None else torch.cat((codes, condition), dim=1))
+        return self.decoder(torch.cat((codes, self.condition(y)), dim=1))
 
     @torch.no_grad()
     def images(self, codes: Tensor, y: Tensor) -> Tensor:
@@ -69,11 +66,7 @@ class Autoencoder(nn.Module):
         return torch.cat([as_bytes(self.decode(*part).sigmoid()) for part in parts])
 
     def fit(self, features: Tensor, pool: Split, stream: torch.Generator) -> None:
-        """Learn to reconstruct the images of the pool from their features (N, F), every class with the same weight.
-
-        Raises:
-            FloatingPointError: the loss is not finite.
-        """
+        """Learn to reconstruct the images of the pool from their features (N, F), every class with the same weight."""
         if self.fits > 0 and self.reset:
             self.decoder = self._build().to(features.device)
 
@@ -83,18 +76,10 @@ class Autoencoder(nn.Module):
 
         parts = [self.projection, self.decoder, self.condition, nn.ParameterList([self.log_deviation])]
         self._fit([Objective(nn.ModuleList(parts), loss)], class_weights(pool.y), stream)
-        self.fits += 1
+        self.fits.add_(1)
 
 
-def _mse(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
-    return (logits.sigmoid() - x).square().mean()
-
-
-def _bce(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
-    return pixel_cross_entropy(logits, x).mean()
-
-
-def _gaussian(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
+def gaussian_loss(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
     """Gaussian negative log-likelihood with one learned deviation, softly bounded below by e^-6.
 
     Rybkin, Daniilidis and Levine, "Simple and effective VAE training with calibrated decoders", ICML 2021, section 3.
@@ -105,8 +90,8 @@ def _gaussian(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:
 
 
 RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "mse": _mse,
-    "bce": _bce,
-    "gaussian": _gaussian,
+    "mse": lambda logits, x, _: (logits.sigmoid() - x).square().mean(),
+    "bce": lambda logits, x, _: pixel_cross_entropy(logits, x).mean(),
+    "gaussian": gaussian_loss,
 }
 """`rec_loss` -> loss(logits of pixels (B, C, H, W), images (B, C, H, W), log-deviation ()), mean over pixels."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from math import ceil
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -11,26 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flows import Flow
-from models.fitting import Objective, class_weights, fit
+from models.fitting import MAX_NORM, Objective, class_weights, fit
 
-CHUNK = 4096
-"""Codes that pass through the flow at once where no gradient is needed."""
-REACH = 1.2
-"""Samples whose norm exceeds this multiple of the largest norm in the fit are redrawn."""
-MAX_REDRAWS = 20
-"""Each redraw lowers the temperature, which moves the sample towards the centre of its class."""
-HELD_OUT = 0.1
-"""Share of the codes that early stopping holds out."""
-MAX_GRADIENT_NORM = 10.0
-"""Gradients are clipped to this norm."""
+CHUNK = 4096  # codes that pass through the flow at once where no gradient is needed
+REACH = 1.2  # samples whose norm exceeds this multiple of the largest norm in the fit are redrawn
+MAX_REDRAWS = 20  # each lowers the temperature, which moves the sample towards the centre of its class
+HELD_OUT = 0.1  # share of the codes that early stopping holds out
 
 
 class Condition(nn.Module):
-    """Class labels (B,) -> conditions (B, size); None if `size` is 0.
+    """Labels (B,) of K = `classes` classes -> conditions (B, size).
 
     Args:
-        classes: K, the number of all classes there will be.
-        type: none: no condition; one_hot; class_embedding: a learned vector per class
+        type: none: no condition (size 0); one_hot; class_embedding: a learned vector per class
         dimension: class_embedding: size of the vector; by default the number of classes
     """
 
@@ -47,19 +40,15 @@ class Condition(nn.Module):
         if type == "class_embedding":
             self.vectors = nn.Embedding(classes, self.size)
 
-    def forward(self, y: Tensor) -> Tensor | None:
-        if self.kind == "none":
-            return None
-        return self.vectors(y) if self.kind == "class_embedding" else F.one_hot(y, self.classes).float()
+    def forward(self, y: Tensor) -> Tensor:
+        return self.vectors(y) if self.kind == "class_embedding" else F.one_hot(y, self.classes)[:, : self.size].float()
 
 
 class CodeFlow(nn.Module):
     """Density of codes (B, d) given their classes y (B,); its size does not depend on the number of tasks.
 
     Args:
-        dimension: d.
-        condition: turns labels into conditions.
-        build: build(d, size of the condition) -> a new flow.
+        build: (d = dimension, size of the condition) -> a new flow; ValueError if d is too small for it
         epochs: passes over the task's data and the generated data, after each task
         steps: batches after each task, instead of epochs
         lr: learning rate of Adam
@@ -73,9 +62,6 @@ class CodeFlow(nn.Module):
         noise: standard deviation of the Gaussian noise on the flow's input during the fit, as a multiple of each
             code's own standard deviation
         temperature: scale of the Gaussian that samples are drawn from; below 1 they stay closer to the data
-
-    Raises:
-        ValueError: d is too small for the flow.
     """
 
     def __init__(
@@ -99,19 +85,14 @@ class CodeFlow(nn.Module):
         super().__init__()
         self.dimension, self.condition = dimension, condition
         self.reset, self.early_stopping, self.noise, self.temperature = reset, early_stopping, noise, temperature
-        options = {"epochs": epochs, "steps": steps, "lr": lr, "weight_decay": weight_decay, "batch_size": batch_size}
-        self._fit = partial(fit, **options, annealing=annealing, tolerance=tolerance, max_norm=MAX_GRADIENT_NORM)
+        adam: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "annealing": annealing, "max_norm": MAX_NORM}
+        self._fit = partial(fit, epochs=epochs, steps=steps, batch_size=batch_size, tolerance=tolerance, **adam)
         self._build = partial(build, dimension, condition.size)
-        self.flow = self._build()
-        self.register_buffer("fits", torch.zeros((), dtype=torch.long))
-        self.register_buffer("known", torch.zeros(condition.classes, dtype=torch.bool))  # classes it was fitted to
-        self.register_buffer("reach", torch.tensor(torch.inf))  # of samples, in standardised codes
-        self.register_buffer("redrawn", torch.zeros((), dtype=torch.long))
-
-    @property
-    def deviation(self) -> Tensor:
-        """Standard deviation (d,) of each dimension of the codes it was fitted to."""
-        return self.flow.transform.transforms[0].deviation
+        self.flow: Flow = self._build()
+        self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))
+        self.known = nn.Buffer(torch.zeros(condition.classes, dtype=torch.bool))  # classes it was fitted to
+        self.reach = nn.Buffer(torch.tensor(torch.inf))  # of samples, in standardised codes
+        self.redrawn = nn.Buffer(torch.zeros((), dtype=torch.long))
 
     def log_prob(self, z: Tensor, y: Tensor) -> Tensor:
         """Log-density (B,) in nats of codes z (B, d) given their classes y (B,)."""
@@ -124,15 +105,11 @@ class CodeFlow(nn.Module):
 
     @torch.no_grad()
     def posterior(self, z: Tensor) -> Tensor:
-        """Log-probabilities (B, K) of the classes of codes z (B, d) by Bayes' rule with a uniform prior.
-
-        Classes that it was never fitted to have -inf; nan where every density vanishes.
-        """
+        """Log-probabilities (B, K) of the classes of codes z (B, d); the prior of those it was fitted to is uniform."""
         scores = torch.full((len(z), len(self.known)), -torch.inf, device=z.device)
         for c in self.known.nonzero()[:, 0].tolist():
-            scores[:, c] = torch.cat(
-                [self.log_prob(p, torch.full((len(p),), c, device=z.device)) for p in z.split(CHUNK)]
-            )
+            parts = [self.log_prob(part, torch.full_like(part[:, 0], c, dtype=torch.long)) for part in z.split(CHUNK)]
+            scores[:, c] = torch.cat(parts)
         return scores.log_softmax(dim=1)
 
     @torch.no_grad()
@@ -144,62 +121,47 @@ class CodeFlow(nn.Module):
 
     @torch.no_grad()
     def sample(self, y: Tensor, stream: torch.Generator) -> Tensor:
-        """Codes (B, d), one of each class in y (B,).
-
-        Samples that are not finite or out of `REACH` are redrawn and counted in `redrawn`.
-
-        Raises:
-            FloatingPointError: the flow has no finite sample even at its centre.
-        """
+        """Codes (B, d), one per class in y (B,); samples not finite or out of `REACH` are redrawn and counted."""
         return torch.cat([self._sample(part, stream) for part in y.split(CHUNK)])
 
     def _sample(self, y: Tensor, stream: torch.Generator) -> Tensor:
         temperature = self.temperature
-        z = self.flow.sample(self.condition(y), len(y), temperature, stream)
+        z = self.flow.sample(self.condition(y), temperature, stream)
         for _ in range(MAX_REDRAWS):
-            bad = (~self._within_reach(z)).nonzero()[:, 0]
+            norms = torch.linalg.vector_norm(self.flow.standardize(z)[0], dim=1)
+            bad = (~(norms <= self.reach)).nonzero()[:, 0]  # nan is not within reach
             if not len(bad):
                 return z
-            self.redrawn += len(bad)
+            self.redrawn.add_(len(bad))
             temperature *= 0.8
-            z[bad] = self.flow.sample(self.condition(y[bad]), len(bad), temperature, stream)
+            z[bad] = self.flow.sample(self.condition(y[bad]), temperature, stream)
         raise FloatingPointError("the flow has no sample near its data; lower the flow's lr, or set its reset: yes")
-
-    def _within_reach(self, z: Tensor) -> Tensor:
-        standardised = self.flow.transform.transforms[0](z)[0]
-        return torch.linalg.vector_norm(standardised, dim=1) <= self.reach  # nan is not
 
     def noisy(self, z: Tensor, stream: torch.Generator) -> Tensor:
         """Codes z (B, d) with the noise of the fit."""
-        return z + self.noise * self.deviation * torch.randn(z.shape, device=z.device, generator=stream)
+        noise = torch.randn(z.shape, device=z.device, generator=stream)
+        return z + self.noise * self.flow.standardize.deviation * noise
 
     def fit(self, z: Tensor, y: Tensor, real: Tensor, stream: torch.Generator) -> None:
         """Maximise the likelihood of codes z (N, d) of classes y (N,), every class with the same weight.
 
-        Args:
-            z, y: the new task's codes, and those of the classes before.
-            real: which codes (N,) get noise, as bool: all but the flow's own samples, since their noise would add up.
-            stream: draws batches and noise.
-
-        Raises:
-            FloatingPointError: the likelihood is not finite.
+        `real` (N,), bool, tells which codes get noise: all but the flow's own samples, since their noise would add up.
+        `stream` draws batches and noise.
         """
         if self.fits > 0 and self.reset:
             self.flow = self._build().to(z.device)
-        standardize = self.flow.transform.transforms[0]
         if self.fits == 0 or self.reset:
             self.flow.initialize(z, self.condition(y))
         else:  # the learned part continues from its weights
-            standardize.initialize(z)
-        order = torch.randperm(len(z), device=z.device, generator=stream)
-        held_out = order[: ceil(HELD_OUT * len(z))] if self.early_stopping else None
+            self.flow.standardize.initialize(z)
+        held_out = torch.randperm(len(z), device=z.device, generator=stream)[: ceil(HELD_OUT * len(z))]
 
         def loss(index: Tensor) -> Tensor:
             codes = torch.where(real[index, None], self.noisy(z[index], stream), z[index])
             return -self.log_prob(codes, y[index]).mean()
 
         objective = Objective(nn.ModuleList([self.flow, self.condition]), loss)
-        self._fit([objective], class_weights(y), stream, held_out=held_out)
-        self.fits += 1
+        self._fit([objective], class_weights(y), stream, held_out=held_out if self.early_stopping else None)
+        self.fits.add_(1)
         self.known[y.unique()] = True
-        self.reach.copy_(REACH * torch.linalg.vector_norm(standardize(z)[0], dim=1).max())
+        self.reach.copy_(REACH * torch.linalg.vector_norm(self.flow.standardize(z)[0], dim=1).max())

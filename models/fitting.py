@@ -7,57 +7,46 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-
-class Stateful(Protocol):
-    """Modules, optimizers, schedules."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Restore what `state_dict` returned."""
+MAX_NORM = 10.0  # of gradients, where they are clipped
 
 
 class Journal:
     """Progress of the generator fits inside one `end_task`, so that an interrupted fit resumes at its last epoch.
 
-    Fits are identified by their order. A resumed run repeats the whole `end_task` from the state it started with:
-    everything between the fits is computed again, finished epochs of the fits are not.
+    Fits are identified by their order. A resumed run repeats the whole `end_task` from the state it started with, but
+    not the finished epochs of its fits. `after_epoch` is called between two epochs, and may ask for `state`.
     """
 
     def __init__(self, after_epoch: Callable[[], None] = lambda: None) -> None:
-        self.after_epoch = after_epoch
-        """called between two epochs, where `state` may be asked for"""
-        self.begin()
-
-    def begin(self, state: dict[str, Any] | None = None) -> None:
-        """Start an `end_task`: with no fit done, or with those of an earlier `state`."""
-        self._known, self._count = dict(state or {}), 0
+        self.after_epoch, self._count = after_epoch, 0
+        self._known: dict[str, Any] = {}
         self._running: Callable[[], dict[str, Any]] = dict
+
+    @contextmanager
+    def recording(self, state: dict[str, Any] | None = None) -> Iterator[None]:
+        """Inside, fits are recorded, and those of an earlier `state` continue where they were."""
+        self._known, self._count, self._running = dict(state or {}), 0, dict
+        token = _journal.set(self)
+        try:
+            yield
+        finally:
+            _journal.reset(token)
 
     def state(self) -> dict[str, Any]:
         """Every fit of this `end_task` so far: epochs done, states of its parts and of its stream."""
         return self._known | self._running()
 
-    def run(
-        self, epoch: Callable[[int], bool | None], count: int, parts: Mapping[str, Stateful], stream: torch.Generator
-    ) -> None:
-        """Call epoch(0), epoch(1), ..., epoch(count - 1), or until one returns True.
-
-        Args:
-            epoch: changes nothing but `parts` and `stream`.
-            count: number of epochs.
-            parts: their states are kept between two epochs.
-            stream: likewise.
-        """
-        name = f"fit {self._count}"
-        self._count += 1
+    def epochs(
+        self, count: int, parts: Mapping[str, Any], stream: torch.Generator, stopped: Callable[[], bool]
+    ) -> Iterator[int]:
+        """The epochs left of a fit of `count`, or until `stopped`; each changes nothing but `parts` and `stream`."""
+        name, self._count = f"fit {self._count}", self._count + 1
         known = self._known.get(name, {"epochs": 0})
         if known["epochs"]:
             for key, part in parts.items():
@@ -68,57 +57,34 @@ class Journal:
             kept = {key: copy.deepcopy(part.state_dict()) for key, part in parts.items()}
             return {name: {"epochs": epochs, "stream": stream.get_state(), **kept}}
 
-        for index in range(known["epochs"], count):
-            stop = epoch(index)
-            self._running = partial(state, count if stop else index + 1)
-            self.after_epoch()
-            if stop:
+        for epoch in range(known["epochs"], count):
+            if stopped():
                 break
+            yield epoch
+            self._running = partial(state, epoch + 1)
+            self.after_epoch()
         self._known, self._running = self._known | state(count), dict
 
 
 _journal: ContextVar[Journal] = ContextVar("journal")
 
 
-@contextmanager
-def recorded(journal: Journal) -> Iterator[None]:
-    """Inside, the journal records the fits of generators and lets an interrupted one resume."""
-    token = _journal.set(journal)
-    try:
-        yield
-    finally:
-        _journal.reset(token)
-
-
 class _Best:
     """The weights of a module with the least loss so far, and the number of epochs since."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.state = module, {"least": torch.inf, "since": 0, "weights": None}
+    def __init__(self) -> None:
+        self.loss, self.since, self.weights = torch.inf, 0, dict[str, Any]()
 
-    def see(self, loss: float) -> int:
-        """Keep the module's weights if their loss is the least; returns the epochs since the least loss."""
-        if loss < self.state["least"]:
-            self.state = {"least": loss, "since": 0, "weights": copy.deepcopy(self.module.state_dict())}
-        else:
-            self.state["since"] += 1
-        return self.state["since"]
-
-    def restore(self) -> None:
-        """Load the best weights into the module, if there are any."""
-        if self.state["weights"] is not None:
-            self.module.load_state_dict(self.state["weights"])
+    def see(self, loss: float, module: nn.Module) -> None:
+        self.since += 1
+        if loss < self.loss:
+            self.loss, self.since, self.weights = loss, 0, copy.deepcopy(module.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        return self.state
+        return vars(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.state = state
-
-
-def class_weights(y: Tensor) -> Tensor:
-    """Weights (N,) of samples with labels y (N,) under which every class is drawn equally often."""
-    return 1.0 / y.bincount().clamp(min=1)[y]
+        vars(self).update(state)
 
 
 @dataclass(frozen=True)
@@ -126,10 +92,31 @@ class Objective:
     """A loss, and the module whose parameters minimise it with an Adam optimizer of their own."""
 
     module: nn.Module
-    loss: Callable[[Tensor], Tensor]
-    """indices of samples (B,) -> the loss ()"""
-    every: int = 1
-    """batches per step, an epoch's last batch always being one"""
+    loss: Callable[[Tensor], Tensor]  # indices of samples (B,) -> the loss ()
+    every: int = 1  # batches per step; an epoch's last batch is always one
+
+    def step(self, optimizer: torch.optim.Optimizer, index: Tensor, max_norm: float | None) -> Tensor:
+        """Returns the loss () before the step."""
+        optimizer.zero_grad()
+        loss = self.loss(index)
+        loss.backward()
+        if max_norm is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), max_norm)
+        optimizer.step()
+        return loss.detach()
+
+
+def class_weights(y: Tensor) -> Tensor:
+    """Weights (N,) of samples with labels y (N,) under which every class is drawn equally often."""
+    return 1.0 / y.bincount().clamp(min=1)[y]
+
+
+def pixel_cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
+    """Binary cross-entropy of each pixel: logits and pixels x in [0, 1], both (B, C, H, W) -> the same shape.
+
+    log(1 + e^-|l|) is computed as -log sigmoid(|l|), twice as fast on CPU (bench/choices.py).
+    """
+    return logits.relu() - x * logits - logits.abs().sigmoid().log()
 
 
 def fit(
@@ -149,66 +136,43 @@ def fit(
     held_out: Tensor | None = None,
     tolerance: int = 5,
 ) -> None:
-    """Minimise the objectives in turn on batches drawn with replacement.
+    """Minimise the objectives in turn, by Adam, on batches that `stream` draws with replacement.
 
     Args:
-        objectives: the losses.
         weights: of the samples (N,), proportional to the probability with which each is drawn.
-        stream: draws the batches.
-        epochs: passes over `samples`.
-        steps: batches, instead of epochs.
-        samples: samples per epoch; by default the number of those with a weight.
-        batch_size: samples per batch.
-        lr, weight_decay, betas: of Adam.
+        epochs, steps: passes over `samples`; or batches instead.
+        samples: per epoch; by default the number of those with a weight.
         annealing: let the learning rate fall to 0 along a cosine.
-        max_norm: the gradient of each objective is clipped to this norm.
-        held_out: indices of samples that are not drawn. The fit stops early and restores the weights with the least
-            first loss on them.
-        tolerance: epochs without a better loss on `held_out` before it stops.
+        max_norm: the gradient of each objective is clipped to it.
+        held_out: indices of samples that are not drawn. The fit restores the weights with the least first loss on them,
+            and stops after `tolerance` epochs without a better one.
 
-    Raises:
-        FloatingPointError: a loss is not finite.
+    Raises FloatingPointError if a loss is not finite.
     """
     if held_out is not None:
         weights = weights.index_fill(0, held_out, 0)
     per_epoch = ceil((samples or int((weights > 0).sum())) / batch_size)
     steps = epochs * per_epoch if steps is None else steps
-    parts: dict[str, Any] = {}
-    optimizers = []
-    for number, objective in enumerate(objectives):
-        options = {"lr": lr, "weight_decay": weight_decay, "betas": betas, "fused": True}
-        optimizers.append(torch.optim.Adam(objective.module.parameters(), **options))
-        parts |= {f"module {number}": objective.module, f"optimizer {number}": optimizers[-1]}
+    adam = partial(torch.optim.Adam, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
+    modules, best = [objective.module for objective in objectives], _Best()
+    optimizers = [adam(module.parameters()) for module in modules]
     schedules = [CosineAnnealingLR(optimizer, max(1, steps)) for optimizer in optimizers] if annealing else []
-    parts |= {f"schedule {number}": schedule for number, schedule in enumerate(schedules)}
-    if held_out is not None:
-        parts["best"] = _Best(objectives[0].module)
-
-    def step(objective: Objective, optimizer: torch.optim.Optimizer, index: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        loss = objective.loss(index)
-        loss.backward()
-        if max_norm is not None:
-            nn.utils.clip_grad_norm_(objective.module.parameters(), max_norm)
-        optimizer.step()
-        return loss.detach()
-
-    def one_epoch(epoch: int) -> bool:
+    groups = {"module": modules, "optimizer": optimizers, "schedule": schedules, "best": [best]}
+    parts = {f"{kind} {n}": part for kind, group in groups.items() for n, part in enumerate(group)}
+    journal = _journal.get(None) or Journal()
+    for epoch in journal.epochs(ceil(steps / per_epoch), parts, stream, lambda: best.since == tolerance):
         total, count = torch.zeros((), device=weights.device), min(per_epoch, steps - epoch * per_epoch)
         order = torch.multinomial(weights, count * batch_size, replacement=True, generator=stream)
         for position, index in enumerate(order.split(batch_size), start=1):
             for objective, optimizer in zip(objectives, optimizers, strict=True):
                 if position % objective.every == 0 or position == count:
-                    total += step(objective, optimizer, index)
+                    total += objective.step(optimizer, index, max_norm)
             for schedule in schedules:
                 schedule.step()
         if not total.isfinite():
             raise FloatingPointError(f"the generator's loss is {float(total)} in epoch {epoch}; lower its lr")
-        if held_out is None:
-            return False
-        with torch.no_grad():
-            return parts["best"].see(float(objectives[0].loss(held_out))) == tolerance
-
-    (_journal.get(None) or Journal()).run(one_epoch, ceil(steps / per_epoch), parts, stream)
-    if held_out is not None:
-        parts["best"].restore()
+        if held_out is not None:
+            with torch.no_grad():
+                best.see(float(objectives[0].loss(held_out)), modules[0])
+    if best.weights:
+        modules[0].load_state_dict(best.weights)

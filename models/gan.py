@@ -8,19 +8,17 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flows.transforms import Standardize
+from flows.transforms import Standardize, perceptron
 from models.fitting import Objective, class_weights, fit
 
 
 class FeatureGAN(nn.Module):
-    """Learns embeddings per class and generates new ones; its size does not depend on the number of tasks.
+    """Learns embeddings (B, dimension) per class and generates new ones, whatever the number of tasks.
 
     A Wasserstein GAN with gradient penalty (Gulrajani et al., NeurIPS 2017, equation 3), generator and critic being
     conditioned on the class. Inside, embeddings have mean 0 and standard deviation 1.
 
     Args:
-        dimension: d, the size of the embeddings.
-        classes: K, the number of all classes there will be.
         epochs: passes over as many embeddings as the task has images, after each task, in steps of the critic
         latent: size of the generator's noise
         hidden_size: units of each of the two hidden layers, of generator and critic
@@ -46,8 +44,11 @@ class FeatureGAN(nn.Module):
         super().__init__()
         self.classes, self.latent, self.critic_steps, self.penalty = classes, latent, critic_steps, penalty
         self._fit = partial(fit, epochs=epochs, lr=lr, batch_size=batch_size, betas=(0.5, 0.9))
-        self.generator = _network(latent + classes, hidden_size, dimension)
-        self.critic = _network(dimension + classes, hidden_size, 1)
+        network, hidden = partial(perceptron, activation=partial(nn.LeakyReLU, 0.2)), (hidden_size, hidden_size)
+        self.generator, self.critic = (
+            network(latent + classes, *hidden, dimension),
+            network(dimension + classes, *hidden, 1),
+        )
         self.standardize = Standardize(dimension)
 
     @torch.no_grad()
@@ -58,13 +59,8 @@ class FeatureGAN(nn.Module):
     def fit(self, z: Tensor, y: Tensor, real: int, stream: torch.Generator) -> None:
         """Learn embeddings z (N, d) of classes y (N,), every class with the same weight.
 
-        Args:
-            z, y: those of the task, and those generated for the classes before.
-            real: how many are of the task: the length of an epoch.
-            stream: draws batches and noise.
-
-        Raises:
-            FloatingPointError: a loss is not finite.
+        `real` of them are of the task, which is the length of an epoch; the others were generated for the classes
+        before. `stream` draws batches and noise.
         """
         z = self.standardize.initialize(z)
 
@@ -76,7 +72,7 @@ class FeatureGAN(nn.Module):
         self._fit([critic, generator], class_weights(y), stream, samples=real)
 
     def _critic_loss(self, z: Tensor, y: Tensor, stream: torch.Generator) -> Tensor:
-        """The critic's loss () on standardised embeddings z (B, d) of classes y (B,), and as many generated ones."""
+        """On standardised embeddings z (B, d) of classes y (B,), and as many generated ones."""
         with torch.no_grad():
             generated = self._generate(y, stream)
         between = torch.rand(len(z), 1, device=z.device, generator=stream)
@@ -86,20 +82,9 @@ class FeatureGAN(nn.Module):
         return self._judge(generated, y).mean() - self._judge(z, y).mean() + self.penalty * penalty
 
     def _generate(self, y: Tensor, stream: torch.Generator) -> Tensor:
-        """Standardised embeddings (B, d) of classes y (B,)."""
         noise = torch.randn(len(y), self.latent, device=y.device, generator=stream)
         return self.generator(torch.cat((noise, F.one_hot(y, self.classes)), dim=1))
 
     def _judge(self, z: Tensor, y: Tensor) -> Tensor:
         """The critic's scores (B,) of standardised embeddings z (B, d) of classes y (B,); higher for real ones."""
         return self.critic(torch.cat((z, F.one_hot(y, self.classes)), dim=1))[:, 0]
-
-
-def _network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, hidden),
-        nn.LeakyReLU(0.2),
-        nn.Linear(hidden, hidden),
-        nn.LeakyReLU(0.2),
-        nn.Linear(hidden, outputs),
-    )

@@ -12,44 +12,27 @@ from models.encoders import Encoder
 Scenario = Literal["task", "class", "domain"]
 """task: a head for each task, task known at test. class: one head over all classes, task unknown.
 domain: one head over the position of a class inside its task (van de Ven et al., Nature Machine Intelligence 2022)."""
-
-NO_LOGIT = -1e4
-"""Stands for minus infinity where a head has no column: its softmax is 0, and differences of two are 0, not nan."""
+NO_LOGIT = -1e4  # minus infinity where a head has no column: its softmax is 0, and differences of two are 0, not nan
+Head = Callable[[int, int], nn.Module]  # head(d, k) builds a classifier of k columns on embeddings (B, d)
 
 
 class Learner(nn.Module):
     """Encoder and heads. Labels are global class ids everywhere else; only here they become columns of a head.
 
-    Args:
-        encoder: images to embeddings of size d = `encoder.embedding_dim`.
-        head: `head(d, k)` builds a classifier of k columns.
-        scenario: see `Scenario`.
-        groups: the global class ids of each task, in order of the tasks.
+    `groups` are the global class ids of each task, in order of the tasks; d is `encoder.embedding_dim`.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        head: Callable[[int, int], nn.Module],
-        scenario: Scenario,
-        groups: Sequence[Sequence[int]],
-    ) -> None:
+    def __init__(self, encoder: Encoder, head: Head, scenario: Scenario, groups: Sequence[Sequence[int]]) -> None:
         super().__init__()
         self.encoder, self.scenario = encoder, scenario
         self.groups = tuple(tuple(group) for group in groups)
-        classes = sum(len(group) for group in self.groups)
-        self.widths = {
-            "task": [len(group) for group in self.groups],
-            "class": [classes],
-            "domain": [max(len(group) for group in self.groups)],
-        }[scenario]  # columns of each head
+        sizes = [len(group) for group in self.groups]
+        self.widths = {"task": sizes, "class": [sum(sizes)], "domain": [max(sizes)]}[scenario]  # columns of each head
         self.heads = nn.ModuleList(head(encoder.embedding_dim, width) for width in self.widths)
-        task_of, position_of = torch.zeros(classes, dtype=torch.long), torch.zeros(classes, dtype=torch.long)
+        self.task_of = nn.Buffer(torch.zeros(sum(sizes), dtype=torch.long), persistent=False)
+        self.position_of = nn.Buffer(torch.zeros(sum(sizes), dtype=torch.long), persistent=False)
         for index, group in enumerate(self.groups):
-            for position, c in enumerate(group):
-                task_of[c], position_of[c] = index, position
-        self.register_buffer("task_of", task_of, persistent=False)
-        self.register_buffer("position_of", position_of, persistent=False)
+            self.task_of[list(group)], self.position_of[list(group)] = torch.tensor(index), torch.arange(len(group))
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> embeddings (B, d)."""
@@ -70,20 +53,17 @@ class Learner(nn.Module):
     def mixed_logits(self, z: Tensor, y: Tensor) -> Tensor:
         """Embeddings (B, d) -> logits (B, k) of the head of each one's own label y (B,): batches of mixed tasks.
 
-        In the task scenario every head sees the whole batch and each sample picks its own, so that nothing is gathered
-        on the host; columns that a head lacks hold `NO_LOGIT`. k is the widest head's.
+        k is the widest head's; columns that a head lacks hold `NO_LOGIT`.
         """
         if self.scenario != "task":
             return self.logits(z, 0)
+        # every head sees the whole batch, so that nothing is gathered on the host
         every = [head(z) for head in self.heads]
         every = [F.pad(logits, (0, max(self.widths) - logits.shape[1]), value=NO_LOGIT) for logits in every]
         return torch.stack(every, dim=1)[torch.arange(len(y), device=y.device), self.task_of[y]]
 
     def cross_entropy(self, z: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy (B,) of each embedding (B, d) under the head of its own label y (B,): batches of mixed tasks.
-
-        For a batch of one task this is `F.cross_entropy(logits(z, task), columns(y, task))`.
-        """
+        """Cross-entropy (B,) of embeddings (B, d) of any tasks, each under the head of its own label y (B,)."""
         return F.cross_entropy(self.mixed_logits(z, y), self.columns(y, 0), reduction="none")
 
     def predict(self, z: Tensor, task: int) -> Tensor:
@@ -118,32 +98,22 @@ class Learner(nn.Module):
         return group[scores[:, : len(group)].argmax(dim=1)]  # an uneven task may have fewer classes than columns
 
 
-def paper_head(dropout: float) -> Callable[[int, int], nn.Module]:
+def paper_head(dropout: float) -> Head:
     """PRER's head: d -> d -> d/4 -> k with ReLU and dropout (0.5 in the paper, 0.2 in its first version)."""
 
     def build(d: int, k: int) -> nn.Module:
         hidden = max(1, d // 4)
-        return nn.Sequential(
-            nn.Linear(d, d),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(d, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, k),
-        )
+        first = [nn.Linear(d, d), nn.ReLU(), nn.Dropout(dropout)]
+        second = [nn.Linear(d, hidden), nn.ReLU(), nn.Dropout(dropout)]
+        return nn.Sequential(*first, *second, nn.Linear(hidden, k))
 
     return build
 
 
-def linear_head(dropout: float) -> Callable[[int, int], nn.Module]:
+def linear_head(dropout: float) -> Head:
     """One linear layer, after dropout if there is any."""
-
-    def build(d: int, k: int) -> nn.Module:
-        return nn.Sequential(nn.Dropout(dropout), nn.Linear(d, k)) if dropout else nn.Linear(d, k)
-
-    return build
+    return lambda d, k: nn.Sequential(nn.Dropout(dropout), nn.Linear(d, k)) if dropout else nn.Linear(d, k)
 
 
-HEADS: dict[str, Callable[[float], Callable[[int, int], nn.Module]]] = {"paper": paper_head, "linear": linear_head}
+HEADS: dict[str, Callable[[float], Head]] = {"paper": paper_head, "linear": linear_head}
 """`model.head` -> its builder, given the dropout."""

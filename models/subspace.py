@@ -3,23 +3,21 @@
 import torch
 from torch import Tensor, nn
 
-MIN_SHARE = 1e-2
-"""Lower bound of a direction's deviation, relative to the largest, where directions are balanced."""
+MIN_SHARE = 1e-2  # lower bound of a direction's deviation, relative to the largest, where directions are balanced
 
 
 class Subspace(nn.Module):
     """Features (B, F) -> their projection onto an affine subspace (B, F); before `activate` they pass unchanged.
 
-    Directions may be balanced: each coordinate is divided by the square root of its deviation, so that the layers above
-    learn from the small ones too.
+    If balanced, a coordinate is divided by the square root of its deviation: layers above learn from small ones too.
     """
 
     def __init__(self, features: int, dimension: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("directions", torch.zeros(dimension, features))  # orthonormal rows
-        self.register_buffer("scale", torch.ones(dimension))
-        self.register_buffer("active", torch.zeros((), dtype=torch.bool))
+        self.mean = nn.Buffer(torch.zeros(features))
+        self.directions = nn.Buffer(torch.zeros(dimension, features))  # orthonormal rows
+        self.scale = nn.Buffer(torch.ones(dimension))
+        self.active = nn.Buffer(torch.zeros((), dtype=torch.bool))
 
     def find(self, features: Tensor, balanced: bool) -> None:
         """Take the leading principal directions of features (N, F)."""
@@ -32,10 +30,7 @@ class Subspace(nn.Module):
 
     @torch.no_grad()
     def activate(self, above: nn.Module) -> None:
-        """Project features from now on; a linear layer `above` is rewritten for balanced features.
-
-        It maps the projected features to the same outputs as before.
-        """
+        """Project from now on; a linear layer `above` maps the balanced features to the same outputs as before."""
         if isinstance(above, nn.Linear) and not self.active:
             was = above.weight @ self.mean
             above.weight.copy_(above.weight @ self.directions.T * self.scale @ self.directions)

@@ -9,20 +9,18 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from datasets.data import as_bytes, as_floats, chunks
-from models.decoders import pixel_cross_entropy
 from models.encoders import Encoder
-from models.fitting import Objective, fit
+from models.fitting import Objective, fit, pixel_cross_entropy
 
 
 class VAE(nn.Module):
     """Learns images without labels and generates new ones; its size does not depend on the number of tasks.
 
     The prior of the codes is standard normal, their posterior normal with independent dimensions; pixels are Bernoulli
-    (Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, appendix B and C). The networks have the shapes
-    of the classifier's encoder and of its mirror, and weights of their own.
+    (Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, appendix B and C).
 
     Args:
-        encoder: its shapes are copied.
+        encoder: its shapes and those of its mirror are copied, with new weights.
         epochs: passes over as many images as the task has, after each task
         latent: size of the codes
         lr: learning rate of Adam
@@ -43,19 +41,21 @@ class VAE(nn.Module):
         super().__init__()
         self.latent = latent
         self._fit = partial(fit, epochs=epochs, lr=lr, batch_size=batch_size, annealing=annealing)
-        self.features = _reinitialized(encoder.features)
+        self.features = copy.deepcopy(encoder.features)
+        for part in self.features.modules():
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
         self.mean = nn.Linear(encoder.feature_dim, latent)
         self.log_variance = nn.Linear(encoder.feature_dim, latent)
         self.decoder = encoder.mirror(latent, encoder.image_shape)
-        self.register_buffer("fits", torch.zeros((), dtype=torch.long))
+        self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))
         self.eval()
 
     def negative_elbo(self, x: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Both terms for images x (B, C, H, W) in [0, 1], in nats per image.
+        """Both terms (B,) for images x (B, C, H, W) in [0, 1], in nats per image.
 
-        Returns:
-            The cross-entropy (B,) of the reconstruction from one code drawn per image, summed over pixels; and the
-            divergence (B,) of the posterior from the prior.
+        The cross-entropy of the reconstruction from one code drawn per image, summed over pixels; and the divergence
+        of the posterior from the prior.
         """
         features = self.features(x)
         mean, log_variance = self.mean(features), self.log_variance(features)
@@ -77,18 +77,11 @@ class VAE(nn.Module):
         return torch.cat([as_bytes(self.decoder(chunk).sigmoid()) for chunk in chunks(codes)])
 
     def fit(self, real: Tensor, replayed: Tensor | None, stream: torch.Generator) -> None:
-        """Learn the images of a task and those of the tasks before, every task with the same weight.
+        """Learn the images of a task and those generated for the tasks before, every task with the same weight.
 
-        Args:
-            real: the task's images, uint8 (N, C, H, W).
-            replayed: images generated for all tasks before, uint8 (M, C, H, W); None on the first.
-            stream: draws batches and noise.
-
-        Raises:
-            FloatingPointError: the loss is not finite.
+        `real` is uint8 (N, C, H, W), `replayed` (M, C, H, W), None on the first task; `stream` draws batches and noise.
         """
-        weights = torch.full((len(real),), 1 / len(real), device=real.device)
-        images = real
+        images, weights = real, torch.full((len(real),), 1 / len(real), device=real.device)
         if replayed is not None:
             past = torch.full((len(replayed),), int(self.fits) / len(replayed), device=real.device)
             images, weights = torch.cat((real, replayed)), torch.cat((weights, past))
@@ -100,13 +93,4 @@ class VAE(nn.Module):
         self.train()  # for encoders with batch normalisation
         self._fit([Objective(self, loss)], weights, stream, samples=len(real))
         self.eval()
-        self.fits += 1
-
-
-def _reinitialized(module: nn.Module) -> nn.Module:
-    """A copy with weights of its own, drawn as the layers draw them."""
-    module = copy.deepcopy(module)
-    for part in module.modules():
-        if hasattr(part, "reset_parameters"):
-            part.reset_parameters()
-    return module
+        self.fits.add_(1)

@@ -10,7 +10,7 @@ import flows
 from flows import Flow
 from flows.gaussian import Triangular
 from flows.realnvp import build as realnvp
-from flows.transforms import ActNorm, AffineCoupling, Compose, Gaussianize, Leading, Permutation, Standardize
+from flows.transforms import ActNorm, AffineCoupling, Compose, Gaussianize, Permutation, Standardize
 from utils.settings import find, modules, options_of
 
 D, C, B = 6, 3, 5
@@ -32,7 +32,7 @@ TRANSFORMS = {
     "AffineCoupling odd": lambda c: AffineCoupling(D - 1, c, 2.0, 0),
     "Gaussianize": lambda c: Gaussianize(D, c),
     "Gaussianize half": lambda c: Gaussianize(D, c, given=3),
-    "Leading": lambda c: Leading(AffineCoupling(4, c, 8, 1), 4),
+    "Compose of the first four dimensions": lambda c: Compose([AffineCoupling(4, c, 8, 1)], width=4),
     "Compose": lambda c: Compose([ActNorm(D), Permutation(D), AffineCoupling(D, c, 8, 1)]),
     "Triangular": lambda c: Triangular(D, c),
     "Flow": lambda c: realnvp(D, c, levels=2, blocks=2, hidden_size=8),
@@ -93,7 +93,7 @@ def test_the_condition_matters(name):
 @pytest.mark.parametrize("name", FLOWS)
 def test_density_of_a_two_dimensional_flow_integrates_to_one(name, context):
     flow = randomised(lambda c: make_flow(name, 2, c, blocks=3, hidden_size=16), context, spread=0.1)
-    flow.transform.transforms[0].deviation.fill_(1.0)  # keep the mass inside the grid
+    flow.standardize.deviation.fill_(1.0)  # keep the mass inside the grid
     grid = torch.linspace(-25, 25, 701, dtype=torch.double)
     points = torch.cartesian_prod(grid, grid)
     c = None if not context else torch.randn(1, context).double().expand(len(points), -1)
@@ -135,11 +135,11 @@ def test_samples_follow_the_condition_the_temperature_and_the_generator(name):
     assert not draw(c).requires_grad
 
 
-def test_an_unconditional_flow_needs_the_number_of_samples():
-    flow = realnvp(D)
-    assert flow.sample(n=7).shape == (7, D)
-    with pytest.raises(ValueError, match="needs the conditions"):
-        flow.sample()
+@pytest.mark.parametrize("name", FLOWS)
+def test_an_unconditional_flow_takes_empty_conditions(name):
+    flow, x, empty = make_flow(name, D), torch.randn(7, D), torch.zeros(7, 0)
+    assert flow.sample(empty).shape == (7, D)
+    assert torch.equal(flow.log_prob(x, empty), flow.log_prob(x))
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -179,7 +179,7 @@ def test_the_standardisation_survives_saving_and_is_part_of_the_density():
     other.load_state_dict(flow.state_dict())
     x = torch.randn(B, D)
     assert torch.equal(flow.log_prob(x), other.log_prob(x))
-    assert float(flow.transform.transforms[0].mean.mean()) > 2
+    assert float(flow.standardize.mean.mean()) > 2
 
 
 def test_shapes_that_cannot_work_are_refused():

@@ -1,7 +1,7 @@
 """Encoders, one file each; the file's name is a `model.encoder`.
 
-A file defines `build(image_shape, embedding=None, *, own options) -> Encoder`; `embedding` is its size, by
-default the encoder's own.
+A file defines `build(image_shape, embedding=None, *, own options) -> Encoder`; `embedding` is its size, by default the
+encoder's own.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-ImageShape = tuple[int, int, int]
-"""(C, H, W)."""
+ImageShape = tuple[int, int, int]  # (C, H, W)
+Mirror = Callable[[int, ImageShape], nn.Module]
 
 
 class Encoder(nn.Module):
@@ -19,20 +19,12 @@ class Encoder(nn.Module):
     `mirror(inputs, image_shape)` builds the decoder that undoes its shapes.
     """
 
-    def __init__(
-        self,
-        features: nn.Module,
-        projection: nn.Module,
-        image_shape: ImageShape,
-        mirror: Callable[[int, ImageShape], nn.Module],
-    ) -> None:
+    def __init__(self, features: nn.Module, projection: nn.Module, image_shape: ImageShape, mirror: Mirror) -> None:
         super().__init__()
-        self.features, self.projection = features, projection
-        self.image_shape, self.mirror = image_shape, mirror
+        self.features, self.projection, self.image_shape, self.mirror = features, projection, image_shape, mirror
         with torch.no_grad():
             probe = features(torch.zeros(1, *image_shape))
-            self.feature_dim = probe.shape[1]
-            self.embedding_dim = projection(probe).shape[1]
+            self.feature_dim, self.embedding_dim = probe.shape[1], projection(probe).shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.projection(self.features(x))

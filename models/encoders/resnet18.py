@@ -15,13 +15,9 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
+        first = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.body = nn.Sequential(first, nn.BatchNorm2d(outputs), nn.ReLU(), second, nn.BatchNorm2d(outputs))
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
@@ -37,15 +33,10 @@ def build(image_shape: ImageShape, embedding: int | None = None, *, filters: Ann
     filters as in Buzzega et al. 2020.
 
     Args:
-        image_shape: (C, H, W)
-        embedding: its size; by default 8 * filters, without the linear layer
         filters: of the first layer
     """
-    layers: list[nn.Module] = [
-        nn.Conv2d(image_shape[0], filters, 3, padding=1, bias=False),
-        nn.BatchNorm2d(filters),
-        nn.ReLU(),
-    ]
+    stem = nn.Conv2d(image_shape[0], filters, 3, padding=1, bias=False)
+    layers: list[nn.Module] = [stem, nn.BatchNorm2d(filters), nn.ReLU()]
     inputs = filters
     for outputs, stride in ((filters, 1), (2 * filters, 2), (4 * filters, 2), (8 * filters, 2)):
         layers += [Block(inputs, outputs, stride), Block(outputs, outputs, 1)]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from datasets.data import Data, Task
-from models.fitting import Journal, recorded
+from models.fitting import Journal
 from utils.config.schema import Config
 from utils.run.build import build_learner, build_method, build_optimizer, build_tasks
 from utils.run.checkpoint import Checkpoint, Snapshot
@@ -82,8 +82,7 @@ class Run:
             epochs = self.training.run(self._checkpoint_if_due)
         if config.save:
             self.checkpoint = replace(checkpoint, phase="consolidation", **copy.deepcopy(self._now()))
-        with self._hook(), recorded(self.journal):
-            self.journal.begin(checkpoint.fits)
+        with self._hook(), self.journal.recording(checkpoint.fits):
             self.method.end_task(training_task)
         self.steps += self.training.steps
         self.recording.results["epochs"].append(epochs)
