@@ -30,14 +30,17 @@ class Config(MethodConfig):
 class AGEM(Method):
     """Where the gradient g opposes the memory's gradient r, the part of g along r is taken out."""
 
+    config: Config
     off: ClassVar = {"memory_per_task": 0}
     diagnosed: ClassVar = {"violations": Diagnostic("steps whose gradient opposed the memory's (share of all so far)")}
+    steps: Tensor
+    violations: Tensor
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         self.memory = Buffer(config.memory_per_task * len(learner.groups), learner.encoder.image_shape, stream)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long, device=stream.device))
-        self.register_buffer("violations", torch.zeros((), dtype=torch.long, device=stream.device))
+        for name in ("steps", "violations"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.long, device=stream.device))
 
     def after_backward(self) -> None:
         if len(self.memory) == 0:

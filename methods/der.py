@@ -38,6 +38,7 @@ class DER(Method):
     *Deviation*: on the first task the memory is filled but not replayed, so that all methods learn it alike.
     """
 
+    config: Config
     off: ClassVar = {"alpha": 0.0, "beta": 0.0}
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
@@ -60,9 +61,6 @@ class DER(Method):
             stored = self.memory.draw(count)
             past = self.learner.cross_entropy(self.learner.embed(stored["x"]), stored["y"])
             terms["replay"] = config.beta * past.mean()
-        self._keep(x, y, logits.detach())
-        return terms
-
-    def _keep(self, x: Tensor, y: Tensor, logits: Tensor) -> None:
-        padded = F.pad(logits, (0, max(self.learner.widths) - logits.shape[1]), value=NO_LOGIT)
+        padded = F.pad(logits.detach(), (0, max(self.learner.widths) - logits.shape[1]), value=NO_LOGIT)
         self.memory.add_reservoir(x=as_bytes(x), y=y, logits=padded)
+        return terms

@@ -10,8 +10,7 @@ classifier's predictions when the task began.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -21,11 +20,13 @@ from torch.nn import functional as F
 from datasets.data import Split, Task, as_floats, mapped
 from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distillation import divergence
-from methods.mechanisms.health import MEASURED, PER_ROW, reconstructions
+from methods.mechanisms.pictures import PER_ROW, reconstructions
 from models.learner import NO_LOGIT, Learner
 from models.vae import VAE
 from utils.settings import configured, options_of
 
+MEASURED = 1000
+"""Images of a task for its likelihood, and generated ones for the agreement."""
 PER_IMAGE = 4
 """Generated images per real image of the task; with fewer the classifier overfits them."""
 VAEConfig: Any = options_of(VAE)
@@ -48,17 +49,11 @@ class Config(MethodConfig):
     """the generator of images"""
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """Generated images x, uint8 (N, C, H, W), teacher's logits (N, k) of each past head; dropped with the task."""
+class Rehearsal(NamedTuple):
+    """Generated images x, uint8 (N, C, H, W), and the teacher's logits (N, k) of each past head."""
 
     x: Tensor
-    answers: tuple[Tensor, ...]
-
-    def draw(self, n: int, stream: torch.Generator) -> tuple[Tensor, list[Tensor]]:
-        """n of them at random: images (n, C, H, W) in [0, 1], and for each past head the teacher's logits (n, k)."""
-        index = torch.randint(len(self.x), (n,), device=self.x.device, generator=stream)
-        return as_floats(self.x[index]), [answer[index] for answer in self.answers]
+    answers: list[Tensor]
 
 
 class DGR(Method):
@@ -72,6 +67,7 @@ class DGR(Method):
     *Deviation* from the paper: the generator is a variational autoencoder, not a WGAN, as in van de Ven and Tolias.
     """
 
+    config: Config
     off: ClassVar = {"replay": 0.0}
     diagnosed: ClassVar = {
         "agreement": Diagnostic("generated images classified as before the task (share)"),
@@ -94,52 +90,47 @@ class DGR(Method):
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if self.rehearsal is None or self.config.replay == 0:
             return super().loss(x, y, task)
-        x_old, answers = self.rehearsal.draw(len(y), self.stream)
-        z, z_old = self.learner.embed(torch.cat((x, x_old))).split((len(x), len(x_old)))
-        current = self.cross_entropy(z, y, task)
-        past = torch.stack(
-            [self._disagreement(self.learner.logits(z_old, head), answer) for head, answer in enumerate(answers)]
-        ).mean()
+        index = torch.randint(len(self.rehearsal.x), (len(y),), device=y.device, generator=self.stream)
+        z, z_old = self.learner.embed(torch.cat((x, as_floats(self.rehearsal.x[index])))).chunk(2)
+        current, past = self.cross_entropy(z, y, task), []
+        for head, answer in enumerate(self.rehearsal.answers):
+            past.append(self._disagreement(self.learner.logits(z_old, head), answer[index]))
         share = 1 / (task.index + 1) if self.config.share is None else self.config.share
-        return {"cross_entropy": share * current, "replay": self.config.replay * (1 - share) * past}
+        replay = self.config.replay * (1 - share) * torch.stack(past).mean()
+        return {"cross_entropy": share * current, "replay": replay}
 
     def _disagreement(self, logits: Tensor, answer: Tensor) -> Tensor:
         """The loss () of logits (B, k) given the teacher's `answer` (B, k)."""
         if self.config.distillation:
-            return divergence(logits, answer, self.config.temperature)
+            return divergence(logits, answer, self.config.temperature).mean()
         return F.cross_entropy(logits, answer.argmax(dim=1))
 
     def end_task(self, task: Task) -> None:
         rehearsal, self.rehearsal = self.rehearsal, None
         self.vae.fit(task.train.x, None if rehearsal is None else rehearsal.x, self.stream)
-        self.health = self._measure(task, rehearsal)
-
-    @torch.no_grad()
-    def _measure(self, task: Task, rehearsal: Rehearsal | None) -> dict[str, float]:
         x, _ = task.train.batch(slice(0, MEASURED))
-        terms = zip(("reconstruction", "divergence"), self.vae.negative_elbo(x, self.stream), strict=True)
-        health = {f"negative_elbo/{name}": float(values.mean()) for name, values in terms}
+        with torch.no_grad():
+            reconstruction, kl = self.vae.negative_elbo(x, self.stream)
+        means = {"reconstruction": reconstruction.mean(), "divergence": kl.mean()}
+        self.health = {f"negative_elbo/{name}": float(value) for name, value in means.items()}
         if rehearsal is not None:
             pairs = zip(rehearsal.answers, self._answers(rehearsal.x[:MEASURED], task.index), strict=True)
             same = [(old[:MEASURED].argmax(dim=1) == new.argmax(dim=1)).float().mean() for old, new in pairs]
-            health["agreement"] = float(torch.stack(same).mean())
-        return health
+            self.health["agreement"] = float(torch.stack(same).mean())
 
     @torch.no_grad()
-    def _answers(self, x: Tensor, tasks: int) -> tuple[Tensor, ...]:
-        """The classifier's answers for the first `tasks` tasks on images x, uint8 (N, C, H, W).
+    def _answers(self, x: Tensor, tasks: int) -> list[Tensor]:
+        """Logits (N, k) of each head of the first `tasks` tasks for images x, uint8 (N, C, H, W).
 
-        Returns:
-            Logits (N, k) of each of their heads, or of the one head; other tasks' columns of it are `NO_LOGIT`.
+        In the class scenario those of the one head, its columns of other tasks being `NO_LOGIT`.
         """
         z = mapped(self.learner.embed, x)
         if self.learner.scenario == "task":
-            return tuple(self.learner.logits(z, head) for head in range(tasks))
+            return [self.learner.logits(z, head) for head in range(tasks)]
         logits = self.learner.logits(z, 0)
         if self.learner.scenario == "class":
-            unknown = [c for group in self.learner.groups[tasks:] for c in group]
-            logits[:, unknown] = NO_LOGIT
-        return (logits,)
+            logits[:, [c for group in self.learner.groups[tasks:] for c in group]] = NO_LOGIT
+        return [logits]
 
     def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
         return self.health

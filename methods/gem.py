@@ -41,16 +41,19 @@ class GEM(Method):
     head's part of it is kept; where nothing is violated nothing is changed.
     """
 
+    config: Config
     off: ClassVar = {"memory_per_task": 0}
     diagnosed: ClassVar = {
         "violations": Diagnostic("steps whose gradient opposed a past task's (share of all so far)"),
         "fallbacks": Diagnostic("projections without a solution, replaced by dropping the step (number)"),
     }
+    counts: Tensor
+    """steps, violations, fallbacks"""
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         self.memory = Buffer(config.memory_per_task * len(learner.groups), learner.encoder.image_shape, stream)
-        self.register_buffer("counts", torch.zeros(3, dtype=torch.long))  # steps, violations, fallbacks
+        self.register_buffer("counts", torch.zeros(3, dtype=torch.long))
         self.past: list[Split] = []
 
     def begin_task(self, task: Task) -> Task:
@@ -77,8 +80,7 @@ class GEM(Method):
 
     def _gradient_of(self, task: int, parameters: list[torch.nn.Parameter]) -> Tensor:
         x, y = self.past[task].batch(slice(None))
-        logits = self.learner.logits(self.learner.embed(x), task)
-        return gradient_of(F.cross_entropy(logits, self.learner.columns(y, task)), parameters)
+        return gradient_of(F.cross_entropy(self.learner(x, task), self.learner.columns(y, task)), parameters)
 
     def end_task(self, task: Task) -> None:
         self.past = []

@@ -59,6 +59,7 @@ class GFR(Method):
     the distance is averaged over images, where theirs is the norm over the whole batch times the number of past tasks.
     """
 
+    config: Config
     off: ClassVar = {"replay": 0.0, "feature_distillation": 0.0}
     diagnosed: ClassVar = {"agreement": Diagnostic("generated embeddings classified as their class (share)")}
 

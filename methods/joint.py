@@ -18,6 +18,8 @@ class Joint(Method):
     """
 
     off: ClassVar = None
+    x: Tensor
+    y: Tensor
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)

@@ -48,12 +48,18 @@ class Learner(nn.Module):
         for index, group in enumerate(self.groups):
             for position, c in enumerate(group):
                 task_of[c], position_of[c] = index, position
+        self.task_of: Tensor
+        self.position_of: Tensor
         self.register_buffer("task_of", task_of, persistent=False)
         self.register_buffer("position_of", position_of, persistent=False)
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> embeddings (B, d)."""
         return self.encoder(x)
+
+    def forward(self, x: Tensor, task: int) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> logits (B, k) of the head that serves the task of index `task`."""
+        return self.logits(self.embed(x), task)
 
     def classes_before(self, task: int) -> tuple[int, ...]:
         """The global class ids of all tasks before the task of index `task`, in their order."""

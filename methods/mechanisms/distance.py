@@ -1,16 +1,16 @@
 """Distances between embeddings."""
 
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.settings import AnyCase
 
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """1 - cos(a, b) (B,) of embeddings a, b (B, d)."""
-    return 1 - F.cosine_similarity(a, b, dim=1)
+Distance = Annotated[Literal["cosine", "euclidean"], AnyCase]
 
 
 def euclidean(a: Tensor, b: Tensor) -> Tensor:
@@ -18,8 +18,11 @@ def euclidean(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vector_norm(a - b, dim=1)
 
 
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine, "euclidean": euclidean}
-"""`distance` in the YAML -> the function."""
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": lambda a, b: 1 - F.cosine_similarity(a, b, dim=1),
+    "euclidean": euclidean,
+}
+"""`distance` in the YAML -> the distances (B,) of embeddings a, b (B, d)."""
 
 
 def frechet(a: Tensor, b: Tensor) -> float:

@@ -3,29 +3,17 @@
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from datasets.data import Split
-from methods import MethodConfig
 from methods.mechanisms.buffer import random_choice
-from methods.mechanisms.gradients import image_chunks, mean_over_samples
+from methods.mechanisms.gradients import mean_over_samples
 from models.learner import Learner
 from utils.settings import AnyCase
 
-Labels = Literal["empirical", "exact"]
+Labels = Annotated[Literal["empirical", "exact"], AnyCase]
 """empirical: gradients for the true labels; exact: for the classifier's own predictions, as the definition has it."""
-
-
-class FisherConfig(MethodConfig):
-    """Options of the methods that measure the Fisher information."""
-
-    importance: float = Field(1000.0, ge=0)
-    """lambda: loss + lambda / 2 * penalty"""
-    fisher: Annotated[Labels, AnyCase] = "exact"
-    """exact: over all labels, weighted by the classifier's probabilities; empirical: of the true labels"""
-    fisher_samples: int | None = Field(1000, ge=1)
-    """images per task that its Fisher information is measured on; null: all"""
 
 
 def fisher(
@@ -49,21 +37,15 @@ def fisher(
     """
     if samples is not None:
         split = random_choice(split, samples, stream)
+    width = learner.widths[task if learner.scenario == "task" else 0]
     if labels == "empirical":
-        columns = learner.columns(split.y, task)
-        return mean_over_samples(learner, task, image_chunks(split, columns), _of_column, torch.square)
-    columns = learner.widths[task if learner.scenario == "task" else 0]
-    coins = torch.randint(2, (len(split), columns), device=split.y.device, generator=stream)
-    signs = 2.0 * coins - 1
-    return mean_over_samples(learner, task, image_chunks(split, signs), _of_all_columns, torch.square)
+        weights = F.one_hot(learner.columns(split.y, task), width)
+    else:  # signs
+        weights = 2.0 * torch.randint(2, (len(split), width), device=split.y.device, generator=stream) - 1
 
+    def log_likelihood(logits: Tensor, weights: Tensor) -> Tensor:
+        log_p = logits.log_softmax(dim=0)
+        roots = 1.0 if labels == "empirical" else (log_p.detach() / 2).exp()
+        return (weights * roots * log_p).sum()
 
-def _of_column(logits: Tensor, column: Tensor) -> Tensor:
-    """The log-likelihood () of one column of logits (k,)."""
-    return logits.log_softmax(dim=0).gather(0, column[None])[0]
-
-
-def _of_all_columns(logits: Tensor, signs: Tensor) -> Tensor:
-    """sum_k s_k sqrt(p_k) log p_k () of logits (k,), for signs s (k,)."""
-    log_p = logits.log_softmax(dim=0)
-    return (signs * (log_p.detach() / 2).exp() * log_p).sum()
+    return mean_over_samples(learner, split, task, log_likelihood, torch.square, weights)
