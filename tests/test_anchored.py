@@ -210,7 +210,7 @@ def test_si_s_integral_becomes_the_loss_s_decrease_with_small_steps():
         si.task_loss().backward()
         si.after_backward()
         optimizer.step()
-    si._walk_to(flat_parameters(learner))
+    si._walk()
     assert float(si.path.sum()) == pytest.approx(before - float(si.task_loss().detach()), rel=1e-2)
 
 
