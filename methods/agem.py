@@ -4,7 +4,6 @@ Chaudhry, Ranzato, Rohrbach and Elhoseiny, "Efficient lifelong learning with A-G
 equation 11.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -19,8 +18,6 @@ from models.learner import Learner
 
 
 class Config(MethodConfig):
-    """A-GEM's options."""
-
     memory_per_task: int = Field(200, ge=0)
     """images stored of each task"""
     sample_size: int = Field(256, ge=1)
@@ -57,7 +54,7 @@ class AGEM(Method):
         kept = random_choice(task.train, self.config.memory_per_task, self.stream)
         self.memory.append(x=kept.x, y=kept.y)
 
-    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
+    def diagnostics(self, dev: list[Split]) -> dict[str, float]:
         return {"violations": float(self.violations / self.steps.clamp(min=1))}
 
 

@@ -18,8 +18,6 @@ from models.learner import NO_LOGIT, Learner
 
 
 class Config(MethodConfig):
-    """DER's options."""
-
     alpha: float = Field(0.5, ge=0)
     """weight of the squared error between logits and stored logits"""
     beta: float = Field(0.5, ge=0)
@@ -46,12 +44,8 @@ class DER(Method):
         self.memory = Buffer(config.memory_size, learner.encoder.image_shape, stream, logits=max(learner.widths))
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
-        z = self.learner.embed(x)
-        logits = self.learner.logits(z, task.index)
+        config, logits = self.config, self.learner(x, task.index)
         terms = {"cross_entropy": F.cross_entropy(logits, self.learner.columns(y, task.index))}
-        config = self.config
-        if config.alpha == config.beta == 0:
-            return terms
         count = config.sample_size or len(y)
         if task.index > 0 and config.alpha:
             stored = self.memory.draw(count)

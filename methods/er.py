@@ -19,8 +19,6 @@ from models.learner import Learner
 
 
 class Config(MethodConfig):
-    """Embedding Regularization's options."""
-
     importance: float = Field(1.0, ge=0)
     """weight of the distance"""
     memory_per_task: int = Field(200, ge=1)

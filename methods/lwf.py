@@ -3,6 +3,7 @@
 Li and Hoiem, "Learning without forgetting", ECCV 2016 (arXiv 1606.09282), equations 1 to 3.
 """
 
+import copy
 from typing import ClassVar
 
 import torch
@@ -11,13 +12,11 @@ from torch import Tensor
 
 from datasets.data import Task
 from methods import Method, MethodConfig
-from methods.mechanisms.distillation import divergence, frozen_copy
+from methods.mechanisms.distance import divergence
 from models.learner import Learner
 
 
 class Config(MethodConfig):
-    """LwF's options."""
-
     alpha: float = Field(1.0, ge=0)
     """weight of the distillation, next to the current task's loss (the paper's lambda_o)"""
     temperature: float = Field(2.0, gt=0)
@@ -35,7 +34,7 @@ class LwF(Method):
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.teacher = frozen_copy(learner)
+        self.teacher = copy.deepcopy(learner).eval().requires_grad_(False)
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if task.index == 0 or self.config.alpha == 0:
@@ -52,10 +51,7 @@ class LwF(Method):
 
 
 def past_logits(learner: Learner, z: Tensor, tasks: int) -> list[Tensor]:
-    """Logits (B, k) of all that the first `tasks` tasks taught about embeddings z (B, d) of any origin.
-
-    Task scenario: of each of their heads. Class scenario: the columns of their classes. Domain scenario: the one head.
-    """
+    """Logits (B, k) of embeddings z (B, d): of each past head; in the class scenario the columns of past classes."""
     if learner.scenario == "task":
         return [learner.logits(z, t) for t in range(tasks)]
     logits = learner.logits(z, 0)

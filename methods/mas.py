@@ -5,7 +5,6 @@ Aljundi et al., "Memory aware synapses: learning what (not) to forget", ECCV 201
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from datasets.data import Task
 from methods.mechanisms.anchored import Anchored, AnchoredConfig
@@ -14,8 +13,6 @@ from methods.mechanisms.gradients import flat_parameters, mean_over_samples
 
 
 class Config(AnchoredConfig):
-    """MAS's options."""
-
     samples: int | None = Field(1000, ge=1)
     """images of a task that importance is measured on; null: all"""
 
@@ -26,10 +23,7 @@ class MAS(Anchored):
     config: Config
 
     def end_task(self, task: Task) -> None:
-        def squared_norm(logits: Tensor) -> Tensor:
-            return logits.square().sum()
-
         some = random_choice(task.train, self.config.samples or len(task.train), self.stream)
-        found = mean_over_samples(self.learner, some, task.index, squared_norm, torch.abs)
+        found = mean_over_samples(self.learner, some, task.index, lambda logits: logits.square().sum(), torch.abs)
         self.importance = self.importance + found
         self.anchor = flat_parameters(self.learner)

@@ -12,8 +12,6 @@ from methods.mechanisms.gradients import flat_parameters
 
 
 class Config(ewc.Config):
-    """Online EWC's options."""
-
     gamma: float = Field(1.0, ge=0, le=1)
     """decay of the information of the tasks before, at the end of each task"""
 

@@ -18,15 +18,13 @@ from torch import Tensor, nn
 from datasets.data import Split, Task, as_floats, concatenate, mapped
 from methods import ImageGrid
 from methods.mechanisms import sections
-from methods.mechanisms.pictures import PER_ROW, reconstructions
-from methods.mechanisms.rehearsal import Rehearsing, cycle_labels
+from methods.mechanisms.rehearsal import PER_ROW, Rehearsing, cycle_labels, reconstructions
 from models.autoencoder import Autoencoder
 from models.code_flow import Condition
 from models.learner import Learner
 from utils.settings import AnyCase, configured
 
-MAX_ROWS = 20
-"""Classes of which samples are drawn; of more, an even selection."""
+MAX_ROWS = 20  # classes of which samples are drawn; of more, an even selection
 
 
 class Regularization(sections.Regularization):
@@ -38,8 +36,6 @@ class Regularization(sections.Regularization):
 
 
 class Config(sections.RehearsingConfig):
-    """PRER's options."""
-
     target: Annotated[Literal["past_encoder", "flow"], AnyCase] = "past_encoder"
     """what the embedding of a generated image is held to: that of the encoder when the last task ended, or the flow's
     own sample (then the flow models the encoder's embeddings themselves)"""
@@ -62,11 +58,9 @@ class PRER(Rehearsing):
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         encoder, classes = learner.encoder, len(learner.task_of)
-        projection: nn.Module = nn.Identity()
-        dimension = encoder.embedding_dim
-        if config.target == "past_encoder":
-            dimension = config.flow.dimension
-            projection = nn.Linear(encoder.feature_dim, dimension)
+        self.held_to_codes = config.target == "flow"
+        dimension = encoder.embedding_dim if self.held_to_codes else config.flow.dimension
+        projection = nn.Identity() if self.held_to_codes else nn.Linear(encoder.feature_dim, dimension)
         condition = configured(Condition, config.autoencoder.conditioning)(classes)
         decoder = partial(encoder.mirror, dimension + condition.size, encoder.image_shape)
         self.autoencoder = configured(Autoencoder, config.autoencoder)(projection, condition, decoder)
@@ -77,7 +71,7 @@ class PRER(Rehearsing):
     def features(self, x: Tensor) -> Tensor:
         """Of images (B, C, H, W) in [0, 1]: the encoder's features, or with target: flow its embeddings (B, F)."""
         encoder = self.learner.encoder
-        return encoder.features(x) if self.config.target == "past_encoder" else encoder(x)
+        return encoder(x) if self.held_to_codes else encoder.features(x)
 
     def codes(self, x: Tensor) -> Tensor:
         return self.autoencoder.projection(self.features(x))
@@ -88,9 +82,6 @@ class PRER(Rehearsing):
 
     def embed_generated(self, x: Tensor) -> Tensor:
         return self.learner.embed(as_floats(x))
-
-    def targets(self, z: Tensor, codes: Tensor) -> Tensor:
-        return codes if self.config.target == "flow" else z
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if self.rehearsal is None:

@@ -1,9 +1,8 @@
 """PRER on features: pseudo-rehearsal of a frozen encoder's features with a normalizing flow.
 
-Ours, after PRER (`methods/prer.py`, arXiv 2202.05694). After the first task the encoder's features are frozen and
-projected onto their leading principal directions. A flow on their coordinates learns each task's features and the
-features it generated itself; during the next task its samples train the layers above: projection and heads. No image
-is stored or generated.
+Ours, after PRER (arXiv 2202.05694). After the first task the encoder's features are frozen and projected onto their
+leading principal directions. A flow on their coordinates learns each task's features and those it generated itself;
+during the next task its samples train the layers above, projection and heads. No image is stored or generated.
 """
 
 import torch
@@ -17,10 +16,7 @@ from models.learner import Learner
 from models.subspace import Subspace
 from utils.settings import BadInput
 
-MAX_FEATURES = 4000
-"""Feature vectors for the principal directions."""
-
-
+MAX_FEATURES = 4000  # for the principal directions
 Config = RehearsingConfig
 
 

@@ -18,8 +18,6 @@ from utils.settings import AnyCase
 
 
 class Config(MethodConfig):
-    """Experience replay's options."""
-
     memory_size: int = Field(1000, ge=1)
     """images stored, of all tasks together"""
     buffer: Annotated[Literal["balanced", "reservoir"], AnyCase] = "balanced"

@@ -15,8 +15,6 @@ from models.learner import Learner
 
 
 class Config(AnchoredConfig):
-    """SI's options."""
-
     importance: float = Field(10.0, ge=0)
     """c: loss + c * penalty"""
     damping: float = Field(0.1, gt=0)
@@ -40,10 +38,6 @@ class SI(Anchored):
         for name in ("path", "last_gradient", "last_weights"):
             self.register_buffer(name, torch.zeros_like(self.anchor))
 
-    def begin_task(self, task: Task) -> Task:
-        self.path, self.last_gradient = torch.zeros_like(self.anchor), torch.zeros_like(self.anchor)
-        return task
-
     def after_backward(self) -> None:
         weights = self._walk()
         from_penalty = 2 * self.strength * self.importance * (weights - self.anchor)
@@ -54,7 +48,7 @@ class SI(Anchored):
         weights = self._walk()
         moved = weights - self.anchor
         self.importance = self.importance + self.path.clamp(min=0) / (moved.square() + self.config.damping)
-        self.anchor, self.last_gradient = weights, torch.zeros_like(weights)
+        self.anchor, self.path, self.last_gradient = weights, torch.zeros_like(weights), torch.zeros_like(weights)
 
     def _walk(self) -> Tensor:
         """Continue the path to the present weights; returns them."""

@@ -8,9 +8,8 @@ from torch.nn import functional as F
 from datasets.data import Split, Task
 from datasets.tasks import split_by_class
 from methods import find
-from methods.ewc import EWC
+from methods.ewc import EWC, fisher
 from methods.mechanisms import gradients
-from methods.mechanisms.fisher import fisher
 from methods.mechanisms.gradients import flat_parameters
 from methods.si import SI
 from models.encoders import Encoder, paper

@@ -1,6 +1,5 @@
 """A quadratic penalty on changes of important weights: what EWC, online EWC, SI and MAS have in common."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -15,8 +14,6 @@ from models.learner import Learner
 
 
 class AnchoredConfig(MethodConfig):
-    """The option that all of them have."""
-
     importance: float = Field(1.0, ge=0)
     """lambda: loss + lambda * penalty"""
 
@@ -55,5 +52,5 @@ class Anchored(Method):
             terms["penalty"] = self.strength * self.penalty()
         return terms
 
-    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
+    def diagnostics(self, dev: list[Split]) -> dict[str, float]:
         return {"largest_importance": float(self.importance.max())}

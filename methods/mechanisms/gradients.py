@@ -10,8 +10,7 @@ from torch.nn.utils import parameters_to_vector
 from datasets.data import Split
 from models.learner import Learner
 
-CHUNK = 64
-"""Samples whose gradients are held at once: CHUNK x P numbers."""
+CHUNK = 64  # samples whose gradients are held at once: CHUNK x P numbers
 
 
 def flat_parameters(module: nn.Module) -> Tensor:
@@ -43,26 +42,23 @@ def mean_over_samples(
     task: int,
     loss: Callable[..., Tensor],
     of: Callable[[Tensor], Tensor],
-    *arguments: Tensor,
+    *rest: Tensor,
 ) -> Tensor:
     """Mean over samples of `of(gradient of that one sample's loss)`, as one vector (P,).
 
     Args:
-        learner: in evaluation mode; differentiated with respect to all its parameters.
-        split: the samples.
-        task: whose head gives the logits.
-        loss: loss(logits (k,), *one row of each of `arguments`) -> () of one sample.
-        of: applied elementwise to every sample's gradients, such as `torch.square`.
-        arguments: (N, ...) each.
+        learner: in evaluation mode; its head of `task` gives the logits.
+        loss: loss(logits (k,), *a row of each of `rest` (N, ...)) -> () of one sample.
+        of: applied elementwise, such as `torch.square`.
     """
     parameters = {name: p.detach() for name, p in learner.named_parameters()}
 
-    def one(values: dict[str, Tensor], x: Tensor, *rest: Tensor) -> Tensor:
-        return loss(functional_call(learner, values, (x[None], task))[0], *rest)
+    def one(values: dict[str, Tensor], x: Tensor, *row: Tensor) -> Tensor:
+        return loss(functional_call(learner, values, (x[None], task))[0], *row)
 
-    gradients = vmap(grad(one), in_dims=(None, 0, *(0 for _ in arguments)))
+    gradients = vmap(grad(one), in_dims=(None, 0, *(0 for _ in rest)))
     total = torch.zeros_like(flat_parameters(learner))
     for index in torch.arange(len(split), device=split.y.device).split(CHUNK):
-        found = gradients(parameters, split.batch(index)[0], *(values[index] for values in arguments))
+        found = gradients(parameters, split.batch(index)[0], *(values[index] for values in rest))
         total += torch.cat([of(found[name]).sum(dim=0).flatten() for name in parameters])
     return total / len(split)

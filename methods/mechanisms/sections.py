@@ -17,8 +17,6 @@ AutoencoderOptions: Any = options_of(Autoencoder)
 
 
 class FlowConfig(FlowOptions):
-    """The normalizing flow and its fit."""
-
     type: str = "realnvp"
     """which flow: the name of a file in flows/"""
     dimension: int = Field(32, ge=2)
@@ -28,8 +26,6 @@ class FlowConfig(FlowOptions):
 
 
 class AutoencoderConfig(AutoencoderOptions):
-    """The decoder, and the projection of the encoder's features to the codes that the flow models."""
-
     conditioning: ConditioningConfig = ConditioningConfig()
     """how the decoder is conditioned on the class"""
 
@@ -48,8 +44,6 @@ class Regularization(Settings):
 
 
 class ReplayConfig(Settings):
-    """What the heads learn from generated samples, if `weights.replay` is not 0."""
-
     targets: Annotated[Literal["labels", "logits", "both"], AnyCase] = "labels"
     """labels: the classes asked for; logits: those of the heads when the last task ended; both: the sum"""
     temperature: float = Field(2.0, gt=0)
@@ -74,14 +68,12 @@ FLOW = Chosen(flows, "type", FlowConfig, "build")
 
 
 class RehearsingConfig(MethodConfig):
-    """The options that PRER's methods have in common."""
-
     flow: Annotated[FlowConfig, FLOW] = Field({}, validate_default=True)
     """the normalizing flow; `dimension` is the size of the codes"""
     regularization: Regularization = Regularization()
     """the generated samples, and how they hold the embeddings"""
     replay: ReplayConfig = ReplayConfig()
-    """what is replayed to the heads"""
+    """what the heads learn from generated samples, if weights.replay is not 0"""
     weights: Weights = Weights()
     """weights of the loss"""
     predict: Annotated[Literal["head", "flow"], AnyCase] = "head"
@@ -89,11 +81,7 @@ class RehearsingConfig(MethodConfig):
 
 
 def build_flow(section: FlowConfig, dimension: int, classes: int) -> CodeFlow:
-    """The flow on codes (B, dimension) of K classes that a section describes.
-
-    Raises:
-        BadInput: the dimension is too small for it.
-    """
+    """The flow on codes (B, dimension) of K classes that a section describes; BadInput if there are too few."""
     condition = configured(Condition, section.conditioning)(classes)
     try:
         return configured(CodeFlow, section)(dimension, condition, FLOW.builder_of(section))
