@@ -1,10 +1,6 @@
-"""Continual-learning methods, one file each; the file's name is the method's name in the YAML.
-
-A method file defines one subclass of `Method`, and beside it a `Config(MethodConfig)` whose fields are the YAML's keys.
-"""
+"""Continual-learning methods: each file defines a subclass of `Method` and a `Config` with its options in the YAML."""
 
 import sys
-from collections.abc import Sequence
 from math import inf
 from typing import Any, ClassVar, NamedTuple
 
@@ -66,11 +62,11 @@ class Method(nn.Module):
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__()
         self.config, self.stream = config, stream
+        self.measured: dict[str, float] = {}  # diagnostics, for `end_task` to set
         self._learner = (learner,)  # in a tuple, so that it is no submodule: its weights are not the method's to save
 
     @property
     def learner(self) -> Learner:
-        """The classifier."""
         return self._learner[0]
 
     def begin_task(self, task: Task) -> Task:
@@ -84,7 +80,7 @@ class Method(nn.Module):
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         """Name -> term () of the loss, already weighted, for images x (B, C, H, W) in [0, 1] of classes y (B,).
 
-        The step minimises the sum of the terms, added in their order; the mean of each is logged per epoch.
+        A step minimises the sum of the terms; the mean of each is logged per epoch.
         """
         return {"cross_entropy": self.cross_entropy(self.embed(x), y, task)}
 
@@ -98,13 +94,12 @@ class Method(nn.Module):
     def end_task(self, task: Task) -> None:
         """Called after the last step of a task, with the data it was trained on: consolidate."""
 
-    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
+    def diagnostics(self, dev: list[Split]) -> dict[str, float]:
         """Numbers to log after each task, named `group` or `group/series`; each group is drawn as one plot over tasks.
 
-        Args:
-            dev: the held-out splits of the tasks so far, for measuring, not for learning; empty if there are none.
+        `dev` has the held-out splits of the tasks so far, for measuring, not for learning; empty if there are none.
         """
-        return {}
+        return self.measured
 
     def predict(self, x: Tensor, task: int) -> Tensor:
         """The predicted global class ids (B,) of images x (B, C, H, W) in [0, 1]; the class scenario ignores `task`."""
@@ -128,16 +123,12 @@ class Method(nn.Module):
 
 
 def known() -> list[str]:
-    """The names of all methods: the modules of this package. Its sub-package `mechanisms` has what they share."""
+    """The names of all methods: the modules of this package."""
     return modules(sys.modules[__name__])
 
 
 def find(name: str) -> tuple[type[Method], type[MethodConfig]]:
-    """The class and the configuration of the method `name`; imports its file and no other.
-
-    Raises:
-        BadInput: no such file, with the nearest name; or it does not define exactly one method.
-    """
+    """The class and the configuration of the method `name`, whose file is imported; BadInput if there is none."""
     module = find_module(sys.modules[__name__], name)
     classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Method)]
     own = [value for value in classes if value.__module__ == module.__name__]

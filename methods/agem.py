@@ -4,7 +4,6 @@ Chaudhry, Ranzato, Rohrbach and Elhoseiny, "Efficient lifelong learning with A-G
 equation 11.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -19,8 +18,6 @@ from models.learner import Learner
 
 
 class Config(MethodConfig):
-    """A-GEM's options."""
-
     memory_per_task: int = Field(200, ge=0)
     """images stored of each task"""
     sample_size: int = Field(256, ge=1)
@@ -30,14 +27,17 @@ class Config(MethodConfig):
 class AGEM(Method):
     """Where the gradient g opposes the memory's gradient r, the part of g along r is taken out."""
 
+    config: Config
     off: ClassVar = {"memory_per_task": 0}
     diagnosed: ClassVar = {"violations": Diagnostic("steps whose gradient opposed the memory's (share of all so far)")}
+    steps: Tensor
+    violations: Tensor
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         self.memory = Buffer(config.memory_per_task * len(learner.groups), learner.encoder.image_shape, stream)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long, device=stream.device))
-        self.register_buffer("violations", torch.zeros((), dtype=torch.long, device=stream.device))
+        for name in ("steps", "violations"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.long, device=stream.device))
 
     def after_backward(self) -> None:
         if len(self.memory) == 0:
@@ -54,7 +54,7 @@ class AGEM(Method):
         kept = random_choice(task.train, self.config.memory_per_task, self.stream)
         self.memory.append(x=kept.x, y=kept.y)
 
-    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
+    def diagnostics(self, dev: list[Split]) -> dict[str, float]:
         return {"violations": float(self.violations / self.steps.clamp(min=1))}
 
 

@@ -18,8 +18,6 @@ from models.learner import NO_LOGIT, Learner
 
 
 class Config(MethodConfig):
-    """DER's options."""
-
     alpha: float = Field(0.5, ge=0)
     """weight of the squared error between logits and stored logits"""
     beta: float = Field(0.5, ge=0)
@@ -38,6 +36,7 @@ class DER(Method):
     *Deviation*: on the first task the memory is filled but not replayed, so that all methods learn it alike.
     """
 
+    config: Config
     off: ClassVar = {"alpha": 0.0, "beta": 0.0}
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
@@ -45,12 +44,8 @@ class DER(Method):
         self.memory = Buffer(config.memory_size, learner.encoder.image_shape, stream, logits=max(learner.widths))
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
-        z = self.learner.embed(x)
-        logits = self.learner.logits(z, task.index)
+        config, logits = self.config, self.learner(x, task.index)
         terms = {"cross_entropy": F.cross_entropy(logits, self.learner.columns(y, task.index))}
-        config = self.config
-        if config.alpha == config.beta == 0:
-            return terms
         count = config.sample_size or len(y)
         if task.index > 0 and config.alpha:
             stored = self.memory.draw(count)
@@ -60,9 +55,6 @@ class DER(Method):
             stored = self.memory.draw(count)
             past = self.learner.cross_entropy(self.learner.embed(stored["x"]), stored["y"])
             terms["replay"] = config.beta * past.mean()
-        self._keep(x, y, logits.detach())
-        return terms
-
-    def _keep(self, x: Tensor, y: Tensor, logits: Tensor) -> None:
-        padded = F.pad(logits, (0, max(self.learner.widths) - logits.shape[1]), value=NO_LOGIT)
+        padded = F.pad(logits.detach(), (0, max(self.learner.widths) - logits.shape[1]), value=NO_LOGIT)
         self.memory.add_reservoir(x=as_bytes(x), y=y, logits=padded)
+        return terms

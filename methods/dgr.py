@@ -4,13 +4,10 @@ Shin, Lee, Kim and Kim, "Continual Learning with Deep Generative Replay", NeurIP
 distillation: van de Ven and Tolias, "Generative replay with feedback connections as a general strategy for continual
 learning", 2018, arXiv 1809.10635.
 
-No image of the past is stored. After each task a variational autoencoder (`models/vae.py`) learns the task's images and
-those it generated itself. The next task is trained on real and generated images; the labels of the latter are the
-classifier's predictions when the task began.
+After each task a variational autoencoder learns the task's images and those it generated itself. The next task is
+trained on real and generated images; the labels of the latter are the classifier's predictions when the task began.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -18,22 +15,20 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.data import Split, Task, as_floats, mapped
+from datasets.data import Task, as_floats, mapped
 from methods import Diagnostic, ImageGrid, Method, MethodConfig
-from methods.mechanisms.distillation import divergence
-from methods.mechanisms.health import MEASURED, PER_ROW, reconstructions
+from methods.mechanisms.distance import divergence
+from methods.mechanisms.rehearsal import PER_ROW, reconstructions
 from models.learner import NO_LOGIT, Learner
 from models.vae import VAE
 from utils.settings import configured, options_of
 
-PER_IMAGE = 4
-"""Generated images per real image of the task; with fewer the classifier overfits them."""
+MEASURED = 1000  # images of a task for its likelihood, and generated ones for the agreement
+PER_IMAGE = 4  # generated images per real image of the task; with fewer the classifier overfits them
 VAEConfig: Any = options_of(VAE)
 
 
 class Config(MethodConfig):
-    """DGR's options."""
-
     distillation: bool = False
     """label generated images with the probabilities of all past classes, not with the most likely class"""
     temperature: float = Field(2.0, gt=0)
@@ -48,30 +43,17 @@ class Config(MethodConfig):
     """the generator of images"""
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """Generated images x, uint8 (N, C, H, W), teacher's logits (N, k) of each past head; dropped with the task."""
-
-    x: Tensor
-    answers: tuple[Tensor, ...]
-
-    def draw(self, n: int, stream: torch.Generator) -> tuple[Tensor, list[Tensor]]:
-        """n of them at random: images (n, C, H, W) in [0, 1], and for each past head the teacher's logits (n, k)."""
-        index = torch.randint(len(self.x), (n,), device=self.x.device, generator=stream)
-        return as_floats(self.x[index]), [answer[index] for answer in self.answers]
-
-
 class DGR(Method):
     """Deep generative replay.
 
-    A generated image has no task: in the task scenario it is labelled by, and trains, every past head. In the class
-    scenario the teacher chooses among the past classes, and the learner's softmax is over all columns, so that it
-    learns to separate new classes from old ones; soft targets give new classes the probability 0 (van de Ven and Tolias
-    2018).
+    In the task scenario a generated image is labelled by, and trains, every past head. In the class scenario the
+    teacher chooses among the past classes, and the learner's softmax is over all columns, so that it learns to separate
+    new classes from old ones; soft targets give new classes the probability 0 (van de Ven and Tolias 2018).
 
     *Deviation* from the paper: the generator is a variational autoencoder, not a WGAN, as in van de Ven and Tolias.
     """
 
+    config: Config
     off: ClassVar = {"replay": 0.0}
     diagnosed: ClassVar = {
         "agreement": Diagnostic("generated images classified as before the task (share)"),
@@ -81,68 +63,55 @@ class DGR(Method):
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         self.vae = configured(VAE, config.vae)(learner.encoder).to(stream.device)
-        self.rehearsal: Rehearsal | None = None
-        self.health: dict[str, float] = {}
+        # generated images, uint8 (N, C, H, W), and the teacher's logits (N, k) of each past head
+        self.rehearsal: tuple[Tensor, list[Tensor]] | None = None
 
     def begin_task(self, task: Task) -> Task:
         if task.index > 0:
             x = self.vae.sample(self.config.fixed_replay or PER_IMAGE * len(task.train), self.stream)
-            # labelled now, so that no copy of the teacher has to be kept
-            self.rehearsal = Rehearsal(x, self._answers(x, task.index))
+            self.rehearsal = x, self._answers(x, task.index)  # now, so that no copy of the teacher has to be kept
         return task
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if self.rehearsal is None or self.config.replay == 0:
             return super().loss(x, y, task)
-        x_old, answers = self.rehearsal.draw(len(y), self.stream)
-        z, z_old = self.learner.embed(torch.cat((x, x_old))).split((len(x), len(x_old)))
-        current = self.cross_entropy(z, y, task)
-        past = torch.stack(
-            [self._disagreement(self.learner.logits(z_old, head), answer) for head, answer in enumerate(answers)]
-        ).mean()
+        x_old, answers = self.rehearsal
+        index = torch.randint(len(x_old), (len(y),), device=y.device, generator=self.stream)
+        z, z_old = self.learner.embed(torch.cat((x, as_floats(x_old[index])))).chunk(2)
+        current, past = self.cross_entropy(z, y, task), []
+        for head, answer in enumerate(answers):
+            logits, target = self.learner.logits(z_old, head), answer[index]
+            if self.config.distillation:
+                past.append(divergence(logits, target, self.config.temperature).mean())
+            else:
+                past.append(F.cross_entropy(logits, target.argmax(dim=1)))
         share = 1 / (task.index + 1) if self.config.share is None else self.config.share
-        return {"cross_entropy": share * current, "replay": self.config.replay * (1 - share) * past}
-
-    def _disagreement(self, logits: Tensor, answer: Tensor) -> Tensor:
-        """The loss () of logits (B, k) given the teacher's `answer` (B, k)."""
-        if self.config.distillation:
-            return divergence(logits, answer, self.config.temperature)
-        return F.cross_entropy(logits, answer.argmax(dim=1))
+        replay = self.config.replay * (1 - share) * torch.stack(past).mean()
+        return {"cross_entropy": share * current, "replay": replay}
 
     def end_task(self, task: Task) -> None:
-        rehearsal, self.rehearsal = self.rehearsal, None
-        self.vae.fit(task.train.x, None if rehearsal is None else rehearsal.x, self.stream)
-        self.health = self._measure(task, rehearsal)
-
-    @torch.no_grad()
-    def _measure(self, task: Task, rehearsal: Rehearsal | None) -> dict[str, float]:
+        (x_old, answers), self.rehearsal = self.rehearsal or (None, []), None
+        self.vae.fit(task.train.x, x_old, self.stream)
         x, _ = task.train.batch(slice(0, MEASURED))
-        terms = zip(("reconstruction", "divergence"), self.vae.negative_elbo(x, self.stream), strict=True)
-        health = {f"negative_elbo/{name}": float(values.mean()) for name, values in terms}
-        if rehearsal is not None:
-            pairs = zip(rehearsal.answers, self._answers(rehearsal.x[:MEASURED], task.index), strict=True)
+        with torch.no_grad():
+            reconstruction, kl = self.vae.negative_elbo(x, self.stream)
+        means = {"reconstruction": reconstruction.mean(), "divergence": kl.mean()}
+        self.measured = {f"negative_elbo/{name}": float(value) for name, value in means.items()}
+        if x_old is not None:
+            pairs = zip(answers, self._answers(x_old[:MEASURED], task.index), strict=True)
             same = [(old[:MEASURED].argmax(dim=1) == new.argmax(dim=1)).float().mean() for old, new in pairs]
-            health["agreement"] = float(torch.stack(same).mean())
-        return health
+            self.measured["agreement"] = float(torch.stack(same).mean())
 
     @torch.no_grad()
-    def _answers(self, x: Tensor, tasks: int) -> tuple[Tensor, ...]:
-        """The classifier's answers for the first `tasks` tasks on images x, uint8 (N, C, H, W).
-
-        Returns:
-            Logits (N, k) of each of their heads, or of the one head; other tasks' columns of it are `NO_LOGIT`.
-        """
+    def _answers(self, x: Tensor, tasks: int) -> list[Tensor]:
+        """Logits (N, k) of each past head for images x, uint8 (N, C, H, W); columns of later tasks are `NO_LOGIT`."""
         z = mapped(self.learner.embed, x)
         if self.learner.scenario == "task":
-            return tuple(self.learner.logits(z, head) for head in range(tasks))
+            return [self.learner.logits(z, head) for head in range(tasks)]
         logits = self.learner.logits(z, 0)
         if self.learner.scenario == "class":
-            unknown = [c for group in self.learner.groups[tasks:] for c in group]
-            logits[:, unknown] = NO_LOGIT
-        return (logits,)
-
-    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
-        return self.health
+            logits[:, [c for group in self.learner.groups[tasks:] for c in group]] = NO_LOGIT
+        return [logits]
 
     def pictures(self, task: Task) -> dict[str, ImageGrid]:
         generated = as_floats(self.vae.sample(5 * PER_ROW, self.stream))

@@ -4,7 +4,7 @@ Pomponi, Scardapane, Lomonaco and Uncini, "Efficient continual learning in neura
 regularization", Neurocomputing 2020 (arXiv 1909.03742). Not experience replay, which is `replay`.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -14,21 +14,18 @@ from torch.nn import functional as F
 from datasets.data import Task, as_floats
 from methods import Method, MethodConfig
 from methods.mechanisms.buffer import Buffer, random_choice
-from methods.mechanisms.distance import DISTANCES
+from methods.mechanisms.distance import DISTANCES, Distance
 from models.learner import Learner
-from utils.settings import AnyCase
 
 
 class Config(MethodConfig):
-    """Embedding Regularization's options."""
-
     importance: float = Field(1.0, ge=0)
     """weight of the distance"""
     memory_per_task: int = Field(200, ge=1)
     """images stored of each task"""
     sample_size: int | None = Field(None, ge=1)
     """stored images a step; by default as many as current ones"""
-    distance: Annotated[Literal[tuple(DISTANCES)], AnyCase] = "cosine"
+    distance: Distance = "cosine"
     """cosine: 1 - cos(a, b); euclidean: |a - b|"""
     normalize: bool = False
     """bring embeddings to length 1 first"""
@@ -37,6 +34,7 @@ class Config(MethodConfig):
 class ER(Method):
     """Cross-entropy + importance * mean distance of stored images' embeddings to those stored with them."""
 
+    config: Config
     off: ClassVar = {"importance": 0.0}
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:

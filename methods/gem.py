@@ -4,7 +4,6 @@ Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIP
 to 11.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -21,13 +20,10 @@ from methods.mechanisms.buffer import Buffer, random_choice
 from methods.mechanisms.gradients import flat_gradients, gradient_of, set_gradients
 from models.learner import Learner
 
-RIDGE = 1e-7
-"""Added to the Gram matrix of the memories' gradients, relative to its mean diagonal, so that it can be factored."""
+RIDGE = 1e-7  # added to the diagonal of the Gram matrix, relative to its mean, so that it can be factored
 
 
 class Config(MethodConfig):
-    """GEM's options."""
-
     memory_per_task: int = Field(200, ge=0)
     """images stored of each task; all of them are used at each step"""
     margin: float = Field(0.0, ge=0)
@@ -41,16 +37,18 @@ class GEM(Method):
     head's part of it is kept; where nothing is violated nothing is changed.
     """
 
+    config: Config
     off: ClassVar = {"memory_per_task": 0}
     diagnosed: ClassVar = {
         "violations": Diagnostic("steps whose gradient opposed a past task's (share of all so far)"),
         "fallbacks": Diagnostic("projections without a solution, replaced by dropping the step (number)"),
     }
+    counts: Tensor  # steps, violations, fallbacks
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         self.memory = Buffer(config.memory_per_task * len(learner.groups), learner.encoder.image_shape, stream)
-        self.register_buffer("counts", torch.zeros(3, dtype=torch.long))  # steps, violations, fallbacks
+        self.register_buffer("counts", torch.zeros(3, dtype=torch.long))
         self.past: list[Split] = []
 
     def begin_task(self, task: Task) -> Task:
@@ -77,15 +75,13 @@ class GEM(Method):
 
     def _gradient_of(self, task: int, parameters: list[torch.nn.Parameter]) -> Tensor:
         x, y = self.past[task].batch(slice(None))
-        logits = self.learner.logits(self.learner.embed(x), task)
-        return gradient_of(F.cross_entropy(logits, self.learner.columns(y, task)), parameters)
+        return gradient_of(F.cross_entropy(self.learner(x, task), self.learner.columns(y, task)), parameters)
 
     def end_task(self, task: Task) -> None:
-        self.past = []
         kept = random_choice(task.train, self.config.memory_per_task, self.stream)
         self.memory.append(x=kept.x, y=kept.y)
 
-    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
+    def diagnostics(self, dev: list[Split]) -> dict[str, float]:
         steps, violations, fallbacks = self.counts.tolist()
         return {"violations": violations / max(steps, 1), "fallbacks": float(fallbacks)}
 
@@ -95,8 +91,7 @@ def project(gradient: Tensor, memories: Tensor, margin: float = 0.0) -> Tensor |
 
     The dual (equation 11), min over v >= margin of 1/2 v'GG'v + (Gg)'v, is a non-negative least-squares problem: with
     v = margin + u and the Cholesky factor GG' = LL', min over u >= 0 of |L'u + L^-1 (Gg + margin GG'1)|. Then g + G'v.
-
-    Returns None when there is no solution in floating point.
+    None if there is no solution in floating point.
     """
     gram = (memories @ memories.T).double().cpu().numpy()
     scale = gram.trace() / len(gram)

@@ -18,6 +18,8 @@ class Joint(Method):
     """
 
     off: ClassVar = None
+    x: Tensor
+    y: Tensor
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
@@ -26,8 +28,6 @@ class Joint(Method):
         self.register_buffer("y", torch.zeros(0, dtype=torch.long, device=stream.device))
 
     def begin_task(self, task: Task) -> Task:
-        if task.index == 0:
-            return task
         past = self.learner.classes_before(task.index)
         return replace(task, classes=past + task.classes, train=concatenate(Split(self.x, self.y), task.train))
 

@@ -3,6 +3,7 @@
 Li and Hoiem, "Learning without forgetting", ECCV 2016 (arXiv 1606.09282), equations 1 to 3.
 """
 
+import copy
 from typing import ClassVar
 
 import torch
@@ -11,13 +12,11 @@ from torch import Tensor
 
 from datasets.data import Task
 from methods import Method, MethodConfig
-from methods.mechanisms.distillation import frozen_copy, past_divergence, update
+from methods.mechanisms.distance import divergence
 from models.learner import Learner
 
 
 class Config(MethodConfig):
-    """LwF's options."""
-
     alpha: float = Field(1.0, ge=0)
     """weight of the distillation, next to the current task's loss (the paper's lambda_o)"""
     temperature: float = Field(2.0, gt=0)
@@ -30,21 +29,30 @@ class LwF(Method):
     *Deviation* from the original code, where alpha also took away from the current task: at 1 nothing was left of it.
     """
 
+    config: Config
     off: ClassVar = {"alpha": 0.0}
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.teacher = frozen_copy(learner)
+        self.teacher = copy.deepcopy(learner).eval().requires_grad_(False)
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if task.index == 0 or self.config.alpha == 0:
             return super().loss(x, y, task)
         z = self.learner.embed(x)
-        current = self.cross_entropy(z, y, task)
         with torch.no_grad():
-            z_teacher = self.teacher.embed(x)
-        past = past_divergence(self.learner, z, self.teacher, z_teacher, task.index, self.config.temperature)
-        return {"cross_entropy": current, "distillation": self.config.alpha * past}
+            asked = past_logits(self.teacher, self.teacher.embed(x), task.index)
+        pairs = zip(past_logits(self.learner, z, task.index), asked, strict=True)
+        past = torch.stack([divergence(new, old, self.config.temperature).mean() for new, old in pairs]).mean()
+        return {"cross_entropy": self.cross_entropy(z, y, task), "distillation": self.config.alpha * past}
 
     def end_task(self, task: Task) -> None:
-        update(self.teacher, self.learner)
+        self.teacher.load_state_dict(self.learner.state_dict())
+
+
+def past_logits(learner: Learner, z: Tensor, tasks: int) -> list[Tensor]:
+    """Logits (B, k) of embeddings z (B, d): of each past head; in the class scenario the columns of past classes."""
+    if learner.scenario == "task":
+        return [learner.logits(z, t) for t in range(tasks)]
+    logits = learner.logits(z, 0)
+    return [logits[:, list(learner.classes_before(tasks))] if learner.scenario == "class" else logits]

@@ -4,30 +4,23 @@ Schwarz et al., "Progress & Compress: a scalable framework for continual learnin
 section 4, equation 9.
 """
 
-from typing import ClassVar
-
 from pydantic import Field
 
 from datasets.data import Task
-from methods.mechanisms.anchored import Anchored
-from methods.mechanisms.fisher import FisherConfig, fisher
+from methods import ewc
 from methods.mechanisms.gradients import flat_parameters
 
 
-class Config(FisherConfig):
-    """Online EWC's options."""
-
+class Config(ewc.Config):
     gamma: float = Field(1.0, ge=0, le=1)
     """decay of the information of the tasks before, at the end of each task"""
 
 
-class OnlineEWC(Anchored):
+class OnlineEWC(ewc.EWC):
     """F <- gamma F + F_t around the weights after task t."""
 
-    factor: ClassVar = 0.5
+    config: Config
 
     def end_task(self, task: Task) -> None:
-        config = self.config
-        information = fisher(self.learner, task.train, task.index, config.fisher, config.fisher_samples, self.stream)
-        self.importance = config.gamma * self.importance + information
-        self.anchor = flat_parameters(self.learner).clone()
+        self.importance = self.config.gamma * self.importance + self._information(task)
+        self.anchor = flat_parameters(self.learner)

@@ -8,31 +8,26 @@ and the images it generated itself. During the next task the encoder's embedding
 classes are held to what they were.
 """
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from math import ceil
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from datasets.data import Split, Task, as_floats, concatenate, mapped
-from methods import ImageGrid, MethodConfig
-from methods.mechanisms import rehearsal
-from methods.mechanisms.generators import (
-    AutoencoderConfig,
-    FlowSection,
-    build_condition,
-    build_flow,
-)
-from methods.mechanisms.health import DIAGNOSED, health, health_on_dev, reconstructions, samples_of
-from methods.mechanisms.rehearsal import Classifier, Rehearsing, ReplayConfig, Weights
+from methods import ImageGrid
+from methods.mechanisms import sections
+from methods.mechanisms.rehearsal import PER_ROW, Rehearsing, cycle_labels, reconstructions
 from models.autoencoder import Autoencoder
+from models.code_flow import Condition
 from models.learner import Learner
 from utils.settings import AnyCase, configured
 
+MAX_ROWS = 20  # classes of which samples are drawn; of more, an even selection
 
-class Regularization(rehearsal.Regularization):
+
+class Regularization(sections.Regularization):
     """How the generated images enter the loss."""
 
     type: Annotated[Literal["alternation", "overwrite", "concatenation"], AnyCase] = "alternation"
@@ -40,24 +35,14 @@ class Regularization(rehearsal.Regularization):
     overwrite: a real sample stays with probability (current classes / all seen), else a generated one replaces it"""
 
 
-class Config(MethodConfig):
-    """PRER's options."""
-
+class Config(sections.RehearsingConfig):
     target: Annotated[Literal["past_encoder", "flow"], AnyCase] = "past_encoder"
     """what the embedding of a generated image is held to: that of the encoder when the last task ended, or the flow's
     own sample (then the flow models the encoder's embeddings themselves)"""
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    autoencoder: sections.AutoencoderConfig = sections.AutoencoderConfig()
     """the decoder, and the codes that the flow models"""
-    flow: FlowSection = Field({}, validate_default=True)
-    """the normalizing flow"""
     regularization: Regularization = Regularization()
     """how the generated images enter the loss"""
-    replay: ReplayConfig = ReplayConfig()
-    """what is replayed to the heads"""
-    weights: Weights = Weights()
-    """weights of the loss"""
-    predict: Classifier = "head"
-    """what classifies: the heads; or the flow, by Bayes' rule from its density of each class"""
 
 
 class PRER(Rehearsing):
@@ -68,34 +53,28 @@ class PRER(Rehearsing):
     to the heads is ours.
     """
 
-    off: ClassVar = {"weights": {"er": 0.0, "replay": 0.0}}
-    diagnosed: ClassVar = DIAGNOSED
+    config: Config
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         encoder, classes = learner.encoder, len(learner.task_of)
-        projection: nn.Module = nn.Identity()
-        dimension = encoder.embedding_dim
-        if config.target == "past_encoder":
-            dimension = config.flow.dimension
-            projection = nn.Linear(encoder.feature_dim, dimension)
-        condition = build_condition(config.autoencoder, classes)
+        self.held_to_codes = config.target == "flow"
+        dimension = encoder.embedding_dim if self.held_to_codes else config.flow.dimension
+        projection = nn.Identity() if self.held_to_codes else nn.Linear(encoder.feature_dim, dimension)
+        condition = configured(Condition, config.autoencoder.conditioning)(classes)
         decoder = partial(encoder.mirror, dimension + condition.size, encoder.image_shape)
         self.autoencoder = configured(Autoencoder, config.autoencoder)(projection, condition, decoder)
-        self.flow = build_flow(config.flow, dimension, classes)
+        self.flow = sections.build_flow(config.flow, dimension, classes)
         self.to(stream.device)
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """Of images (B, C, H, W) in [0, 1]: the encoder's features, or with target: flow its embeddings (B, F)."""
         encoder = self.learner.encoder
-        return encoder.features(x) if self.config.target == "past_encoder" else encoder(x)
+        return encoder(x) if self.held_to_codes else encoder.features(x)
 
     def codes(self, x: Tensor) -> Tensor:
         return self.autoencoder.projection(self.features(x))
-
-    def codes_of(self, x: Tensor) -> Tensor:
-        return self.codes(as_floats(x))
 
     def generate(self, y: Tensor) -> tuple[Tensor, Tensor]:
         codes = self.flow.sample(y, self.stream)
@@ -103,9 +82,6 @@ class PRER(Rehearsing):
 
     def embed_generated(self, x: Tensor) -> Tensor:
         return self.learner.embed(as_floats(x))
-
-    def targets(self, z: Tensor, codes: Tensor) -> Tensor:
-        return codes if self.config.target == "flow" else z
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if self.rehearsal is None:
@@ -131,16 +107,16 @@ class PRER(Rehearsing):
         with torch.no_grad():
             codes = self.autoencoder.projection(features)
         # decoding and encoding removed the flow's noise: all codes count as real
-        self.flow.fit(codes, pool.y, torch.ones_like(pool.y, dtype=torch.bool), self.stream)
-        self.health = health(self, task, replayed)
-
-    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
-        return self.health | health_on_dev(self, dev)
+        self.fit_flow(codes, pool.y, torch.ones_like(pool.y, dtype=torch.bool), task)
 
     def pictures(self, task: Task) -> dict[str, ImageGrid]:
-        seen = self.learner.classes_before(task.index + 1)
+        seen = sorted(self.learner.classes_before(task.index + 1))
+        shown = seen[:: ceil(len(seen) / MAX_ROWS)]
+        y = cycle_labels(shown, PER_ROW * len(shown), self.stream.device)
+        x = as_floats(self.generate(y)[0])
+        rows = [(f"class {c}", x[y == c]) for c in shown]
         return {
-            "samples": samples_of(seen, lambda y: self.generate(y)[0], task),
+            "samples": ImageGrid(f"Images generated after task {task.index}", rows),
             "reconstructions": reconstructions(task, self.reconstruct),
         }
 

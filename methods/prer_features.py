@@ -1,52 +1,27 @@
 """PRER on features: pseudo-rehearsal of a frozen encoder's features with a normalizing flow.
 
-Ours, after PRER (`methods/prer.py`, arXiv 2202.05694). After the first task the encoder's features are frozen and
-projected onto their leading principal directions. A flow on their coordinates learns each task's features and the
-features it generated itself; during the next task its samples train the layers above: projection and heads. No image
-is stored or generated.
+Ours, after PRER (arXiv 2202.05694). After the first task the encoder's features are frozen and projected onto their
+leading principal directions. A flow on their coordinates learns each task's features and those it generated itself;
+during the next task its samples train the layers above, projection and heads. No image is stored or generated.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.data import Split, Task, mapped
-from methods import MethodConfig
-from methods.mechanisms.generators import FlowSection, build_flow
-from methods.mechanisms.health import DIAGNOSED, health, health_on_dev
-from methods.mechanisms.rehearsal import Classifier, Regularization, Rehearsing, ReplayConfig, Weights
+from datasets.data import Task, mapped
+from methods.mechanisms.rehearsal import Rehearsing
+from methods.mechanisms.sections import RehearsingConfig, build_flow
 from models.learner import Learner
 from models.subspace import Subspace
 from utils.settings import BadInput
 
-MAX_FEATURES = 4000
-"""Feature vectors for the principal directions."""
-
-
-class Config(MethodConfig):
-    """PRER's options on features."""
-
-    flow: FlowSection = Field({}, validate_default=True)
-    """the normalizing flow; `dimension` is the number of principal directions"""
-    regularization: Regularization = Regularization()
-    """the generated features, and how they hold the embeddings"""
-    replay: ReplayConfig = ReplayConfig()
-    """what is replayed to the heads"""
-    weights: Weights = Weights()
-    """weights of the loss"""
-    predict: Classifier = "head"
-    """what classifies: the heads; or the flow, by Bayes' rule from its density of each class"""
+MAX_FEATURES = 4000  # for the principal directions
+Config = RehearsingConfig
 
 
 class PRERFeatures(Rehearsing):
-    """Pseudo-rehearsal of frozen features with a normalizing flow."""
-
-    off: ClassVar = {"weights": {"er": 0.0, "replay": 0.0}}
-    diagnosed: ClassVar = DIAGNOSED
+    """Pseudo-rehearsal of frozen features; `flow.dimension` is the number of principal directions."""
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
@@ -64,9 +39,6 @@ class PRERFeatures(Rehearsing):
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         return self.subspace.codes(self.learner.encoder.features(x))
-
-    def codes_of(self, x: Tensor) -> Tensor:
-        return x
 
     def generate(self, y: Tensor) -> tuple[Tensor, Tensor]:
         codes = self.flow.sample(y, self.stream)
@@ -103,8 +75,4 @@ class PRERFeatures(Rehearsing):
         z, y = mapped(self.codes, real.x), real.y
         if replayed is not None:
             z, y = torch.cat((z, replayed[0])), torch.cat((y, replayed[1]))
-        self.flow.fit(z, y, torch.arange(len(y), device=y.device) < len(real), self.stream)
-        self.health = health(self, task, replayed)
-
-    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
-        return self.health | health_on_dev(self, dev)
+        self.fit_flow(z, y, torch.arange(len(y), device=y.device) < len(real), task)

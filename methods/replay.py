@@ -12,14 +12,12 @@ from torch import Tensor
 
 from datasets.data import Task
 from methods import Method, MethodConfig
-from methods.mechanisms.buffer import Buffer
+from methods.mechanisms.buffer import Buffer, random_choice
 from models.learner import Learner
 from utils.settings import AnyCase
 
 
 class Config(MethodConfig):
-    """Experience replay's options."""
-
     memory_size: int = Field(1000, ge=1)
     """images stored, of all tasks together"""
     buffer: Annotated[Literal["balanced", "reservoir"], AnyCase] = "balanced"
@@ -33,6 +31,7 @@ class Config(MethodConfig):
 class Replay(Method):
     """A memory of real images, filled when a task ends."""
 
+    config: Config
     off: ClassVar = {"share": 0.0}
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
@@ -49,7 +48,6 @@ class Replay(Method):
         return {"cross_entropy": (1 - share) * terms["cross_entropy"], "replay": share * past}
 
     def end_task(self, task: Task) -> None:
-        order = torch.randperm(len(task.train), device=task.train.y.device, generator=self.stream)
-        offered = task.train.take(order)
+        offered = random_choice(task.train, len(task.train), self.stream)  # all of them, in random order
         add = self.memory.add_balanced if self.config.buffer == "balanced" else self.memory.add_reservoir
         add(x=offered.x, y=offered.y)

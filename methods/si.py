@@ -6,17 +6,15 @@ Zenke, Poole and Ganguli, "Continual learning through synaptic intelligence", IC
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from datasets.data import Task
-from methods import MethodConfig
-from methods.mechanisms.anchored import Anchored
+from methods.mechanisms.anchored import Anchored, AnchoredConfig
 from methods.mechanisms.gradients import flat_gradients, flat_parameters
 from models.learner import Learner
 
 
-class Config(MethodConfig):
-    """SI's options."""
-
+class Config(AnchoredConfig):
     importance: float = Field(10.0, ge=0)
     """c: loss + c * penalty"""
     damping: float = Field(0.1, gt=0)
@@ -30,28 +28,30 @@ class SI(Anchored):
     penalty's is subtracted, exactly, since it is known.
     """
 
+    config: Config
+    path: Tensor
+    last_gradient: Tensor
+    last_weights: Tensor
+
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         for name in ("path", "last_gradient", "last_weights"):
             self.register_buffer(name, torch.zeros_like(self.anchor))
 
-    def begin_task(self, task: Task) -> Task:
-        self.path, self.last_gradient = torch.zeros_like(self.anchor), torch.zeros_like(self.anchor)
-        return task
-
     def after_backward(self) -> None:
-        weights = flat_parameters(self.learner)
-        self._walk_to(weights)
+        weights = self._walk()
         from_penalty = 2 * self.strength * self.importance * (weights - self.anchor)
         self.last_gradient = flat_gradients(self.learner.parameters()) - from_penalty
         self.last_weights = weights
 
     def end_task(self, task: Task) -> None:
-        weights = flat_parameters(self.learner).clone()
-        self._walk_to(weights)
+        weights = self._walk()
         moved = weights - self.anchor
         self.importance = self.importance + self.path.clamp(min=0) / (moved.square() + self.config.damping)
-        self.anchor, self.last_gradient = weights, torch.zeros_like(weights)
+        self.anchor, self.path, self.last_gradient = weights, torch.zeros_like(weights), torch.zeros_like(weights)
 
-    def _walk_to(self, weights: torch.Tensor) -> None:
+    def _walk(self) -> Tensor:
+        """Continue the path to the present weights; returns them."""
+        weights = flat_parameters(self.learner)
         self.path = self.path - self.last_gradient * (weights - self.last_weights)
+        return weights

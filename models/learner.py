@@ -38,6 +38,10 @@ class Learner(nn.Module):
         """Images (B, C, H, W) in [0, 1] -> embeddings (B, d)."""
         return self.encoder(x)
 
+    def forward(self, x: Tensor, task: int) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> logits (B, k) of the head that serves the task of index `task`."""
+        return self.logits(self.embed(x), task)
+
     def classes_before(self, task: int) -> tuple[int, ...]:
         """The global class ids of all tasks before the task of index `task`, in their order."""
         return tuple(c for group in self.groups[:task] for c in group)

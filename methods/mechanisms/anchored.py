@@ -1,9 +1,9 @@
 """A quadratic penalty on changes of important weights: what EWC, online EWC, SI and MAS have in common."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
@@ -13,20 +13,27 @@ from methods.mechanisms.gradients import flat_parameters
 from models.learner import Learner
 
 
+class AnchoredConfig(MethodConfig):
+    importance: float = Field(1.0, ge=0)
+    """lambda: loss + lambda * penalty"""
+
+
 class Anchored(Method):
     """loss + strength * sum_i importance_i * (weight_i - anchor_i)^2, over all weights of the classifier.
 
-    A method sets the two buffers when a task ends, both (P,) in the order of `parameters()`; its config has the option
-    `importance`.
+    When a task ends, a method sets the two buffers, both (P,) in the order of `parameters()`.
     """
 
+    config: AnchoredConfig
+    off: ClassVar = {"importance": 0.0}
     factor: ClassVar[float] = 1.0
     """strength = factor * the option `importance`"""
-    off: ClassVar = {"importance": 0.0}
+    anchor: Tensor
+    importance: Tensor
 
-    def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
+    def __init__(self, config: AnchoredConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.register_buffer("anchor", flat_parameters(learner).clone())
+        self.register_buffer("anchor", flat_parameters(learner))
         self.register_buffer("importance", torch.zeros_like(self.anchor))
 
     @property
@@ -45,5 +52,5 @@ class Anchored(Method):
             terms["penalty"] = self.strength * self.penalty()
         return terms
 
-    def diagnostics(self, dev: Sequence[Split]) -> dict[str, float]:
+    def diagnostics(self, dev: list[Split]) -> dict[str, float]:
         return {"largest_importance": float(self.importance.max())}

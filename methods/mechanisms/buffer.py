@@ -7,7 +7,7 @@ from datasets.data import Split, as_floats
 
 
 class Buffer(nn.Module):
-    """Images, labels, and named vectors that belong to each sample; a part of the state dictionary.
+    """Images x, labels y, and named vectors that belong to each sample; a part of the state dictionary.
 
     Args:
         capacity: number of places.
@@ -16,26 +16,28 @@ class Buffer(nn.Module):
         vectors: name -> size of a vector to be kept with each sample.
     """
 
+    x: Tensor
+    y: Tensor
+
     def __init__(
         self, capacity: int, image_shape: tuple[int, int, int], stream: torch.Generator, **vectors: int
     ) -> None:
         super().__init__()
         self.capacity, self.stream, self.names = capacity, stream, ("x", "y", *vectors)
-        self.filled = self.seen = 0
+        self.seen = 0  # samples that were ever offered
         self.register_buffer("x", torch.zeros(capacity, *image_shape, dtype=torch.uint8, device=stream.device))
         self.register_buffer("y", torch.zeros(capacity, dtype=torch.long, device=stream.device))
         for name, size in vectors.items():
             self.register_buffer(name, torch.zeros(capacity, size, device=stream.device))
 
     def __len__(self) -> int:
-        return self.filled
+        return min(self.seen, self.capacity)
 
     def append(self, **samples: Tensor) -> None:
         """Put samples into the next free places: x uint8 (N, C, H, W), y (N,), and every vector (N, size)."""
         count = len(samples["y"])
         for name in self.names:
-            getattr(self, name)[self.filled : self.filled + count] = samples[name]
-        self.filled += count
+            getattr(self, name)[self.seen : self.seen + count] = samples[name]
         self.seen += count
 
     def add_reservoir(self, **samples: Tensor) -> None:
@@ -54,32 +56,29 @@ class Buffer(nn.Module):
         for name in self.names:
             getattr(self, name)[places] = samples[name][last[places]]
         self.seen += count
-        self.filled = min(self.seen, self.capacity)
 
     def add_balanced(self, **samples: Tensor) -> None:
         """Keep a random choice of old and new samples in which the classes' numbers differ by one at the most.
 
         A class with too few samples leaves its places to the others: the memory is full as soon as it can be.
         """
-        everything = {name: torch.cat((getattr(self, name)[: self.filled], samples[name])) for name in self.names}
+        everything = {name: torch.cat((getattr(self, name)[: len(self)], samples[name])) for name in self.names}
         kept = balanced_choice(everything["y"], self.capacity, self.stream)
-        self.filled = len(kept)
         self.seen += len(samples["y"])
         for name in self.names:
-            getattr(self, name)[: self.filled] = everything[name][kept]
+            getattr(self, name)[: len(kept)] = everything[name][kept]
 
     def draw(self, n: int) -> dict[str, Tensor]:
         """n of the samples at random, with replacement; images as floats in [0, 1] (n, C, H, W)."""
-        index = torch.randint(self.filled, (n,), device=self.y.device, generator=self.stream)
+        index = torch.randint(len(self), (n,), device=self.y.device, generator=self.stream)
         drawn = {name: getattr(self, name)[index] for name in self.names}
         return {**drawn, "x": as_floats(drawn["x"])}
 
     def get_extra_state(self) -> dict[str, int]:
-        """How many samples are kept, and how many were ever offered."""
-        return {"filled": self.filled, "seen": self.seen}
+        return {"seen": self.seen}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        self.filled, self.seen = state["filled"], state["seen"]
+        self.seen = state["seen"]
 
 
 def balanced_choice(y: Tensor, n: int, stream: torch.Generator) -> Tensor:

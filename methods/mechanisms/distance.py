@@ -1,25 +1,31 @@
-"""Distances between embeddings."""
+"""Distances between embeddings, and between answers."""
 
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.settings import AnyCase
 
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """1 - cos(a, b) (B,) of embeddings a, b (B, d)."""
-    return 1 - F.cosine_similarity(a, b, dim=1)
+Distance = Annotated[Literal["cosine", "euclidean"], AnyCase]
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": lambda a, b: 1 - F.cosine_similarity(a, b, dim=1),
+    "euclidean": lambda a, b: torch.linalg.vector_norm(a - b, dim=1),
+}
+"""`distance` in the YAML -> the distances (B,) of embeddings a, b (B, d)."""
 
 
-def euclidean(a: Tensor, b: Tensor) -> Tensor:
-    """|a - b| (B,) of embeddings a, b (B, d)."""
-    return torch.linalg.vector_norm(a - b, dim=1)
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)) (B,) of two logits (B, k); 0 when both say the same.
 
-
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine, "euclidean": euclidean}
-"""`distance` in the YAML -> the function."""
+    Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015 (arXiv 1503.02531), section 2: the
+    factor T^2 keeps the gradient's size. Written as a divergence it has the gradient of their cross-entropy.
+    """
+    student, teacher = F.log_softmax(student / temperature, dim=1), F.log_softmax(teacher / temperature, dim=1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
@@ -28,8 +34,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
     |m - n|^2 + tr(A + B - 2 (AB)^1/2), the trace of the root being the sum of the roots of AB's eigenvalues (Dowson and
     Landau, "The Fréchet distance between multivariate normal distributions", J. Multivariate Analysis 1982).
     """
-    (m, cov_a), (n, cov_b) = (
-        (v.mean(axis=0), np.cov(v.T)) for v in (a.double().cpu().numpy(), b.double().cpu().numpy())
-    )
+    x, y = a.double().cpu().numpy(), b.double().cpu().numpy()
+    m, cov_a, n, cov_b = x.mean(axis=0), np.cov(x.T), y.mean(axis=0), np.cov(y.T)
     roots = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real.clip(min=0))
     return max(0.0, float(np.square(m - n).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * roots.sum()))

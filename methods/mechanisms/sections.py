@@ -1,0 +1,89 @@
+"""The YAML sections of PRER's methods; those of the generators are read from the options of the models."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+import flows
+from methods import MethodConfig
+from methods.mechanisms.distance import Distance
+from models.autoencoder import Autoencoder
+from models.code_flow import CodeFlow, Condition
+from utils.settings import AnyCase, BadInput, Chosen, Settings, configured, options_of
+
+ConditioningConfig: Any = options_of(Condition)
+FlowOptions: Any = options_of(CodeFlow)
+AutoencoderOptions: Any = options_of(Autoencoder)
+
+
+class FlowConfig(FlowOptions):
+    type: str = "realnvp"
+    """which flow: the name of a file in flows/"""
+    dimension: int = Field(32, ge=2)
+    """size of the codes, where they are a projection (all but prer with target: flow)"""
+    conditioning: ConditioningConfig = ConditioningConfig()
+    """how the flow is conditioned on the class"""
+
+
+class AutoencoderConfig(AutoencoderOptions):
+    conditioning: ConditioningConfig = ConditioningConfig()
+    """how the decoder is conditioned on the class"""
+
+
+class Regularization(Settings):
+    """The generated samples, and how they hold the embeddings."""
+
+    distance: Distance = "cosine"
+    """between an embedding and its target: 1 - cos(a, b), or |a - b|"""
+    fixed_replay: int = Field(10_000, ge=1)
+    """samples generated per task, when it begins; dropped when it ends"""
+    to_sample: int | None = Field(None, ge=1)
+    """generated samples per step; by default as many as real ones"""
+    rejection: bool = False
+    """generate again what the classifier does not assign to the class asked for"""
+
+
+class ReplayConfig(Settings):
+    targets: Annotated[Literal["labels", "logits", "both"], AnyCase] = "labels"
+    """labels: the classes asked for; logits: those of the heads when the last task ended; both: the sum"""
+    temperature: float = Field(2.0, gt=0)
+    """of the distillation (targets: logits, both)"""
+
+
+class Weights(Settings):
+    """Weights of the loss: cross-entropy + er * distance + replay * replay's loss + l1 * |encoder|."""
+
+    er: float = Field(1.0, ge=0)
+    """of the distance between embeddings and their targets"""
+    replay: float = Field(0.0, ge=0)
+    """of the heads' loss on generated samples. If it is not 0, the cross-entropy of the current batch is weighted by
+    the share of its classes among all classes seen, and replay by the rest"""
+    l1: float = Field(0.0, ge=0)
+    """of the L1 norm of the encoder's trainable parameters, from the first task on"""
+    old_tasks: float | None = Field(None, ge=0, le=1)
+    """w: weigh the current batch by 1 - w and all generated samples by w, whatever the numbers of classes"""
+
+
+FLOW = Chosen(flows, "type", FlowConfig, "build")
+
+
+class RehearsingConfig(MethodConfig):
+    flow: Annotated[FlowConfig, FLOW] = Field({}, validate_default=True)
+    """the normalizing flow; `dimension` is the size of the codes"""
+    regularization: Regularization = Regularization()
+    """the generated samples, and how they hold the embeddings"""
+    replay: ReplayConfig = ReplayConfig()
+    """what the heads learn from generated samples, if weights.replay is not 0"""
+    weights: Weights = Weights()
+    """weights of the loss"""
+    predict: Annotated[Literal["head", "flow"], AnyCase] = "head"
+    """what classifies: the heads; or the flow, by Bayes' rule from its density of each class"""
+
+
+def build_flow(section: FlowConfig, dimension: int, classes: int) -> CodeFlow:
+    """The flow on codes (B, dimension) of K classes that a section describes; BadInput if there are too few."""
+    condition = configured(Condition, section.conditioning)(classes)
+    try:
+        return configured(CodeFlow, section)(dimension, condition, FLOW.builder_of(section))
+    except ValueError as error:
+        raise BadInput(f"method.flow: {error}") from error
