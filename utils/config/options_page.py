@@ -46,7 +46,7 @@ def _rows(model: Any, prefix: str, choices: dict[str, Chosen], without: Containe
         if name in without:
             continue
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            choices |= {key: entry for entry in info.metadata if isinstance(entry, Chosen)}
+            choices.update((key, entry) for entry in info.metadata if isinstance(entry, Chosen))
             rows += _rows(info.annotation, f"{key}.", choices)
             continue
         default = field.get("default")

@@ -16,8 +16,6 @@ from utils.settings import BadInput, prefix_errors
 
 MAX_POINTS = 1000
 """Per sweep."""
-MAX_NAME = 200
-"""Length of the name of a point's folder; file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +89,8 @@ def combinations(lists: Mapping[str, Any], count: int | None = None) -> list[dic
         chosen[chance.randrange(total)] = None
     points = []
     for index in sorted(chosen) or range(total):
-        point = {}
-        for key in reversed(lists):
+        point: dict[str, Any] = {}
+        for key in reversed(list(lists)):
             index, which = divmod(index, len(lists[key]))
             point[key] = lists[key][which]
         points.append({key: point[key] for key in lists})
@@ -161,8 +159,6 @@ def _named(points: Sequence[dict[str, Any]], keys: Mapping[str, str]) -> dict[st
     seen: dict[str, dict[str, Any]] = {}  # some file systems ignore case
     for values in points:
         name = ",".join(f"{short[key]}={label(value)}" for key, value in values.items())
-        if len(name) > MAX_NAME:
-            raise BadInput(f"sweep: {name} is too long for the name of a folder; shorten the values")
         if (other := seen.setdefault(name.lower(), values)) is not values:
             raise BadInput(f"sweep: {other} and {values} would both be named {name}; change one of the values")
         named[name] = values
@@ -170,7 +166,7 @@ def _named(points: Sequence[dict[str, Any]], keys: Mapping[str, str]) -> dict[st
 
 
 def _sweep(configs: dict[str, Config], named: dict[str, dict[str, Any]], keys: tuple[str, ...], rank_by: Any) -> Sweep:
-    """What the points have in common. BadInput: two compute the same, their folders differ, or they cannot be ranked."""
+    """What the points have in common. BadInput: they cannot be run and ranked together."""
     if rank_by not in ("dev", "test"):
         raise BadInput(f"sweep.rank_by: got {rank_by!r}; expected 'dev' or 'test'")
     seen: dict[str, str] = {}
