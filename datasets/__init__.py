@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from datasets.data import Data
-from utils.settings import BadInput, Settings, find
+from utils.settings import Settings, find, prefix_errors
 
 
 class DatasetConfig(Settings):
@@ -23,7 +23,5 @@ def load(config: DatasetConfig, root: Path) -> Data:
     Raises:
         BadInput: it is missing, cannot be read, or has the wrong form.
     """
-    try:
+    with prefix_errors("scenario.dataset"):
         return find(sys.modules[__name__], config.name, "load").load(config, root)
-    except BadInput as error:
-        raise BadInput(f"scenario.dataset: {error}") from error

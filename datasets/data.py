@@ -22,11 +22,9 @@ class Split:
         return as_floats(self.x[index]), self.y[index]
 
     def to(self, device: torch.device) -> "Split":
-        """The same split on `device`."""
         return Split(self.x.to(device), self.y.to(device))
 
     def take(self, index: Tensor) -> "Split":
-        """The samples at `index`, as a split."""
         return Split(self.x[index], self.y[index])
 
 
@@ -57,10 +55,7 @@ class Task:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """Images (B, C, H, W) with the same values, in the memory layout that convolutions like best.
-
-    On CPU channels last, a quarter faster on colour images; elsewhere as usual, since no other was measured there.
-    """
+    """Images (B, C, H, W), on CPU in channels-last memory: convolutions of colour images are a quarter faster."""
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
@@ -70,16 +65,13 @@ def as_floats(x: Tensor) -> Tensor:
 
 
 def chunks(x: Tensor) -> tuple[Tensor, ...]:
-    """Parts of x (N, ...) that go through a network one after the other where no gradient is needed.
-
-    On CPU so small that what is between two layers stays in the cache (bench/choices.py).
-    """
+    """Parts of x (N, ...) for evaluation; on CPU so small that activations stay in the cache (bench/choices.py)."""
     return x.split(128 if x.device.type == "cpu" else 1024)
 
 
 @torch.no_grad()
 def mapped(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """What a network makes of images x, uint8 (N, C, H, W), given as floats in [0, 1], without gradients: (N, ...)."""
+    """The outputs (N, ...) of a network for images x, uint8 (N, C, H, W), given as floats in [0, 1]; no gradients."""
     return torch.cat([network(as_floats(part)) for part in chunks(x)])
 
 

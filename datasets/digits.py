@@ -8,9 +8,6 @@ from torch.nn import functional as F
 from datasets import DatasetConfig
 from datasets.data import Data, Split, as_bytes
 
-TEST_SHARE = 0.2
-IMAGE_SIZE = 28
-
 
 def load(config: DatasetConfig, root: Path) -> Data:
     """Digits 8 x 8 resized to 28 x 28, with a fixed stratified split into 1,437 training and 360 test images.
@@ -22,8 +19,8 @@ def load(config: DatasetConfig, root: Path) -> Data:
 
     bunch = load_digits()
     pixels = torch.from_numpy(bunch.images).float().div_(16).unsqueeze(1)  # (N, 1, 8, 8) in [0, 1]
-    x = as_bytes(F.interpolate(pixels, size=IMAGE_SIZE, mode="bilinear", align_corners=False))
+    x = as_bytes(F.interpolate(pixels, size=28, mode="bilinear", align_corners=False))
     y = torch.from_numpy(bunch.target).long()
-    train, test = train_test_split(range(len(y)), test_size=TEST_SHARE, random_state=0, stratify=bunch.target)
+    train, test = train_test_split(range(len(y)), test_size=0.2, random_state=0, stratify=bunch.target)
     whole = Split(x, y)
     return Data(whole.take(torch.tensor(train)), whole.take(torch.tensor(test)), tuple("0123456789"))

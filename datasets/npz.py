@@ -8,7 +8,7 @@ import torch
 
 from datasets import DatasetConfig
 from datasets.data import Data, Split
-from utils.settings import BadInput
+from utils.settings import BadInput, prefix_errors
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -34,11 +34,9 @@ def load(config: Config, root: Path) -> Data:
         raise BadInput(f"cannot read {file} as an .npz file ({error})") from error
     if missing := [name for name in ARRAYS if name not in arrays]:
         raise BadInput(f"{file} lacks {', '.join(missing)}; it needs {', '.join(ARRAYS)}")
-    names = np.unique(arrays["y_train"]) if arrays["y_train"].ndim == 1 else np.empty(0)
-    try:
+    names = np.unique(arrays["y_train"])
+    with prefix_errors(str(file)):
         train, test = (_split(part, arrays[f"x_{part}"], arrays[f"y_{part}"], names) for part in ("train", "test"))
-    except BadInput as error:
-        raise BadInput(f"{file}: {error}") from None
     if train.x.shape[1:] != test.x.shape[1:]:
         shapes = f"x_train {tuple(train.x.shape[1:])} and x_test {tuple(test.x.shape[1:])}"
         raise BadInput(f"{file}: the images of {shapes} (C, H, W) must have the same shape")
@@ -46,29 +44,20 @@ def load(config: Config, root: Path) -> Data:
 
 
 def _split(part: str, x: np.ndarray, y: np.ndarray, names: np.ndarray) -> Split:
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4 and x.shape[3] in (1, 3):
+        x = x.transpose(0, 3, 1, 2)
+    elif x.ndim != 4 or x.shape[1] not in (1, 3):
+        accepted = "(N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels"
+        raise BadInput(f"x_{part} has shape {x.shape}; expected {accepted}")
     if y.ndim != 1 or y.dtype.kind not in "iu" or len(y) != len(x) or len(y) == 0:
         given = f"y_{part} has shape {y.shape} and type {y.dtype}"
         raise BadInput(f"{given}; expected {len(x)} integers, one per image, and at least one")
     if len(unknown := np.setdiff1d(y, names)):
         raise BadInput(f"y_{part} has labels that y_train lacks: {unknown[:5].tolist()}")
-    labels = torch.from_numpy(np.searchsorted(names, y).astype(np.int64))
-    return Split(torch.from_numpy(np.ascontiguousarray(_as_bytes(part, _channels_first(part, x)))), labels)
-
-
-def _channels_first(part: str, x: np.ndarray) -> np.ndarray:
-    if x.ndim == 3:
-        return x[:, None]
-    if x.ndim == 4 and x.shape[3] in (1, 3):
-        return x.transpose(0, 3, 1, 2)
-    if x.ndim == 4 and x.shape[1] in (1, 3):
-        return x
-    accepted = "(N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels"
-    raise BadInput(f"x_{part} has shape {x.shape}; expected {accepted}")
-
-
-def _as_bytes(part: str, x: np.ndarray) -> np.ndarray:
-    if x.dtype == np.uint8:
-        return x
     if x.dtype.kind == "f" and np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1:
-        return np.rint(x * 255).astype(np.uint8)
-    raise BadInput(f"x_{part} is {x.dtype}; expected uint8, or floats in [0, 1]")
+        x = np.rint(x * 255).astype(np.uint8)
+    if x.dtype != np.uint8:
+        raise BadInput(f"x_{part} is {x.dtype}; expected uint8, or floats in [0, 1]")
+    return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.searchsorted(names, y)))

@@ -38,21 +38,19 @@ def split_by_class(
     generator: torch.Generator,
     device: torch.device,
 ) -> list[Task]:
-    """One task for each group of classes, its tensors on `device`.
+    """One task per group of classes, its tensors on `device`.
 
     Args:
-        data: the data set, on any device.
-        groups: the classes of each task, disjoint.
         dev_split: share of each class's training samples held out as dev set, in [0, 1); 0 for none.
         generator: draws the held-out samples; a CPU generator, so that they are the same on every device.
-        device: where the tasks' tensors live.
 
     Raises:
         BadInput: a class without training or test images, or with too few to hold any out.
     """
     tasks = []
     for index, classes in enumerate(groups):
-        train, test = _of_classes(data.train, classes), _of_classes(data.test, classes)
+        wanted = torch.tensor(tuple(classes))
+        train, test = (split.take(torch.isin(split.y, wanted)) for split in (data.train, data.test))
         for c in classes:
             for name, split in (("training", train), ("test", test)):
                 if not (split.y == c).any():
@@ -60,13 +58,9 @@ def split_by_class(
         dev = None
         if dev_split > 0:
             held_out = _stratified(train, classes, dev_split, generator)
-            train, dev = train.take(~held_out), train.take(held_out)
-        tasks.append(Task(index, tuple(classes), train.to(device), dev and dev.to(device), test.to(device)))
+            train, dev = train.take(~held_out), train.take(held_out).to(device)
+        tasks.append(Task(index, tuple(classes), train.to(device), dev, test.to(device)))
     return tasks
-
-
-def _of_classes(split: Split, classes: Sequence[int]) -> Split:
-    return split.take(torch.isin(split.y, torch.tensor(tuple(classes))))
 
 
 def _stratified(split: Split, classes: Sequence[int], share: float, generator: torch.Generator) -> torch.Tensor:
@@ -75,10 +69,7 @@ def _stratified(split: Split, classes: Sequence[int], share: float, generator: t
     for c in classes:
         members = (split.y == c).nonzero().squeeze(1)
         if len(members) < 2:
-            raise BadInput(
-                f"scenario.dev_split: {share} of a class with {len(members)} training image leaves none to train on; "
-                "set it to 0"
-            )
+            raise BadInput("scenario.dev_split: a class with one training image has none to hold out; set it to 0")
         count = min(max(1, round(share * len(members))), len(members) - 1)
         mask[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return mask

@@ -13,14 +13,9 @@ from utils.settings import BadInput
 
 
 def loader(kind: str) -> Callable[[DatasetConfig, Path], Data]:
-    """The `load` of a data set that is the class `kind` in torchvision."""
+    """The `load` of the class `kind` in torchvision: reads both parts under `root`, downloads them if missing."""
 
     def load(config: DatasetConfig, root: Path) -> Data:
-        """Both parts under `root`, downloaded first where they are missing.
-
-        Raises:
-            BadInput: a part is missing and cannot be downloaded, or it is damaged.
-        """
         train, test = (_part(config.name, kind, root, is_train) for is_train in (True, False))
         names = getattr(train, "classes", range(10))  # SVHN does not name its classes
         return Data(_as_split(train), _as_split(test), tuple(str(name) for name in names))
@@ -31,17 +26,16 @@ def loader(kind: str) -> Callable[[DatasetConfig, Path], Data]:
 def _part(name: str, kind: str, root: Path, is_train: bool) -> Any:
     import torchvision
 
-    which = {"split": "train" if is_train else "test"} if kind == "SVHN" else {"train": is_train}
+    which: dict[str, Any] = {"split": "train" if is_train else "test"} if kind == "SVHN" else {"train": is_train}
     for download in (False, True):  # only a download tells a missing file from a damaged one
         try:
             return getattr(torchvision.datasets, kind)(root, download=download, **which)
-        except (RuntimeError, ValueError, OSError, EOFError) as caught:
-            error = caught
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+        except (RuntimeError, ValueError, OSError, EOFError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise BadInput(
         f"{name} is missing or incomplete under {root}, and its download failed ({reason}); "
         "give its folder with --data-root, or use the bundled data set: digits"
-    ) from error
+    )
 
 
 def _as_split(part: Any) -> Split:

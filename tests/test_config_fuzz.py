@@ -6,6 +6,7 @@ In the short form some hundred; `python -m pytest tests/test_config_fuzz.py --hy
 import copy
 import string
 import types
+from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
@@ -18,6 +19,7 @@ from methods import find, known
 from utils.config.load import load
 from utils.config.schema import ModelConfig, TrainConfig
 from utils.config.yaml_text import as_yaml, flatten
+from utils.settings import Chosen, modules
 
 TEXT = st.text(string.ascii_letters + string.digits + "/._- äß", min_size=1, max_size=20)
 
@@ -32,6 +34,8 @@ def of_type(annotation: Any, metadata: list[Any]) -> st.SearchStrategy:
     if origin is Literal:
         names = st.sampled_from(arguments)
         return names | names.map(lambda name: name.upper() if isinstance(name, str) else name)
+    for choice in [entry for entry in metadata if isinstance(entry, Chosen)]:
+        return st.sampled_from(modules(choice.package, choice.builder)).flatmap(partial(chosen, choice))
     if annotation is type(None):
         return st.none()
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -47,12 +51,17 @@ def of_type(annotation: Any, metadata: list[Any]) -> st.SearchStrategy:
     return st.floats(low, high, exclude_min="gt" in bounds, exclude_max="lt" in bounds, allow_infinity=False)
 
 
+def chosen(choice: Chosen, name: str) -> st.SearchStrategy:
+    """Sections that name this module."""
+    return section(choice.model(name), choice.key).map(lambda values: {**values, choice.key: name})
+
+
 @st.composite
-def section(draw, model: type[BaseModel]) -> dict[str, Any]:
-    """Some of a section's keys with valid values."""
-    fields = {name: field for name, field in model.model_fields.items() if name != "name"}
-    chosen = draw(st.lists(st.sampled_from(sorted(fields)), unique=True)) if fields else []
-    return {name: draw(of_type(fields[name].annotation, fields[name].metadata)) for name in chosen}
+def section(draw, model: type[BaseModel], key: str = "name") -> dict[str, Any]:
+    """Some of a section's keys, but not `key`, with valid values."""
+    fields = {name: field for name, field in model.model_fields.items() if name != key}
+    names = draw(st.lists(st.sampled_from(sorted(fields)), unique=True)) if fields else []
+    return {name: draw(of_type(fields[name].annotation, fields[name].metadata)) for name in names}
 
 
 @st.composite

@@ -158,7 +158,7 @@ BAD = [
     ({"method": ["naive", "ewc"]}, {"save_path": None}, "would be in results/digits/naive and in results/digits/ewc"),
     ({"train.lr": [1], "train_config.lr": [2]}, {}, "train.lr and train_config.lr both set train.lr; keep one"),
     ({"train.lr": list(range(1, 99)), "train.epochs": list(range(1, 99))}, {}, "9,604 points; at most 1,000"),
-    ({"scenario.data_root": ["x" * 300]}, {}, "too long for the name of a folder"),
+    ({"lr": [1], "train.lr": [1]}, {}, "lr: unknown key"),
 ]
 
 

@@ -20,38 +20,26 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--backend", choices=("local", "ray", "slurm"), default="local", help="where seeds run; see the README")
     add("--jobs", type=jobs, metavar="N|auto", help="seeds and files side by side; auto: as many as there is room for")
     add("--device", help="auto, cpu, cuda or cuda:1 instead of the config's")
-    add("--cuda", "--gpu", type=int, metavar="N", help="the same as --device cuda:N")
+    add("--cuda", "--gpu", dest="device", type="cuda:{}".format, metavar="N", help="the same as --device cuda:N")
     add("--data-root", metavar="DIR", help="where data sets are; else $DATA_ROOT, the config's data_root, ./data")
     add("--check", action="store_true", help="validate and explain, run nothing")
     add("--restart", action="store_true", help="move an existing run aside instead of resuming it")
-    add(
-        "--compare",
-        nargs="+",
-        type=Path,
-        metavar="DIR",
-        help="run nothing: tables, tests and a report of finished runs",
-    )
-    add("--out", type=Path, metavar="DIR", help="where --compare writes; ./comparison if not given")
-    add(
-        "--verify",
-        nargs="+",
-        type=Path,
-        metavar="DIR",
-        help="run a seed of these finished runs again (of --seeds, each): does the same come out?",
-    )
+    add("--compare", nargs="+", type=Path, metavar="DIR", help="run nothing: tables, tests, a report of finished runs")
+    add("--out", type=Path, metavar="DIR", default=Path("comparison"), help="where --compare writes; ./comparison")
+    add("--verify", nargs="+", type=Path, metavar="DIR", help="run a seed of finished runs (--seeds: each) again")
     add("--tasks", type=int, metavar="N", help="with --verify: only the first N tasks")
     options = parser.parse_args(arguments)
     _check_either(parser, options)
     if options.jobs is None:
         options.jobs = 1 if options.backend == "local" else 0
-    if options.cuda is not None:
-        options.device = f"cuda:{options.cuda}"
     if options.device and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
         parser.error(f"--device {options.device}: expected auto, cpu, cuda or cuda:N")
+    if options.tasks is not None and options.tasks < 1:
+        parser.error(f"--tasks {options.tasks}: expected 1 or more")
     return options
 
 
-OPTIONS_OF = {"compare": ("out",), "verify": ("tasks", "seeds", "device", "cuda", "data_root")}
+OPTIONS_OF = {"compare": ("out",), "verify": ("tasks", "seeds", "device", "data_root")}
 """What may stand beside an option that runs no experiment."""
 
 
@@ -59,20 +47,14 @@ def _check_either(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     """Either experiments are run, or finished ones are compared or verified."""
     given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
     for what, beside in OPTIONS_OF.items():
-        if what in given:
-            if others := [name for name in given if name not in (what, *beside)]:
-                parser.error(f"--{what} runs no experiment: leave out {', '.join(others)}")
-            break
-    else:
-        if not options.configs:
-            parser.error("what to do? give a CONFIG to run, --compare DIR, or --verify DIR")
-        for name, what in (("out", "compare"), ("tasks", "verify")):
-            if name in given:
-                parser.error(f"--{name} is for --{what}")
-    if options.tasks is not None and options.tasks < 1:
-        parser.error(f"--tasks {options.tasks}: expected 1 or more")
-    if options.compare:
-        options.out = options.out or Path("comparison")
+        others = [name for name in given if name not in (what, *beside)]
+        if what in given and others:
+            parser.error(f"--{what} runs no experiment: leave out {', '.join(others)}")
+    if not {"configs", *OPTIONS_OF} & {*given}:
+        parser.error("what to do? give a CONFIG to run, --compare DIR, or --verify DIR")
+    for name, what in (("out", "compare"), ("tasks", "verify")):
+        if name in given and what not in given:
+            parser.error(f"--{name} is for --{what}")
 
 
 def seeds(text: str) -> tuple[int, ...]:

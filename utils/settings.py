@@ -3,13 +3,14 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -17,6 +18,15 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 class BadInput(Exception):
     """An error in the user's input: reported without a traceback, exit code 2, nothing is run."""
+
+
+@contextmanager
+def prefix_errors(where: str) -> Iterator[None]:
+    """Inside, each line of a BadInput begins with `where`."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
 
 
 class Settings(BaseModel):
@@ -71,12 +81,11 @@ def options_of(function: Callable[..., Any]) -> type[Settings]:
     Types, bounds (`Annotated[int, Ge(1)]`) and defaults are those of its signature; descriptions come from the "Args:"
     of its docstring. A `Literal` of strings matches without regard to case.
     """
-    hints = get_type_hints(function.__init__ if isinstance(function, type) else function, include_extras=True)
     text = inspect.getdoc(function) or ""
     described, fields = _arguments(text), dict[str, Any]()
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY:
-            hint = hints.get(name, Any)
+            hint = Any if parameter.annotation is parameter.empty else parameter.annotation
             if any(get_origin(part) is Literal for part in (hint, *get_args(hint))):
                 hint = Annotated[hint, AnyCase]
             default = ... if parameter.default is parameter.empty else parameter.default
@@ -85,7 +94,7 @@ def options_of(function: Callable[..., Any]) -> type[Settings]:
 
 
 def configured(function: Callable[..., Any], section: Settings) -> Callable[..., Any]:
-    """The function or constructor with its options (see `options_of`) taken from a section."""
+    """The function or constructor with its options taken from a section."""
     return partial(function, **{name: getattr(section, name) for name in options_of(function).model_fields})
 
 
@@ -100,10 +109,9 @@ def _arguments(docstring: str) -> dict[str, str]:
 class Chosen:
     """A section that names a module: a name, or a mapping of `key`, the fields of `base`, and the module's own options.
 
-    It annotates a field: `flow: Annotated[FlowConfig, Chosen(flows, "type", FlowConfig, "build")]`. If `key` has a
-    default in `base`, the field's can be `Field({}, validate_default=True)`. A module's options are its `Config` or,
-    without one, the keyword-only parameters of its builder. A null for a key that the module lacks is dropped: older
-    files write the keys of all modules.
+    It annotates a field: `flow: Annotated[FlowConfig, Chosen(flows, "type", FlowConfig, "build")]`. A module's options
+    are its `Config` or, without one, the keyword-only parameters of its builder. A null for a key that the module lacks
+    is dropped: older files write the keys of all modules.
     """
 
     package: ModuleType

@@ -1,9 +1,8 @@
 """The names in YAML files of the original code and of older versions, translated to ours before validation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import methods
 from utils.settings import BadInput
 
 SECTIONS = {"cl_technique_config": "method", "cl_config": "scenario", "train_config": "train"}
@@ -51,7 +50,7 @@ KEYS: dict[str, dict[str, str]] = {
 """Our section, or the method for its own options -> dotted key or prefix -> ours, applied from the left:
 `nf.conditioning_config.type` -> `flow.conditioning_config.type` -> `flow.conditioning.type`."""
 
-VALUES: dict[str, dict[str | bool, str]] = {
+VALUES: dict[str, Mapping[Any, str]] = {
     "method": METHODS,
     "method.name": METHODS,
     "scenario.type": {"mt": "task", "sit": "class"},
@@ -71,6 +70,7 @@ WITHOUT_EFFECT = {
     "lwf.memory_size": "it had none in the original; nothing is stored",
     "prer.model_type": "flow.type names the flow",
     "prer.plot_step": "figures are drawn after each task",
+    "prer.replay.space": "generated images are replayed; the method prer_features replays features",
     "prer.autoencoder.softclip": "the deviation of rec_loss: gaussian is always bounded below by e^-6",
     "prer.autoencoder.conditioning.conditioner_fine_tuning": "there is no classifier beside the decoder",
     "prer.flow.conditioning.conditioner_fine_tuning": "there is no classifier beside the decoder",
@@ -82,57 +82,43 @@ WITHOUT_EFFECT = {
 """Our key (a method's own: under its name) that is accepted and ignored -> why."""
 
 
-OLD_VALUES: dict[tuple[str, str], tuple[str, str]] = {
-    ("prer.replay.space", "image"): ("prer_features", ""),
-    ("prer.replay.space", "embedding"): ("prer_features", "embedding is the method prer_features now; name that one"),
-}
-"""Key and value of older versions -> the method that took them over, and the error; without one, it has no effect."""
-
-
 class Entry(NamedTuple):
     """A dotted key of a configuration with its value, in our names."""
 
-    written: str
-    """the key as written"""
+    written: str  # the key as written
     key: str
     value: Any
-    ignored: str | None
-    """why it has no effect, if it has none"""
+    ignored: str  # why it has no effect; empty if it has one
 
 
-def translate(written: Sequence[tuple[str, Any]]) -> list[Entry]:
-    """Dotted keys and values as written -> ours. The method that is named last decides what its options mean.
+def translate(written: Sequence[tuple[str, Any]], method: str) -> list[Entry]:
+    """Dotted keys and values as written -> ours, for an experiment with this method.
 
     Raises:
-        BadInput: an option that another method has taken over.
+        BadInput: an option of an older version that is a method now.
     """
-    method = named_method(written)
     entries = []
-    for key, value in written:
-        ours = translate_key(key, method)
-        section, _, rest = ours.partition(".")
-        of_owner = f"{_owner(section, method)}.{rest}"
-        words = VALUES.get(ours, VALUES.get(of_owner, {}))
+    for name, value in written:
+        key = translate_key(name, method)
+        section, _, rest = key.partition(".")
+        own = f"{_owner(section, method)}.{rest}"
         word = value.lower() if isinstance(value, str) else value
+        if (own, word) == ("prer.replay.space", "embedding"):
+            raise BadInput(f"{key}: embedding is the method prer_features now; name that one")
         if isinstance(word, str | bool):  # 1 is not `yes`
-            value = words.get(word, value)
-        ignored = WITHOUT_EFFECT.get(of_owner)
-        successor, error = OLD_VALUES.get((of_owner, str(word)), ("", ""))
-        if successor in methods.known():
-            if error:
-                raise BadInput(f"{ours}: {error}")
-            ignored = "it is the only one"
-        entries.append(Entry(key, ours, value, ignored))
+            value = VALUES.get(key, VALUES.get(own, {})).get(word, value)
+        entries.append(Entry(name, key, value, WITHOUT_EFFECT.get(own, "")))
     return entries
 
 
 def named_method(written: Sequence[tuple[str, Any]]) -> str:
     """Our name of the method that is named last, or empty."""
-    method = ""
-    for key, value in written:
-        if translate_key(key, method) in ("method", "method.name") and isinstance(value, str):
-            method = METHODS.get(value.lower(), value.lower())
-    return method
+    named = [
+        value.lower()
+        for key, value in written
+        if translate_key(key, "") in ("method", "method.name") and isinstance(value, str)
+    ]
+    return METHODS.get(named[-1], named[-1]) if named else ""
 
 
 def translate_key(key: str, method: str) -> str:
@@ -154,9 +140,8 @@ def known_names(prefix: str, method: str) -> list[str]:
         return list(SECTIONS)
     section, _, parent = prefix.partition(".")
     owner = _owner(section, method)
-    ignored = [key.removeprefix(f"{owner}.") for key in WITHOUT_EFFECT if key.startswith(f"{owner}.")]
-    pairs = [key.rpartition(".") for key in (*KEYS.get(owner, ()), *ignored)]
-    return [name for above, _, name in pairs if above == parent]
+    names = [*KEYS.get(owner, ()), *(key.partition(".")[2] for key in WITHOUT_EFFECT if key.startswith(f"{owner}."))]
+    return [name for above, _, name in (key.rpartition(".") for key in names) if above == parent]
 
 
 def _owner(section: str, method: str) -> str:

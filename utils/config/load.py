@@ -1,17 +1,18 @@
 """YAML -> a validated configuration. Every error gives the file, the key and what is expected."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from utils.config.aliases import Entry, known_names, translate
-from utils.config.schema import METHOD, Config
+from utils.config.aliases import Entry, known_names, named_method, translate
+from utils.config.schema import Config
 from utils.config.yaml_text import Pair, flatten, overlap, parse, read_layers, unflatten
-from utils.settings import BadInput, Chosen, nearest
+from utils.settings import BadInput, Chosen, nearest, prefix_errors
 
 NAMES = {"method": "method.name", "scenario.dataset": "scenario.dataset.name", "model.encoder": "model.encoder.name"}
 """Sections that may be a bare name -> the key of the name."""
@@ -23,8 +24,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         BadInput: all errors in the file and the overrides, one per line.
     """
-    changes = [pair for text in overrides for pair in override(text)]
-    config, warnings = resolve(str(path), read_layers(path), changes)
+    config, warnings = resolve(str(path), read_layers(path), [pair for text in overrides for pair in override(text)])
     warn(path, warnings)
     return config
 
@@ -35,19 +35,21 @@ def resolve(where: str, layers: Sequence[Sequence[Pair]], changes: Sequence[Pair
     Raises:
         BadInput: all errors in them, one per line that begins with `where`.
     """
-    sections: dict[str, Any] = {}
-    try:
-        entries = translate([pair for pairs in (*layers, changes) for pair in pairs])
-        _refuse_doubles([len(pairs) for pairs in layers], entries)
+    sources = [*layers, changes]
+    with prefix_errors(where):
+        method = named_method([pair for pairs in sources for pair in pairs])
+        translated = [translate(pairs, method) for pairs in sources]
+        if lines := [line for of_file in translated[:-1] for line in doubles((e.written, e.key) for e in of_file)]:
+            raise BadInput("\n".join(lines))
+        entries = [entry for of_source in translated for entry in of_source]
         sections = unflatten(_merged([entry for entry in entries if not entry.ignored]))
-        config = Config.model_validate(sections)
+        try:
+            config = Config.model_validate(sections)
+        except ValidationError as error:
+            lines = [_describe(sections, method, problem) for problem in error.errors()]
+            raise BadInput("\n".join(dict.fromkeys(lines))) from None
         _check_together(config)
-    except ValidationError as error:
-        lines = dict.fromkeys(_describe(sections, problem) for problem in error.errors())
-        raise BadInput("\n".join(f"{where}: {line}" for line in lines)) from None
-    except BadInput as error:
-        raise BadInput("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
-    return config, [f"{e.written}: has no effect ({e.ignored})" for e in entries if e.ignored]
+    return config, [f"{entry.written}: has no effect ({entry.ignored})" for entry in entries if entry.ignored]
 
 
 def warn(path: Path, warnings: Sequence[str]) -> None:
@@ -56,20 +58,13 @@ def warn(path: Path, warnings: Sequence[str]) -> None:
         print(f"{path}: {warning}", file=sys.stderr)
 
 
-def _refuse_doubles(lengths: Sequence[int], entries: Sequence[Entry]) -> None:
-    """A file may set a key by our name or by the original's, not by both. The first entries are the files', in turn."""
-    lines, start = [], 0
-    for length in lengths:
-        of_file = entries[start : start + length]
-        start += length
-        lines += [
-            f"{one.written} and {other.written} both set {min(one.key, other.key, key=len)}; keep one of them"
-            for i, other in enumerate(of_file)
-            for one in of_file[:i]
-            if overlap(one.key, other.key)
-        ]
-    if lines:
-        raise BadInput("\n".join(lines))
+def doubles(keys: Iterable[tuple[str, str]]) -> list[str]:
+    """Errors about keys, each as written and in our names: a file may set a key by one name only."""
+    return [
+        f"{one} and {other} both set {min(ours, theirs, key=len)}; keep one of them"
+        for (one, ours), (other, theirs) in combinations(keys, 2)
+        if overlap(ours, theirs)
+    ]
 
 
 def _merged(entries: Sequence[Entry]) -> dict[str, Any]:
@@ -97,11 +92,7 @@ def _check_together(config: Config) -> None:
 
 
 def override(text: str) -> list[Pair]:
-    """The pairs of KEY=VALUE, to apply in turn.
-
-    Raises:
-        BadInput: it is not of this form.
-    """
+    """The pairs of KEY=VALUE, to apply in turn. BadInput: it is not of this form."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise BadInput(f"--set {text}: expected KEY=VALUE, e.g. train.epochs=2")
@@ -116,12 +107,12 @@ def replacing(key: str, value: Any) -> list[Pair]:
     return [(key, {}), *flatten({key: value}).items()]
 
 
-def _describe(tree: dict[str, Any], problem: Any) -> str:
+def _describe(tree: dict[str, Any], method: str, problem: Any) -> str:
     """One line for one of pydantic's errors: key, what was given, what is expected, the nearest known key."""
     keys, section = _locate(tree, [str(part) for part in problem["loc"]])
-    key, parents, name = ".".join(keys), keys[:-1], keys[-1]
+    key, (*parents, name) = ".".join(keys), keys
     if problem["type"] == "extra_forbidden":
-        others = known_names(".".join(parents), METHOD.name_in(tree.get("method")))
+        others = known_names(".".join(parents), method)
         known = [*section.model_fields, *others, *([] if parents else ["sweep", "base"])]
         return f"{key}: unknown key; {nearest(name, known) or 'known here: ' + ', '.join(section.model_fields)}"
     if problem["type"] == "missing":
@@ -135,14 +126,15 @@ def _describe(tree: dict[str, Any], problem: Any) -> str:
     return f"{key}: got {problem['input']!r}; {expected}"
 
 
-def _locate(tree: dict[str, Any], location: list[str]) -> tuple[list[str], type[BaseModel]]:
+def _locate(tree: Any, location: list[str]) -> tuple[list[str], type[BaseModel]]:
     """The keys of pydantic's location, which may end with a type, and the settings class of the last one."""
-    section, value = Config, tree
+    section: type[BaseModel] = Config
     for depth, part in enumerate(location[:-1]):
         field = section.model_fields[part]
-        inner, value = field.annotation, value.get(part) if isinstance(value, dict) else None
+        inner: Any = field.annotation
+        tree = tree.get(part) if isinstance(tree, dict) else None
         for choice in [entry for entry in field.metadata if isinstance(entry, Chosen)]:
-            inner = choice.model_in(value)
+            inner = choice.model_in(tree)
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return location[: depth + 1], section
         section = inner

@@ -15,19 +15,14 @@ from utils.settings import Settings
 class Provenance(Settings):
     """What `exp_<seed>/provenance.yml` holds. A field that is null is not known, and not compared."""
 
-    commit: str | None = None
-    """of this program, from `git describe --always --dirty`"""
-    changed: bool | None = None
-    """whether tracked files differed from that commit"""
-    method_hash: str | None = None
-    """SHA-256 of the method's file"""
+    commit: str | None = None  # of this program, from `git describe --always --dirty`
+    changed: bool | None = None  # whether tracked files differed from that commit
+    method_hash: str | None = None  # SHA-256 of the method's file
     python: str
     torch: str
     numpy: str
-    device: str
-    """cpu, cuda, cuda:1"""
-    processor: str
-    """the instruction set that torch chose its kernels for, or the GPU's name"""
+    device: str  # cpu, cuda, cuda:1
+    processor: str  # the instruction set that torch chose its kernels for, or the GPU's name
     threads: int
 
     def __str__(self) -> str:
@@ -38,9 +33,8 @@ class Provenance(Settings):
     def changed_to(self, other: "Provenance") -> str:
         """The fields in which the other differs, in words; empty if there are none."""
         pairs = [(name, getattr(self, name), now) for name, now in other if name != "changed"]  # commit ends in -dirty
-        return ", ".join(
-            f"{k} {now} instead of {old}" for k, old, now in pairs if None not in (old, now) and old != now
-        )
+        differing = [pair for pair in pairs if None not in pair and pair[1] != pair[2]]
+        return ", ".join(f"{name} {now} instead of {old}" for name, old, now in differing)
 
 
 def current_provenance(method: str, device: str) -> Provenance:
@@ -48,11 +42,12 @@ def current_provenance(method: str, device: str) -> Provenance:
     import numpy
     import torch
 
-    commit, cpu = _commit(), f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    commit, method_hash = _code(method)
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return Provenance(
         commit=commit,
-        changed=None if commit is None else commit.endswith("-dirty"),
-        method_hash=_method_hash(method),
+        changed=commit.endswith("-dirty") if commit else None,
+        method_hash=method_hash,
         python=platform.python_version(),
         torch=str(torch.__version__),
         numpy=numpy.__version__,
@@ -63,14 +58,10 @@ def current_provenance(method: str, device: str) -> Provenance:
 
 
 @cache  # of the code as it was loaded, however many seeds follow
-def _commit() -> str | None:
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists() or not shutil.which("git"):
-        return None
-    git = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-    return subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
-
-
-@cache
-def _method_hash(method: str) -> str:
-    return sha256(Path(inspect.getfile(methods.find(method)[0])).read_bytes()).hexdigest()
+def _code(method: str) -> tuple[str | None, str]:
+    """The commit, and the hash of the method's file."""
+    root, commit = Path(__file__).parents[2], ""
+    if (root / ".git").exists() and shutil.which("git"):
+        git = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    return commit or None, sha256(Path(inspect.getfile(methods.find(method)[0])).read_bytes()).hexdigest()

@@ -8,7 +8,7 @@ from pydantic import Field
 import datasets
 import methods
 from models import encoders
-from models.learner import HEADS, Scenario
+from models.learner import Scenario
 from utils.config.yaml_text import flatten
 from utils.settings import AnyCase, Chosen, Settings
 
@@ -49,7 +49,7 @@ class ModelConfig(Settings):
     """the name of a file in models/encoders/, or a mapping with its options, e.g. {name: resnet18, filters: 32}"""
     embedding: int | None = Field(None, ge=2)
     """size of the embedding; by default 100 (paper, grey), 200 (paper, colour), 400 (mlp), 512 or 160 (resnets)"""
-    head: Annotated[Literal[tuple(HEADS)], AnyCase] | None = None
+    head: Annotated[Literal["paper", "linear"], AnyCase] | None = None
     """paper: three layers; linear: one; by default paper for encoder paper, else linear"""
     dropout: float | None = Field(None, ge=0, lt=1)
     """after each hidden layer of the paper's head, by default 0.5; before the linear head, by default 0"""

@@ -1,104 +1,71 @@
-"""`sweep:` in a configuration: lists of values for its keys -> one configuration a point, all in one folder."""
+"""`sweep:` in a configuration: lists of values for its keys -> one configuration per point, all in one folder."""
 
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from utils.config.aliases import named_method, translate_key
-from utils.config.load import override, replacing, resolve, warn
+from utils.config.load import doubles, override, replacing, resolve, warn
 from utils.config.schema import Config
 from utils.config.yaml_text import Pair, flatten, overlap, read_layers
-from utils.settings import BadInput
+from utils.settings import BadInput, prefix_errors
 
 MAX_POINTS = 1000
 """Per sweep."""
-MAX_NAME = 200
-"""Length of the name of a point's folder; file systems allow 255 bytes."""
-OPTIONS = ("random", "rank_by")
-"""Keys of `sweep` that are not keys of the configuration."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
     """What the points of one file have in common."""
 
-    root: Path
-    """the folder of the points' folders"""
-    keys: tuple[str, ...]
-    """the dotted keys that vary"""
-    rank_by: str
-    """the split that the points are ranked by: dev, or test on request"""
-    shared: dict[str, Any]
-    """dotted keys that affect results and are the same for all points"""
-    points: dict[str, dict[str, Any]]
-    """name -> its values, as written"""
+    root: Path  # the folder of the points' folders
+    keys: tuple[str, ...]  # the dotted keys that vary
+    rank_by: str  # the split that the points are ranked by: dev, or test on request
+    shared: dict[str, Any]  # dotted keys that affect results and are the same for all points
+    points: dict[str, dict[str, Any]]  # name -> its values, as written
 
 
 @dataclass(frozen=True)
 class Point:
-    """One experiment of a file; a file without `sweep` has one, and no sweep."""
+    """One experiment of a file, with its name in messages; a file without `sweep` has one."""
 
     config: Config
+    where: str
     sweep: Sweep | None = None
-    where: str = ""
-    """its name in messages"""
-
-
-@dataclass
-class _Written:
-    """The contents of a file, with its base files, and of the overrides."""
-
-    layers: list[list[Pair]] = field(default_factory=list)
-    changes: list[Pair] = field(default_factory=list)
-    sweep: dict[str, Any] = field(default_factory=dict)
-
-    def translated(self, key: str) -> str:
-        """A dotted key in our names."""
-        pairs = [pair for pairs in (*self.layers, self.changes) for pair in pairs]
-        return translate_key(key.removeprefix("sweep."), named_method(pairs))
-
-    def replace(self, key: str) -> None:
-        """Sweep no key that `key` replaces."""
-        ours = self.translated(key)
-        kept = {name: values for name, values in self.sweep.items() if not overlap(self.translated(name), ours)}
-        self.sweep = {} if key == "sweep" else kept
 
 
 def load_points(path: Path, overrides: Sequence[str] = ()) -> list[Point]:
-    """Read a YAML file and apply overrides; where a list is given for a key, here or in `sweep`, it is swept.
+    """Read a YAML file and apply overrides; a key with a list in `sweep` or in an override is swept.
 
     Raises:
-        BadInput: all that is wrong with the file, the overrides, or a point, a line each.
+        BadInput: all errors in the file, the overrides, or a point, one per line.
     """
-    written = _read(path, overrides)
-    if written.sweep.pop("", None):
-        raise BadInput(f"{path}: sweep: expected keys and the lists of their values, e.g. train.lr: [1e-3, 1e-4]")
-    if not written.sweep:
-        config, warnings = resolve(str(path), written.layers, written.changes)
+    layers, changes, lists, method = _read(path, overrides)
+    if not lists:
+        config, warnings = resolve(str(path), layers, changes)
         warn(path, warnings)
-        return [Point(config, where=str(path))]
-    try:
-        options = {name: written.sweep.pop(name) for name in OPTIONS if name in written.sweep}
-        keys = _keys(written)
-        named = _named(combinations(written.sweep, options.get("random")), keys)
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
-    places = {name: f"{path} (sweep: {name})" for name in named}
+        return [Point(config, str(path))]
+    with prefix_errors(str(path)):
+        count, rank_by = lists.pop("random", None), lists.pop("rank_by", "dev")
+        keys = {key: translate_key(key, method) for key in lists}
+        named = _named(combinations(lists, count), keys)
     configs, warnings = {}, []
     for name, values in named.items():
-        changes = [pair for key, value in values.items() for pair in replacing(key, value)]
-        configs[name], of_point = resolve(places[name], written.layers, [*written.changes, *changes])
+        own = [pair for key, value in values.items() for pair in replacing(key, value)]
+        configs[name], of_point = resolve(f"{path} (sweep: {name})", layers, [*changes, *own])
         warnings += of_point
-    try:
-        sweep = _sweep(configs, named, tuple(keys.values()), options.get("rank_by", "dev"))
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
+    with prefix_errors(str(path)):
+        sweep = _sweep(configs, named, tuple(keys.values()), rank_by)
     warn(path, warnings)
-    return [Point(_placed(config, sweep.root / name), sweep, places[name]) for name, config in configs.items()]
+    points = []
+    for name, config in configs.items():
+        train = config.train.model_copy(update={"save_path": str(sweep.root / name)})
+        points.append(Point(config.model_copy(update={"train": train}), f"{path} (sweep: {name})", sweep))
+    return points
 
 
 def combinations(lists: Mapping[str, Any], count: int | None = None) -> list[dict[str, Any]]:
@@ -120,35 +87,32 @@ def combinations(lists: Mapping[str, Any], count: int | None = None) -> list[dic
     chance, chosen = random.Random(0), dict[int, None]()
     while len(chosen) < (count or 0):
         chosen[chance.randrange(total)] = None
-    return [_combination(lists, index) for index in (sorted(chosen) or range(total))]
-
-
-def _combination(lists: Mapping[str, list[Any]], index: int) -> dict[str, Any]:
-    values = {}
-    for key, choices in reversed(lists.items()):
-        index, which = divmod(index, len(choices))
-        values[key] = choices[which]
-    return {key: values[key] for key in lists}
+    points = []
+    for index in sorted(chosen) or range(total):
+        point: dict[str, Any] = {}
+        for key in reversed(list(lists)):
+            index, which = divmod(index, len(lists[key]))
+            point[key] = lists[key][which]
+        points.append({key: point[key] for key in lists})
+    return points
 
 
 def short_names(keys: Sequence[str]) -> list[str]:
     """The last parts of each dotted key, as few as make it unique."""
 
-    def ending(key: str, parts: int) -> str:
-        return ".".join(key.split(".")[-parts:])
+    def endings(key: str) -> list[str]:
+        parts = key.split(".")
+        return [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
 
-    def unambiguous(key: str) -> str:
-        lengths = range(1, key.count(".") + 2)
-        return next(ending(key, n) for n in lengths if [ending(k, n) for k in keys].count(ending(key, n)) == 1)
-
-    return [unambiguous(key) for key in keys]
+    return [next((e for e in endings(key) if sum(e in endings(k) for k in keys) == 1), key) for key in keys]
 
 
 def label(value: Any) -> str:
     """A value as part of a folder's name: letters, digits and -+._ only."""
-    if isinstance(value, dict | list):
-        parts = flatten(value).values() if isinstance(value, dict) else value
-        return "-".join(label(part) for part in parts)
+    if isinstance(value, dict):
+        value = list(flatten(value).values())
+    if isinstance(value, list):
+        return "-".join(map(label, value))
     if isinstance(value, float):
         value = f"{value:g}" if float(f"{value:g}") == value else repr(value)
     words = {True: "yes", False: "no", None: "none"}
@@ -156,59 +120,45 @@ def label(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9.+_-]", "_", text)
 
 
-def _read(path: Path, overrides: Sequence[str]) -> _Written:
-    """Sort the contents. A later file or an override that sets a key ends its sweep, unless it gives a list again."""
-    written = _Written()
-    for layer in read_layers(path):
-        swept = {key.partition(".")[2]: value for key, value in layer if _is_swept(key)}
-        written.layers.append([pair for pair in layer if not _is_swept(pair[0])])
-        for key, _ in layer if written.sweep else ():
-            written.replace(key)
-        written.sweep |= swept
-    for text in overrides:
-        cleared, *pairs = override(text)
-        written.replace(cleared[0])
-        if not _is_swept(cleared[0]):
-            written.changes.append(cleared)
-        for name, value in pairs:
-            if _is_swept(name):
-                written.sweep[name.partition(".")[2]] = value
-            elif isinstance(value, list):
-                written.sweep[name] = value
+def _read(path: Path, overrides: Sequence[str]) -> tuple[list[list[Pair]], list[Pair], dict[str, Any], str]:
+    """What the files and the overrides set, the lists of swept keys, and the method.
+
+    A later file or an override that sets a key ends its sweep, unless it gives a list again.
+    """
+    files = read_layers(path)
+    sources = [*files, *map(override, overrides)]
+    method = named_method([pair for pairs in sources for pair in pairs])
+    lists: dict[str, Any] = {}
+    plain: list[list[Pair]] = []
+    for pairs in sources:
+        own, is_override = {}, len(plain) >= len(files)
+        plain.append([])
+        for key, value in pairs:
+            section, _, name = key.partition(".")
+            is_swept = section.lower() == "sweep"
+            ours = translate_key(name if is_swept else key, method)  # empty if the whole of `sweep` is set
+            lists = {k: v for k, v in lists.items() if ours and not overlap(translate_key(k, method), ours)}
+            if is_swept or (is_override and isinstance(value, list)):
+                own[name if is_swept else key] = value
             else:
-                written.changes.append((name, value))
-    return written
-
-
-def _is_swept(key: str) -> bool:
-    return key.partition(".")[0].lower() == "sweep"
-
-
-def _keys(written: _Written) -> dict[str, str]:
-    """Swept keys as written -> in our names."""
-    keys = {key: written.translated(key) for key in written.sweep}
-    if not keys:
-        raise BadInput("sweep: no key to vary; add one, e.g. train.lr: [1e-3, 1e-4], or remove `sweep`")
-    for i, (key, ours) in enumerate(keys.items()):
-        for other in list(keys)[:i]:
-            if overlap(keys[other], ours):
-                raise BadInput(f"sweep: {other} and {key} both set {min(keys[other], ours, key=len)}; keep one of them")
-    return keys
+                plain[-1].append((key, value))
+        lists |= own
+    if lists.pop("", None):
+        raise BadInput(f"{path}: sweep: expected keys and the lists of their values, e.g. train.lr: [1e-3, 1e-4]")
+    return plain[: len(files)], [pair for pairs in plain[len(files) :] for pair in pairs], lists, method
 
 
 def _named(points: Sequence[dict[str, Any]], keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Folder name -> values.
-
-    Raises:
-        BadInput: two points have the same name, or a name is too long.
-    """
+    """Folder name -> values; `keys` are the swept ones as written -> in our names."""
+    if not keys:
+        raise BadInput("sweep: no key to vary; add one, e.g. train.lr: [1e-3, 1e-4], or remove `sweep`")
+    if lines := doubles(keys.items()):
+        raise BadInput(f"sweep: {lines[0]}")
     short = dict(zip(keys, short_names(list(keys.values())), strict=True))
     named: dict[str, dict[str, Any]] = {}
     seen: dict[str, dict[str, Any]] = {}  # some file systems ignore case
     for values in points:
         name = ",".join(f"{short[key]}={label(value)}" for key, value in values.items())
-        if len(name) > MAX_NAME:
-            raise BadInput(f"sweep: {name} is too long for the name of a folder; shorten the values")
         if (other := seen.setdefault(name.lower(), values)) is not values:
             raise BadInput(f"sweep: {other} and {values} would both be named {name}; change one of the values")
         named[name] = values
@@ -216,32 +166,13 @@ def _named(points: Sequence[dict[str, Any]], keys: Mapping[str, str]) -> dict[st
 
 
 def _sweep(configs: dict[str, Config], named: dict[str, dict[str, Any]], keys: tuple[str, ...], rank_by: Any) -> Sweep:
-    """What the points have in common.
-
-    Raises:
-        BadInput: two are the same experiment, their folders differ, or they cannot be ranked.
-    """
-    seen: dict[str, str] = {}
-    for name, config in configs.items():
-        if seen.setdefault(repr(config.identity), name) != name:
-            raise BadInput(f"sweep: {seen[repr(config.identity)]} and {name} compute the same; remove one")
-    roots = list(dict.fromkeys(config.save_path for config in configs.values()))
-    if len(roots) > 1:
-        raise BadInput(f"sweep: its results would be in {roots[0]} and in {roots[1]}; set one train.save_path for all")
-    _check_ranking(configs, rank_by)
-    first, *others = (config.identity for config in configs.values())
-    shared = {
-        key: value
-        for key, value in first.items()
-        if all(other.get(key, ...) == value for other in others) and not any(overlap(key, swept) for swept in keys)
-    }
-    return Sweep(roots[0], keys, rank_by, shared, named)
-
-
-def _check_ranking(configs: dict[str, Config], rank_by: Any) -> None:
+    """What the points have in common. BadInput: they cannot be run and ranked together."""
     if rank_by not in ("dev", "test"):
         raise BadInput(f"sweep.rank_by: got {rank_by!r}; expected 'dev' or 'test'")
+    seen: dict[str, str] = {}
     for name, config in configs.items():
+        if (other := seen.setdefault(repr(config.identity), name)) != name:
+            raise BadInput(f"sweep: {other} and {name} compute the same; remove one")
         if rank_by == "dev" and config.scenario.dev_split == 0:
             raise BadInput(
                 f"sweep: {name} has no dev data for the ranking; set scenario.dev_split, e.g. to 0.1 "
@@ -249,7 +180,13 @@ def _check_ranking(configs: dict[str, Config], rank_by: Any) -> None:
             )
         if rank_by == "test" and config.scenario.dev_split > 0:
             raise BadInput(f"sweep.rank_by: test, though {name} has dev data; rank by dev, or set scenario.dev_split 0")
-
-
-def _placed(config: Config, folder: Path) -> Config:
-    return config.model_copy(update={"train": config.train.model_copy(update={"save_path": str(folder)})})
+    root, *more = dict.fromkeys(config.save_path for config in configs.values())
+    if more:
+        raise BadInput(f"sweep: its results would be in {root} and in {more[0]}; set one train.save_path for all")
+    first, *others = (config.identity for config in configs.values())
+    shared = {
+        key: value
+        for key, value in first.items()
+        if all(other.get(key, ...) == value for other in others) and not any(overlap(key, swept) for swept in keys)
+    }
+    return Sweep(root, keys, rank_by, shared, named)

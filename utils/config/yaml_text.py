@@ -33,7 +33,11 @@ def read(path: Path) -> dict[str, Any]:
         got = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise BadInput(f"{path}: holds {got}; expected the sections method, scenario, model, train")
     tree.pop("made_with", None)  # older versions wrote it into config.yml; it has no effect
-    _refuse_huge(path, tree)
+    nodes = [tree]
+    for count, node in enumerate(nodes):  # grows: YAML aliases may expand to themselves, or to more than memory holds
+        if count >= MAX_VALUES:
+            raise BadInput(f"{path}: more than {MAX_VALUES:,} values, aliases expanded; an experiment needs fewer")
+        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     return tree
 
 
@@ -45,15 +49,15 @@ def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[list[Pair]]:
     """
     tree = read(path)
     base = tree.pop("base", None)
-    pairs = list(flatten(tree).items())
+    own = list(flatten(tree).items())
     if base is None:
-        return [pairs]
+        return [own]
     if not isinstance(base, str):
         raise BadInput(f"{path}: base: got {base!r}; expected another YAML file, e.g. prer_mnist.yaml")
     above = (*above, path.resolve())
     if (path.parent / base).resolve() in above:
         raise BadInput(f"{path}: base: {base} is based on this file; remove one of the two")
-    return [*read_layers(path.parent / base, above), pairs]
+    return [*read_layers(path.parent / base, above), own]
 
 
 def parse(text: str) -> Any:
@@ -64,17 +68,6 @@ def parse(text: str) -> Any:
 def as_yaml(tree: dict[str, Any]) -> str:
     """Plain data as YAML text that `read` reads back."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-def _refuse_huge(path: Path, tree: dict[str, Any]) -> None:
-    """YAML aliases may expand to themselves, or to more than fits into memory."""
-    open_nodes, count = [tree], 0
-    while open_nodes:
-        node = open_nodes.pop()
-        count += 1
-        if count > MAX_VALUES:
-            raise BadInput(f"{path}: more than {MAX_VALUES:,} values, aliases expanded; an experiment needs fewer")
-        open_nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

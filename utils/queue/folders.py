@@ -6,8 +6,8 @@ from pathlib import Path
 
 from utils.config.yaml_text import as_yaml
 from utils.queue import ranking
-from utils.queue.plan import Experiment, prefix_errors
-from utils.settings import BadInput
+from utils.queue.plan import Experiment
+from utils.settings import BadInput, prefix_errors
 from utils.store import folder as results
 
 

@@ -2,8 +2,7 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import ceil
@@ -20,7 +19,7 @@ from utils.config.yaml_text import as_yaml
 from utils.run.build import build_learner, build_method, build_tasks
 from utils.run.evaluation import memory
 from utils.run.streams import generator
-from utils.settings import BadInput
+from utils.settings import BadInput, prefix_errors
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,6 @@ class Experiment:
     def folder(self) -> Path:
         """The results folder; of a sweep's point, that of the sweep."""
         return self.sweep.root if self.sweep else self.config.save_path
-
-
-@contextmanager
-def prefix_errors(path: str) -> Iterator[None]:
-    """Inside, messages of BadInput begin with the file's name."""
-    try:
-        yield
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from error
 
 
 def plan(options: Namespace) -> list[Experiment]:
