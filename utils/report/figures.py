@@ -1,24 +1,48 @@
-"""The figures of a group of finished runs, each with a caption and an alternative text."""
+"""The figures of a group of finished runs, as elements of the page.
+
+Runs, axes and text are drawn in placeholder colours, which `_as_svg` replaces by `currentColor` and the page's CSS
+variables, so that a figure is legible on light and dark. Draw inside `rc_context(STYLE)`.
+"""
 
 import base64
+import io
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from methods import find
-from utils.report import drawing
-from utils.report.drawing import Curve, Look
 from utils.report.groups import REFERENCES, Group
+from utils.run.figures import draw_matrix, new_figure
 from utils.store.folder import RunFolder
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+COLOURS = [f"#c0c0c{i}" for i in range(8)]
+REFERENCE, INK = "#c0c0d0", "#c0c0d1"
+CSS = {INK: "currentColor", REFERENCE: "var(--reference)"} | {c: f"var(--c{i})" for i, c in enumerate(COLOURS)}
+"""Placeholder -> colour in the page; report.html defines the variables."""
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+STYLE: Any = {"svg.fonttype": "none", "font.size": 11, "grid.alpha": 0.15, **dict.fromkeys(INKED, INK)}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
+DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 2, 1.5, 2)))
+MARKERS = "osDv^"
+WIDE = 100
+"""Values whose ratio exceeds this get a logarithmic axis."""
+BANDS = "Mean over seeds; bars and bands: lowest to highest."
 MAX_SAMPLES = 12
 """Runs whose generated samples are shown."""
 
-Results = list[list[dict[str, Any]]]
-"""For each run of a group the final results of its seeds."""
+Look = dict[str, Any]
+"""matplotlib's label, colour, linestyle and marker of a run, and the gid that identifies it in the page."""
+Values = Mapping[float, Sequence[float]]
+"""x -> the values there, over seeds and what else there are several of."""
+_drawn = count()
 
 
 class Figure(NamedTuple):
@@ -30,39 +54,48 @@ class Figure(NamedTuple):
 
 
 def looks(group: Group) -> list[Look]:
-    """The look of each run in all figures of the group; a single run of naive or joint is grey."""
-    methods = [run.method for run in group.runs]
-    grey = [method in REFERENCES and methods.count(method) == 1 for method in methods]
-    return [drawing.look(name, i, -1 if grey[i] else i - sum(grey[:i])) for i, name in enumerate(group.names)]
+    """How each run is drawn in every figure; no two of 40 look alike. A single run of naive or joint is grey."""
+    methods, found = [run.method for run in group.runs], []
+    for i, (name, method) in enumerate(zip(group.names, methods, strict=True)):
+        colour, dashes = COLOURS[i % 8], DASHES[i // 8 % 4]
+        if method in REFERENCES and methods.count(method) == 1:
+            colour, dashes = REFERENCE, DASHES[1 + REFERENCES.index(method)]
+        style = {"color": colour, "linestyle": dashes, "marker": MARKERS[i % 5]}
+        found.append({"label": name, "gid": f"run r{i}", **style})
+    return found
+
+
+def swatch(look: Look) -> str:
+    """A run's line and mark, for the legend."""
+    figure = new_figure(0.4, 0.17)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.plot([0, 1, 2], [0, 0, 0], markevery=[1], **look)
+    return _as_svg(figure, "").replace('role="img" aria-label=""', 'class="swatch" aria-hidden="true"')
 
 
 def scores(group: Group, looks: Sequence[Look]) -> list[Figure]:
     """Accuracy over tasks, and final accuracy against memory, time and forgetting."""
-    curves = []
-    for look, run in zip(looks, group.runs, strict=True):
-        r = np.array(run.test.accuracy_matrix.values)  # (S, T, T)
-        tasks = np.arange(r.shape[1])
-        seen = np.stack([r[:, i, : i + 1].mean(axis=1) for i in tasks], axis=1)  # (S, T)
-        mean, std = seen.mean(axis=0), seen.std(axis=0, ddof=1) if len(seen) > 1 else np.zeros(len(tasks))
-        curves.append(Curve(look, tasks, mean, mean - std, mean + std))
-    title, y_label = "Accuracy over tasks", "accuracy on tasks seen"
-    caption = "Mean test accuracy on the tasks seen so far, ± one standard deviation."
-    figures = [Figure(title, caption, drawing.chart(curves, "after task", y_label, title))]
-    memory = [run.score.memory["method_floats"] for run in group.runs]
-    seconds = [run.score.time["total_s"].mean for run in group.runs]
-    forgetting = [run.test.Forgetting.mean for run in group.runs]
-    caption = "Mean ± one standard deviation. Upper left is better."
-    for x_label, values in (
-        ("numbers stored between tasks", memory),
-        ("seconds per seed", seconds),
-        ("Forgetting", forgetting),
-    ):
-        if None not in values:  # Forgetting of a single task is undefined
-            finals = [(run.final, run.test.FinalAccuracy.std or 0.0) for run in group.runs]
-            edges = [np.array([[x], [y], [y - s], [y + s]]) for x, (y, s) in zip(values, finals, strict=True)]
-            points = [Curve(look, *edge) for look, edge in zip(looks, edges, strict=True)]
+    runs = [(look, run.score) for look, run in zip(looks, group.runs, strict=True)]
+    seen = []
+    for look, score in runs:
+        tasks = range(len(score.matrix))
+        seen.append((look, {i: [float(np.mean(r[i][: i + 1])) for r in score.matrices] for i in tasks}))
+    figures = [_chart(seen, "after task", "accuracy on tasks seen", "Accuracy over tasks", f"On test data. {BANDS}")]
+    against: dict[str, list[float | None]] = {
+        "numbers stored between tasks": [score.memory for _, score in runs],
+        "seconds per seed": [score.seconds.mean for _, score in runs],
+        "Forgetting": [score.Forgetting.mean for _, score in runs],
+    }
+    for x_label, values in against.items():
+        points = [
+            (look, {x: score.FinalAccuracy.values})
+            for x, (look, score) in zip(values, runs, strict=True)
+            if x is not None
+        ]
+        if len(points) == len(runs):  # Forgetting of a single task is undefined
             title = f"FinalAccuracy against {x_label}"
-            figures.append(Figure(title, caption, drawing.chart(points, x_label, "FinalAccuracy", title)))
+            figures.append(_chart(points, x_label, "FinalAccuracy", title, f"Upper left is better. {BANDS}"))
     return figures
 
 
@@ -70,54 +103,42 @@ def matrices(group: Group) -> list[Figure]:
     """The mean accuracy matrix of each run."""
     figures = []
     for name, run in zip(group.names, group.runs, strict=True):
-        r = np.array(run.test.accuracy_matrix.mean)
+        r, drawing = np.array(run.score.matrix), new_figure(2.5, 2.4)
+        draw_matrix(drawing.add_subplot(), r, fontsize=min(9.0, 50 / len(r)))
         alt = f"Accuracy matrix of {name}; after the last task: {', '.join(f'{value:.2f}' for value in r[-1])}"
-        figures.append(Figure(name, "", drawing.matrix(r, alt)))
+        figures.append(Figure(name, "", _as_svg(drawing, alt)))
     return figures
 
 
-def learning(looks: Sequence[Look], results: Results) -> list[Figure]:
-    """Loss and accuracy per epoch, the tasks one after the other."""
-    figures = []
-    captions = {
-        "loss": "Mean over the steps of each epoch, penalties included, and over seeds.",
-        "accuracy": "On the current task after each epoch: on dev data if there is any, else on train data.",
-    }
-    for key, caption in captions.items():
-        curves = []
-        for look, seeds in zip(looks, results, strict=True):
-            histories = [[epoch[key] for task in seed["epochs"] for epoch in task] for seed in seeds]
-            if length := min(map(len, histories), default=0):
-                y = np.mean([history[:length] for history in histories], axis=0)
-                curves.append(Curve(look, np.arange(1, length + 1), y, y, y))
-        if curves:
-            svg = drawing.chart(curves, "epoch, over all tasks", key, key.capitalize())
-            figures.append(Figure(key.capitalize(), caption, svg))
-    return figures
+def measured(group: Group, looks: Sequence[Look], results: Sequence[Sequence[dict[str, Any]]]) -> list[Figure]:
+    """Loss and accuracy per epoch, and what the methods measured after each task: one figure per quantity.
 
-
-def diagnostics(group: Group, looks: Sequence[Look], results: Results) -> list[Figure]:
-    """What the methods measured after each task, such as the quality of a generator: one figure per quantity."""
-    curves: dict[str, list[Curve]] = defaultdict(list)
-    meaning: dict[str, str] = {}
-    for look, run, seeds in zip(looks, group.runs, results, strict=True):
-        meaning |= {name: d.meaning for name, d in find(run.method)[0].diagnosed.items()}
-        measured: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    `results` are the final results of the seeds of each run.
+    """
+    epochs, tasks = "epoch, over all tasks", "after task"
+    captions = {(tasks, name): d.meaning for run in group.runs for name, d in find(run.method)[0].diagnosed.items()}
+    captions[epochs, "loss"] = "Mean over the steps of each epoch, penalties included"
+    captions[epochs, "accuracy"] = (
+        "On the current task after each epoch: on dev data if there is any, else on train data"
+    )
+    lines: dict[tuple[str, str], list[tuple[Look, Values]]] = defaultdict(list)
+    for look, seeds in zip(looks, results, strict=True):
+        values: dict[tuple[str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
         for seed in seeds:
+            for x, epoch in enumerate(chain(*seed["epochs"]), 1):
+                for name in ("loss", "accuracy"):
+                    values[epochs, name][x].append(epoch[name])
             for task, numbers in enumerate(seed["diagnostics"]):
                 for name, value in numbers.items():
                     if np.isfinite(value):
-                        measured[name.partition("/")[0]][task].append(value)
-        for quantity, by_task in measured.items():
-            mean, low, high = (np.array([f(by_task[t]) for t in sorted(by_task)]) for f in (np.mean, np.min, np.max))
-            curves[quantity].append(Curve(look, np.array(sorted(by_task)), mean, low, high))
+                        values[tasks, name.partition("/")[0]][task].append(value)
+        for key, by_x in values.items():
+            lines[key].append((look, by_x))
     figures = []
-    for quantity, drawn in curves.items():
-        label = quantity.replace("_", " ")
-        title = meaning.get(quantity, label)
-        title = title[0].upper() + title[1:]
-        svg = drawing.chart(drawn, "after task", label, title)
-        figures.append(Figure(title, "Mean over seeds and over classes or tasks; bands: lowest to highest.", svg))
+    for (x_label, name), drawn in lines.items():
+        label = name.replace("_", " ")
+        caption = f"{captions.get((x_label, name), label)}. {BANDS}"
+        figures.append(_chart(drawn, x_label, label, label.capitalize(), caption[0].upper() + caption[1:]))
     return figures
 
 
@@ -125,10 +146,75 @@ def samples(group: Group) -> list[Figure]:
     """What the first seed of each run generated after its last task, for the first runs that drew samples."""
     figures: list[Figure] = []
     for name, run in zip(group.names, group.runs, strict=True):
-        seed, last = run.score.seeds[0], len(run.test.accuracy_matrix.mean) - 1
+        seed, last = run.score.seeds[0], len(run.score.matrix) - 1
         path = RunFolder(run.folder, seed).plot(f"samples_task_{last}")
         if path.exists() and len(figures) < MAX_SAMPLES:
             alt = f"Samples generated by {name}, seed {seed}, after the last task; one row per class"
             uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
             figures.append(Figure(name, f"{alt}.", f'<img src="{uri}" alt="{escape(alt)}">'))
     return figures
+
+
+def _chart(lines: Sequence[tuple[Look, Values]], x_label: str, y_label: str, title: str, caption: str) -> Figure:
+    """The mean of each line's values, with their range as a band; if each has one x, as points with bars and names."""
+    drawing, points = new_figure(6, 3.8), all(len(values) == 1 for _, values in lines)
+    axes = drawing.add_subplot()
+    axes.grid()
+    axes.set_axisbelow(True)
+    every_x, lowest, alt = list[float](), list[float](), list[str]()
+    for look, values in lines:
+        x = sorted(values)
+        y, low, high = ([float(f(values[i])) for i in x] for f in (np.mean, np.min, np.max))
+        axes.plot(x, y, markersize=7 if points else 5 if len(x) <= 20 else 0, linewidth=1.6, **look)
+        band = {"color": look["color"], "gid": look["gid"]}
+        if points:
+            axes.vlines(x, low, high, linewidth=1.2, **band)
+        else:
+            axes.fill_between(x, low, high, linewidth=0, alpha=0.12 if len(lines) <= 8 else 0.04, **band)
+        every_x, lowest = every_x + x, lowest + low
+        alt.append(f"{look['label']} {y[0]:.4g} to {y[-1]:.4g}")
+    axes.set(xlabel=x_label, ylabel=y_label, yscale=_scale(lowest))
+    if points:
+        axes.set_xscale(_scale(every_x))
+        _name_points(drawing)
+    else:
+        axes.locator_params(axis="x", integer=True)
+    return Figure(title, caption, _as_svg(drawing, f"{title}, by {x_label}, first to last: {'; '.join(alt)}"))
+
+
+def _name_points(drawing: "Drawing") -> None:
+    """Write the label of each point beside it, unless it would cover another."""
+    drawing.draw_without_rendering()  # fixes the layout, in which the boxes below are measured
+    taken: list[Any] = []
+    for line in drawing.axes[0].lines:
+        style: Any = {"textcoords": "offset points", "gid": line.get_gid(), "size": 10}
+        text = drawing.axes[0].annotate(str(line.get_label()), line.get_xydata()[0], (7, -4), **style)
+        box = text.get_window_extent()
+        if box.count_overlaps(taken):
+            text.remove()
+        else:
+            taken.append(box)
+
+
+def _scale(values: Sequence[float]) -> str:
+    positive = [value for value in values if value > 0]
+    if min(values) < 0 or not positive or max(values) <= WIDE * min(positive):
+        return "linear"
+    return "log" if len(positive) == len(values) else "symlog"
+
+
+def _as_svg(drawing: "Drawing", alt: str) -> str:
+    """The drawing as an `<svg>` element that refers to no other file, with ids that are unique in the process.
+
+    Artists with a gid "run r<i>" get these two classes.
+    """
+    from matplotlib import rc_context
+
+    buffer, no_metadata = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with rc_context({"svg.hashsalt": f"figure {next(_drawn)}"}):
+        drawing.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    ((size, svg),) = re.findall(r'<svg.*?(viewBox="[^"]*").*?</defs>(.*)', buffer.getvalue(), re.S)  # less <style>
+    svg = re.sub(r'id="(run r\d+)"', r'class="\1"', svg)
+    svg = re.sub(r' id="[a-zA-Z.0-9]+_\d+"|(?<=\.\d\d)\d+|\s*\n', "", svg)
+    svg = re.sub("|".join(CSS), lambda colour: CSS[colour[0]], svg)
+    return f'<svg {size} role="img" aria-label="{escape(alt)}">{svg.replace("xlink:href", "href")}'

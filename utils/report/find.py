@@ -3,11 +3,10 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from utils.config.load import load
 from utils.config.schema import Config
@@ -17,50 +16,40 @@ from utils.store.folder import RunFolder
 
 
 class Summary(BaseModel, allow_inf_nan=False):
-    """One score over the seeds of a run."""
+    """One score over the seeds of a run; None where undefined."""
 
     mean: float | None
     std: float | None
     ci95: float | None
-    values: list[float | None]
+    values: Sequence[float | None]
 
 
-class Matrix(BaseModel, allow_inf_nan=False):
-    """Accuracy matrices: mean (T, T), values (S, T, T)."""
+class Known(Summary):
+    """A score that no seed lacks."""
 
-    mean: list[list[float]]
-    values: list[list[list[float]]]
-
-
-class Scores(BaseModel):
-    """Scores on one split."""
-
-    accuracy_matrix: Matrix
-    FinalAccuracy: Summary
-    BWT: Summary
-    Forgetting: Summary
-    FWT: Summary
+    mean: float
+    values: Sequence[float]
 
 
-class FinalScore(BaseModel):
-    """What a comparison reads of final_score.json; other keys are ignored."""
+def _at(*keys: str) -> Any:
+    return Field(validation_alias=AliasPath(*keys))
+
+
+class Score(BaseModel, allow_inf_nan=False):
+    """What a comparison reads of final_score.json: the scores on test data, time and memory."""
 
     seeds: list[int]
-    test: Scores
-    time: dict[str, Summary]
-    memory: dict[str, int]
-
-    @model_validator(mode="after")
-    def _complete(self) -> "FinalScore":
-        final, matrix = self.test.FinalAccuracy, self.test.accuracy_matrix
-        if not len(self.seeds) == len(final.values) == len(matrix.values) or None in (final.mean, *final.values):
-            raise ValueError("expected one FinalAccuracy and one accuracy matrix per seed")
-        squares = [matrix.mean, *matrix.values]
-        if len({len(square) for square in squares} | {len(row) for square in squares for row in square}) != 1:
-            raise ValueError("the accuracy matrices are not square")
-        if "total_s" not in self.time or not {"method_floats", "stored_real_samples"} <= self.memory.keys():
-            raise ValueError("time.total_s, memory.method_floats or memory.stored_real_samples is missing")
-        return self
+    matrix: Annotated[list[list[float]], _at("test", "accuracy_matrix", "mean")]
+    """mean accuracy matrix (T, T)"""
+    matrices: Annotated[list[list[list[float]]], _at("test", "accuracy_matrix", "values")]
+    """the accuracy matrix of each seed (S, T, T)"""
+    FinalAccuracy: Annotated[Known, _at("test", "FinalAccuracy")]
+    BWT: Annotated[Summary, _at("test", "BWT")]
+    Forgetting: Annotated[Summary, _at("test", "Forgetting")]
+    FWT: Annotated[Summary, _at("test", "FWT")]
+    seconds: Annotated[Summary, _at("time", "total_s")]
+    memory: Annotated[int, _at("memory", "method_floats")]
+    stored: Annotated[int, _at("memory", "stored_real_samples")]
 
 
 @dataclass(frozen=True)
@@ -69,7 +58,9 @@ class FinishedRun:
 
     folder: Path
     config: Config
-    score: FinalScore
+    score: Score
+    settings: dict[str, Any]
+    """the dotted keys of the configuration that affect results"""
 
     @property
     def method(self) -> str:
@@ -77,25 +68,9 @@ class FinishedRun:
         return self.config.method.name
 
     @property
-    def test(self) -> Scores:
-        """The scores on test data."""
-        return self.score.test
-
-    @property
-    def final(self) -> float:
-        """Mean FinalAccuracy on test data; always known, see `FinalScore`."""
-        return self.test.FinalAccuracy.mean or 0.0
-
-    @property
     def accuracy(self) -> dict[int, float]:
         """Seed -> FinalAccuracy on test data."""
-        values = zip(self.score.seeds, self.test.FinalAccuracy.values, strict=True)
-        return {seed: value for seed, value in values if value is not None}
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """The dotted keys of the configuration that affect results."""
-        return self.config.identity
+        return dict(zip(self.score.seeds, self.score.FinalAccuracy.values, strict=True))
 
     @property
     def problem(self) -> dict[str, Any]:
@@ -105,13 +80,14 @@ class FinishedRun:
     def results(self) -> tuple[list[dict[str, Any]], list[str]]:
         """The final results of each seed that has them, and a note about each file that cannot be used."""
         found, notes = [], []
-        paths = [RunFolder(self.folder, seed).final for seed in self.score.seeds]
-        for path in [path for path in paths if path.exists()]:
+        for path in [RunFolder(self.folder, seed).final for seed in self.score.seeds]:
             try:
                 results = read_pickle(path)
-                if not (isinstance(results, dict) and results.keys() >= {"epochs", "diagnostics"}):
+                if not results.keys() >= {"epochs", "diagnostics"}:
                     raise Damaged(f"{path} was written by an older version")
                 found.append(results)
+            except FileNotFoundError:
+                continue
             except (Damaged, OSError) as error:
                 notes.append(f"{error}; left out of the learning curves; run the same command again to repair it")
         return found, notes
@@ -131,34 +107,29 @@ def find(folders: Sequence[Path], option: str = "--compare") -> list[FinishedRun
         if not folder.is_dir():
             raise BadInput(f"{option} {folder}: not a directory; give results folders or a folder that contains some")
         below = [
-            path for path in sorted(folder.rglob("final_score.json")) if not _moved_aside(path.relative_to(folder))
+            path
+            for path in sorted(folder.rglob("final_score.json"))
+            if not re.search(r"\.old-\d+/", path.relative_to(folder).as_posix())
         ]
-        scores = [folder / "final_score.json"] if (folder / "final_score.json").exists() else below
+        scores = [path for path in below if path.parent == folder] or below
         if not scores:
-            raise BadInput(
-                f"{option} {folder}: no finished run (no final_score.json in or below it); run main.py first"
-            )
-        for score in scores:
-            if score.resolve() not in found:
-                found[score.resolve()] = _read(score.parent)
+            problem = "no finished run (no final_score.json in or below it); run main.py first"
+            raise BadInput(f"{option} {folder}: {problem}")
+        for path in scores:
+            if path.resolve() not in found:
+                found[path.resolve()] = _read(path)
     return list(found.values())
 
 
-def _moved_aside(path: Path) -> bool:
-    return any(re.search(r"\.old-\d+$", part) for part in path.parts)
-
-
-def _read(folder: Path) -> FinishedRun:
-    path = folder / "final_score.json"
+def _read(path: Path) -> FinishedRun:
     try:
-        score = FinalScore.model_validate_json(path.read_bytes())
+        score = Score.model_validate_json(path.read_bytes())
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "file"
-        raise BadInput(
-            f"{path} is damaged or of an older version ({where}: {problem['msg']}); "
-            f"run python main.py {folder / 'config.yml'} to rewrite it"
-        ) from None
+        damage = f"is damaged or of an older version ({where}: {problem['msg']})"
+        raise BadInput(f"{path} {damage}; run python main.py {path.with_name('config.yml')} to rewrite it") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error})") from None
-    return FinishedRun(folder, load(folder / "config.yml"), score)
+    config = load(path.with_name("config.yml"))
+    return FinishedRun(path.parent, config, score, config.identity)

@@ -1,7 +1,7 @@
 """Groups of comparable runs: their names, the best run, and whether its lead is significant."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -29,7 +29,6 @@ class Row(NamedTuple):
     """A run in a table of its group."""
 
     name: str
-    """unique in the group: the method and the settings in which its runs differ, or the folder"""
     run: FinishedRun
     normalised: float | None
     """score between naive (0) and joint (1); None unless there is one run of each, and joint is better"""
@@ -43,7 +42,7 @@ class Group:
 
     runs: list[FinishedRun]
 
-    @cached_property
+    @property
     def title(self) -> str:
         """The learning problem in words."""
         scenario = self.runs[0].config.scenario
@@ -54,11 +53,11 @@ class Group:
 
     @cached_property
     def names(self) -> list[str]:
-        """The name of each run."""
+        """Unique names of the runs: the method and the settings in which its runs differ, or the folder."""
         names = []
         for run in self.runs:
-            rivals = [other for other in self.runs if other.method == run.method]
-            own = [f"{key.rpartition('.')[2]}={shown(run.settings.get(key))}" for key in differing(rivals)]
+            keys = differing([other for other in self.runs if other.method == run.method])
+            own = [f"{key.rpartition('.')[2]}={shown(run.settings.get(key))}" for key in keys]
             names.append(" ".join([run.method, *own]) if len(own) <= MAX_IN_NAME else "")
         folders = [run.folder.resolve() for run in self.runs]
         above = os.path.commonpath(folders)
@@ -76,11 +75,11 @@ class Group:
     def rows(self) -> list[Row]:
         """The runs with their names, normalised scores and tests."""
         others = [run.accuracy for i, run in enumerate(self.runs) if i != self.best]
-        tests: list[Paired | None] = list(against_best(self.runs[self.best].accuracy, others))
+        tests: list[Paired | None] = [*against_best(self.runs[self.best].accuracy, others)]
         tests.insert(self.best, None)
-        references = [run.accuracy for method in REFERENCES for run in self.runs if run.method == method]
-        one_each = sorted(run.method for run in self.runs if run.method in REFERENCES) == sorted(REFERENCES)
-        scores = [normalised(run.accuracy, *references) if one_each else None for run in self.runs]
+        lower, upper = ([run.accuracy for run in self.runs if run.method == method] for method in REFERENCES)
+        one_each = len(lower) == len(upper) == 1
+        scores = [normalised(run.accuracy, lower[0], upper[0]) if one_each else None for run in self.runs]
         return [Row(*row) for row in zip(self.names, self.runs, scores, tests, strict=True)]
 
     @property
@@ -89,21 +88,21 @@ class Group:
         verdicts = {row.paired.verdict for row in self.rows if row.paired and row.run.method != "joint"}
         return verdicts == {"better"}
 
-    @cached_property
+    @property
     def verdict(self) -> str:
         """The result of the tests in one or two sentences."""
-        final = self.runs[self.best].score.test.FinalAccuracy
-        opening = f"Best: {self.names[self.best]}, FinalAccuracy {plus_minus(final.model_dump())}."
-        tested = {
-            verdict: [row.name for row in self.rows if row.paired and row.paired.verdict == verdict]
-            for verdict in WORDS
-        }
-        parts = [f"{WORDS[verdict]} {few(names)}" for verdict, names in tested.items() if names]
-        if not any(row.paired and row.paired.t is not None for row in self.rows):
+        final = plus_minus(self.runs[self.best].score.FinalAccuracy.model_dump())
+        opening = f"Best: {self.names[self.best]}, FinalAccuracy {final}."
+        tests = [(row.name, row.paired) for row in self.rows if row.paired]
+        if all(test.t is None for _, test in tests):
             return opening
+        parts = []
+        for verdict, words in WORDS.items():
+            if names := [name for name, test in tests if test.verdict == verdict]:
+                parts.append(f"{words} {few(names)}")
         return f"{opening} Paired t-test, Holm-corrected, p < {LEVEL}: {'; '.join(parts)}."
 
-    @cached_property
+    @property
     def notes(self) -> list[str]:
         """Limits of the comparison, one per line."""
         notes = []
@@ -115,10 +114,13 @@ class Group:
             notes.append(f"the seeds differ: {self._by_value(seeds)}; the tests use the seeds that both runs have")
         if all(row.normalised is None for row in self.rows):
             notes.append("no normalised score: it needs one run of naive and a better one of joint, with common seeds")
-        comparisons, pairs = len(self.runs) - 1, max((row.paired.seeds for row in self.rows if row.paired), default=0)
-        for test, needed in (("t-test", MIN_PAIRS_FOR_T), ("Wilcoxon test", seeds_for_wilcoxon(max(1, comparisons)))):
-            if comparisons and pairs < needed:
-                notes.append(f"too few seeds for a significant paired {test}: {pairs}; this table needs {needed}")
+        if pairs := [row.paired.seeds for row in self.rows if row.paired]:
+            needs = {"t-test": MIN_PAIRS_FOR_T, "Wilcoxon test": seeds_for_wilcoxon(len(pairs))}
+            notes += [
+                f"too few seeds for a significant paired {test}: {max(pairs)}; this table needs {needed}"
+                for test, needed in needs.items()
+                if max(pairs) < needed
+            ]
         return notes
 
     def _by_value(self, values: Sequence[str]) -> str:
@@ -150,18 +152,14 @@ def protocol(runs: Sequence[FinishedRun]) -> list[str]:
     return [key for key in differing(runs) if not key.startswith("method.")]
 
 
-def groups(runs: Sequence[FinishedRun]) -> list[Group]:
-    """Runs grouped by their learning problem, in the order in which they were found."""
-    return _grouped(runs, lambda run: sorted(run.problem.items()))
-
-
-def by_protocol(group: Group) -> list[Group]:
-    """A group split into runs of the same network, training and dev split."""
-    return _grouped(group.runs, lambda run: [run.settings.get(key) for key in protocol(group.runs)])
-
-
-def _grouped(runs: Sequence[FinishedRun], key: Callable[[FinishedRun], object]) -> list[Group]:
-    found: dict[str, list[FinishedRun]] = {}
+def grouped(runs: Sequence[FinishedRun], keys: Iterable[str]) -> list[Group]:
+    """Runs with the same values of these settings, in the order in which they were found."""
+    keys, found = list(keys), dict[str, list[FinishedRun]]()
     for run in runs:
-        found.setdefault(repr(key(run)), []).append(run)
-    return [Group(sorted(some, key=lambda run: (-run.final, run.method))) for some in found.values()]
+        found.setdefault(repr([run.settings.get(key) for key in keys]), []).append(run)
+    return [Group(sorted(some, key=lambda run: (-run.score.FinalAccuracy.mean, run.method))) for some in found.values()]
+
+
+def groups(runs: Sequence[FinishedRun]) -> list[Group]:
+    """Runs grouped by their learning problem."""
+    return grouped(runs, dict.fromkeys(key for run in runs for key in run.problem))

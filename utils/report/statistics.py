@@ -5,8 +5,8 @@ the tests are on the mean difference. scipy is imported by the first test.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from math import floor, log2
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,50 +18,46 @@ DIGITS = 12
 """Decimals to round differences to; rounding errors would break ties and make equal differences vary."""
 
 
-@dataclass(frozen=True)
-class Paired:
-    """The best against another run, on the seeds that both have. None where undefined or with too few seeds."""
+class Paired(NamedTuple):
+    """The best against another run, on the seeds that both have. None where undefined or with too few seeds.
+
+    `difference` is the mean of best - other, `ci95` the half-width of its 95% confidence interval (Student's t),
+    `effect` d_z = mean / standard deviation of the differences (Cohen, Statistical Power Analysis, 1988, eq. 2.3.5).
+    The p-values of the paired t-test and of the Wilcoxon signed-rank test, which drops pairs without a difference, are
+    two-sided, and corrected for the number of comparisons in `t_holm` and `wilcoxon_holm`.
+    """
 
     seeds: int
-    """number of pairs n"""
-    difference: float | None
-    """mean of best - other"""
-    ci95: float | None
-    """half-width of the 95% confidence interval of the mean difference (Student's t)"""
-    effect: float | None
-    """d_z = mean / standard deviation of the differences. Cohen, Statistical Power Analysis, 1988, eq. 2.3.5"""
-    t: float | None
-    """p-value of the paired t-test, two-sided"""
-    wilcoxon: float | None
-    """p-value of the Wilcoxon signed-rank test, two-sided; pairs without a difference are dropped"""
+    difference: float | None = None
+    ci95: float | None = None
+    effect: float | None = None
+    t: float | None = None
+    wilcoxon: float | None = None
     t_holm: float | None = None
-    """the t-test's p-value, corrected for the number of comparisons"""
     wilcoxon_holm: float | None = None
-    """the Wilcoxon test's, corrected"""
 
     @property
     def verdict(self) -> str:
         """better, worse, not significant or not tested, by the corrected t-test: the Wilcoxon test needs more seeds."""
-        if self.t_holm is None:
+        if self.t_holm is None or self.difference is None:
             return "not tested"
         if self.t_holm >= LEVEL:
             return "not significant"
-        return "better" if (self.difference or 0.0) > 0 else "worse"
+        return "better" if self.difference > 0 else "worse"
 
 
 def paired(best: Sequence[float], other: Sequence[float]) -> Paired:
     """Compare scores (n,) of the same seeds in the same order; not corrected for several comparisons."""
     from scipy import stats
 
-    differences = np.round(np.asarray(best, dtype=float) - np.asarray(other, dtype=float), DIGITS)
+    differences = np.round(np.subtract(best, other), DIGITS)
     n = len(differences)
     if n < 2:
-        return Paired(n, float(differences[0]) if n else None, ci95=None, effect=None, t=None, wilcoxon=None)
-    mean = float(differences.mean())
-    changes = differences[differences != 0]
+        return Paired(n, *differences.tolist())
+    mean, changes = float(differences.mean()), differences[differences != 0]
     wilcoxon = float(stats.wilcoxon(changes).pvalue) if len(changes) else 1.0
     if np.ptp(differences) == 0:  # t would be 0 / 0, or infinite
-        return Paired(n, mean, 0.0, effect=None, t=None if mean or n < MIN_PAIRS_FOR_T else 1.0, wilcoxon=wilcoxon)
+        return Paired(n, mean, ci95=0.0, t=None if mean or n < MIN_PAIRS_FOR_T else 1.0, wilcoxon=wilcoxon)
     test, effect = stats.ttest_1samp(differences, 0), mean / float(differences.std(ddof=1))
     t = float(test.pvalue) if n >= MIN_PAIRS_FOR_T else None
     return Paired(n, mean, float(test.confidence_interval(0.95).high - mean), effect, t, wilcoxon)
@@ -72,12 +68,10 @@ def against_best(best: Mapping[int, float], others: Sequence[Mapping[int, float]
 
     The choice of the best on the same scores is not corrected for: read p-values near the level with care.
     """
-    tests = []
-    for other in others:
-        shared = sorted(best.keys() & other.keys())
-        tests.append(paired([best[seed] for seed in shared], [other[seed] for seed in shared]))
+    shared = [sorted(best.keys() & other.keys()) for other in others]
+    tests = [paired([best[i] for i in seeds], [o[i] for i in seeds]) for o, seeds in zip(others, shared, strict=True)]
     t, wilcoxon = holm([test.t for test in tests]), holm([test.wilcoxon for test in tests])
-    return [replace(test, t_holm=p, wilcoxon_holm=q) for test, p, q in zip(tests, t, wilcoxon, strict=True)]
+    return [test._replace(t_holm=p, wilcoxon_holm=q) for test, p, q in zip(tests, t, wilcoxon, strict=True)]
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -89,8 +83,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     largest = 0.0
     for rank, (p, i) in enumerate(tested):
-        largest = max(largest, min(1.0, (len(tested) - rank) * p))
-        corrected[i] = largest
+        corrected[i] = largest = max(largest, min(1.0, (len(tested) - rank) * p))
     return corrected
 
 
@@ -100,10 +93,7 @@ def seeds_for_wilcoxon(comparisons: int) -> int:
 
 
 def normalised(score: Mapping[int, float], naive: Mapping[int, float], joint: Mapping[int, float]) -> float | None:
-    """(score - naive) / (joint - naive), means over the seeds that all have: 0 is fine-tuning, 1 is joint training.
-
-    None if joint is not better than naive.
-    """
+    """(score - naive) / (joint - naive), means over the seeds that all have; None if joint is not better than naive."""
     shared = score.keys() & naive.keys() & joint.keys()
     ours, low, high = (sum(scores[seed] for seed in shared) for scores in (score, naive, joint))
     return (ours - low) / (high - low) if high > low else None

@@ -1,23 +1,21 @@
-"""Comparisons as tables: one list of columns per table, one writer for text, Markdown, LaTeX and CSV."""
+"""Comparisons as tables: one list of columns per table, one writer for text, Markdown and LaTeX."""
 
 import csv
 import io
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from utils.config.yaml_text import flatten
 from utils.report.find import Summary
-from utils.report.groups import Group, Row, by_protocol, protocol, shown
+from utils.report.groups import Group, Row, grouped, protocol, shown
 from utils.report.statistics import LEVEL
 from utils.store.metrics import plus_minus
 
-Table = list[list[Any]]
+ESCAPED = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": "\\textbackslash{}", "~": "\\~{}", "^": "\\^{}", "±": "$\\pm$"}
+)
+Table = list[list[str]]
 """Rows of cells, the header first."""
-MAX_SIDE_BY_SIDE = 8
-"""Columns up to which the side-by-side table is written."""
 
 
 class Column(NamedTuple):
@@ -33,17 +31,17 @@ RUN = Column("run", "the method, and the settings in which its runs differ", lam
 SCORES = (
     RUN,
     Column("seeds", "number of seeds", lambda row: len(row.run.score.seeds)),
-    Column("FinalAccuracy", "mean accuracy over all tasks after the last task", lambda row: row.run.test.FinalAccuracy),
-    Column("± 95%", "half-width of its 95% confidence interval", lambda row: row.run.test.FinalAccuracy.ci95),
-    Column("normalised", "FinalAccuracy between naive (0) and joint (1)", lambda row: row.normalised),
-    Column("BWT", "backward transfer: final accuracy minus that right after a task", lambda row: row.run.test.BWT),
-    Column("Forgetting", "best earlier accuracy minus final accuracy of a task", lambda row: row.run.test.Forgetting),
     Column(
-        "FWT", "forward transfer: accuracy before a task minus that at initialisation", lambda row: row.run.test.FWT
+        "FinalAccuracy", "mean accuracy over all tasks after the last task", lambda row: row.run.score.FinalAccuracy
     ),
-    Column("seconds", "total time per seed", lambda row: row.run.score.time["total_s"], ".1f"),
-    Column("memory", "numbers that the method stores between tasks", lambda row: row.run.score.memory["method_floats"]),
-    Column("stored", "real samples that the method stores", lambda row: row.run.score.memory["stored_real_samples"]),
+    Column("± 95%", "half-width of its 95% confidence interval", lambda row: row.run.score.FinalAccuracy.ci95),
+    Column("normalised", "FinalAccuracy between naive (0) and joint (1)", lambda row: row.normalised),
+    Column("BWT", "backward transfer: final accuracy minus that right after a task", lambda row: row.run.score.BWT),
+    Column("Forgetting", "best earlier accuracy minus final accuracy of a task", lambda row: row.run.score.Forgetting),
+    Column("FWT", "forward transfer: accuracy before a task minus initial accuracy", lambda row: row.run.score.FWT),
+    Column("seconds", "total time per seed", lambda row: row.run.score.seconds, ".1f"),
+    Column("memory", "numbers that the method stores between tasks", lambda row: row.run.score.memory),
+    Column("stored", "real samples that the method stores", lambda row: row.run.score.stored),
 )
 TESTS = (
     RUN,
@@ -69,8 +67,7 @@ def cell(column: Column, row: Row) -> tuple[str, float | str | None]:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else value, value
 
 
-def table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
-    """The table with these columns and a row per run."""
+def _table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
     return [[column.title for column in columns], *([cell(column, row)[0] for column in columns] for row in rows)]
 
 
@@ -79,48 +76,34 @@ def side_by_side(groups: Sequence[Group]) -> Table:
 
     Methods that store real images come last; in each part, the highest of the lowest scores comes first.
     """
-    parts = [part for group in groups for part in by_protocol(group)]
-    if not 1 < len(parts) <= MAX_SIDE_BY_SIDE:
+    columns = {}
+    for group in groups:
+        keys = protocol(group.runs)
+        for part in grouped(group.runs, keys):
+            heading = [group.title, *(f"{key}={shown(part.runs[0].settings.get(key))}" for key in keys)]
+            columns[", ".join(heading)] = {row.name: row.run.score for row in part.rows}
+    if len(columns) < 2:
         return []
-    scores = [{row.name: row.run for row in part.rows} for part in parts]
-    found = {name: [column[name] for column in scores if name in column] for part in parts for name in part.names}
-    lowest = {name: min(run.final for run in some) for name, some in found.items()}
-    stores = {name: any(run.score.memory["stored_real_samples"] for run in some) for name, some in found.items()}
-    rows: Table = [["method", "stores images", *_headings(parts)]]
-    for name in sorted(found, key=lambda name: (stores[name], -lowest[name])):
-        finals = [column[name].test.FinalAccuracy.model_dump() if name in column else None for column in scores]
-        rows.append([name, "yes" if stores[name] else "no", *(plus_minus(final) if final else "" for final in finals)])
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    found = {name: [column[name] for column in columns.values() if name in column] for name in names}
+    stores = {name: any(score.stored for score in scores) for name, scores in found.items()}
+    rows = [["method", "stores images", *columns]]
+    for name in sorted(found, key=lambda name: (stores[name], -min(score.FinalAccuracy.mean for score in found[name]))):
+        scores = [column.get(name) for column in columns.values()]
+        finals = [plus_minus(score.FinalAccuracy.model_dump()) if score else "" for score in scores]
+        rows.append([name, "yes" if stores[name] else "no", *finals])
     return rows
 
 
-def _headings(parts: Sequence[Group]) -> list[str]:
-    """The folder that holds each part's runs; where these are not different, the problem and what tells it apart."""
-    names = [Path(os.path.commonpath([run.folder.resolve().parent for run in part.runs])).name for part in parts]
-    if len(set(names)) == len(names):
-        return names
-    keys = protocol([part.runs[0] for part in parts])
-    return [", ".join([p.title, *(f"{key}={shown(p.runs[0].settings.get(key))}" for key in keys)]) for p in parts]
-
-
-def render(rows: Table, form: Literal["text", "markdown", "latex", "csv"], bold: tuple[int, int] = (0, 0)) -> str:
-    """The table as aligned text, Markdown, LaTeX (booktabs) or CSV; in LaTeX one cell of the body may be bold."""
-    if form == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        return text.getvalue()
-    if form == "markdown":
-        ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-        return "\n".join(f"| {' | '.join(text.replace('|', '/') for text in row)} |" for row in ruled)
-    if form == "latex":
-        cells = [[*map(_escaped, rows[0])], *([_escaped(row[0]), *map(_math, row[1:])] for row in rows[1:])]
-        if bold[0]:
-            cells[bold[0]][bold[1]] = f"$\\mathbf{{{cells[bold[0]][bold[1]].strip('$')}}}$"
-        lines = [" & ".join(row) + " \\\\" for row in cells]
-        begin = f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}"
-        return "\n".join([begin, "\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}", ""])
+def _as_text(rows: Table) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
     return "\n".join("  ".join(row) for row in aligned)
+
+
+def _as_markdown(rows: Table) -> str:
+    ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(text.replace('|', '/') for text in row)} |" for row in ruled)
 
 
 def _math(text: str) -> str:
@@ -128,16 +111,11 @@ def _math(text: str) -> str:
     return "--" if text == "-" else f"${marked}$"
 
 
-def _escaped(text: str) -> str:
-    special = {"\\": "\\textbackslash{}", "~": "\\~{}", "^": "\\^{}", "±": "$\\pm$"}
-    return "".join(f"\\{c}" if c in "&%$#_{}" else special.get(c, c) for c in text)
-
-
-def section(group: Group, form: Literal["text", "markdown"]) -> str:
+def section(group: Group, render: Callable[[Table], str] = _as_text) -> str:
     """A group as printed and as in comparison.md: scores, tests, verdict, notes."""
-    parts = [f"{group.title}\n{'=' * len(group.title)}", render(table(SCORES, group.rows), form)]
+    parts = [f"{group.title}\n{'=' * len(group.title)}", render(_table(SCORES, group.rows))]
     if others := [row for row in group.rows if row.paired]:
-        parts += [f"{group.names[group.best]} minus the others, paired by seed:", render(table(TESTS, others), form)]
+        parts += [f"{group.names[group.best]} minus the others, paired by seed:", render(_table(TESTS, others))]
     notes = "\n".join(f"- note: {note}" for note in group.notes)
     return "\n\n".join(part for part in (*parts, group.verdict, notes) if part)
 
@@ -145,16 +123,25 @@ def section(group: Group, form: Literal["text", "markdown"]) -> str:
 def markdown(groups: Sequence[Group]) -> str:
     """comparison.md: FinalAccuracy side by side where there are several columns, then a section per group."""
     beside = side_by_side(groups)
-    first = ["FinalAccuracy\n=============", render(beside, "markdown")] if beside else []
-    return "\n\n".join([*first, *(section(group, "markdown") for group in groups)]) + "\n"
+    first = ["FinalAccuracy\n=============", _as_markdown(beside)] if beside else []
+    return "\n\n".join([*first, *(section(group, _as_markdown) for group in groups)]) + "\n"
 
 
 def latex(groups: Sequence[Group]) -> str:
     """comparison.tex: a tabular per group; the best is bold only if it is significantly better than all others."""
     text = f"% needs \\usepackage{{booktabs}}; bold: better than all but joint (paired t-test, Holm, p < {LEVEL})\n"
     for group in groups:
-        bold = (1 + group.best, 2) if group.best_stands_out else (0, 0)
-        text += f"% {group.title}\n{render(table(SCORES, group.rows), 'latex', bold)}"
+        head, *rows = _table(SCORES, group.rows)
+        cells = [
+            [text.translate(ESCAPED) for text in head],
+            *([row[0].translate(ESCAPED), *map(_math, row[1:])] for row in rows),
+        ]
+        if group.best_stands_out:
+            best = cells[1 + group.best]
+            best[2] = f"$\\mathbf{{{best[2].strip('$')}}}$"
+        lines = [" & ".join(row) + " \\\\" for row in cells]
+        begin = [f"% {group.title}", f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", "\\toprule"]
+        text += "\n".join([*begin, lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}", ""])
     return text
 
 
@@ -162,19 +149,32 @@ def plain(group: Group) -> dict[str, Any]:
     """Everything known of a group, as in comparison.json."""
     runs = []
     for row in group.rows:
-        values = {column.title: column.value(row) for column in SCORES if column.title not in ("run", "± 95%")}
-        scores = {title: value.model_dump() if isinstance(value, Summary) else value for title, value in values.items()}
-        about = {"name": row.name, "method": row.run.method, "folder": str(row.run.folder)}
-        tested = asdict(row.paired) if row.paired else None
-        runs.append({**about, **scores, "seeds": row.run.score.seeds, "best_minus_this": tested})
-    summary = {"title": group.title, "problem": group.runs[0].problem, "best": group.names[group.best]}
-    stands_out = {"best_stands_out": group.best_stands_out}
-    return {**summary, **stands_out, "verdict": group.verdict, "notes": group.notes, "runs": runs}
+        scores = row.run.score.model_dump(exclude={"matrix", "matrices"})
+        about = {
+            "name": row.name,
+            "method": row.run.method,
+            "folder": str(row.run.folder),
+            "seeds": scores.pop("seeds"),
+        }
+        about |= {"FinalAccuracy": scores.pop("FinalAccuracy"), "normalised": row.normalised}
+        runs.append({**about, **scores, "best_minus_this": row.paired and row.paired._asdict()})
+    return {
+        "title": group.title,
+        "problem": group.runs[0].problem,
+        "best": group.names[group.best],
+        "best_stands_out": group.best_stands_out,
+        "verdict": group.verdict,
+        "notes": group.notes,
+        "runs": runs,
+    }
 
 
 def as_csv(groups: Sequence[Group]) -> str:
     """comparison.csv: a row per run, the columns with dotted names: FinalAccuracy.mean, best_minus_this.t_holm."""
     flat = [{"group": group.title, **flatten(run)} for group in groups for run in plain(group)["runs"]]
-    flat = [{**row, "seeds": " ".join(map(str, row["seeds"]))} for row in flat]
     keys = dict.fromkeys(key for row in flat for key in row if not key.endswith((".values", "best_minus_this")))
-    return render([[*keys], *([row.get(key) for key in keys] for row in flat)], "csv")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*keys], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "seeds": " ".join(map(str, row["seeds"]))} for row in flat)
+    return text.getvalue()

@@ -5,7 +5,6 @@ import json
 import tempfile
 from argparse import Namespace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -23,30 +22,7 @@ Numbers = dict[tuple[str, ...], float]
 """(task, epoch, split, metric) -> value, as in metrics.csv."""
 
 
-class Check(NamedTuple):
-    """The results of one task compared with the stored ones."""
-
-    compared: int
-    """numbers compared"""
-    differing: int
-    """numbers that differ"""
-    gap: float
-    """largest difference between two accuracies after the task"""
-    same_weights: bool | None
-    """whether the weights are bit-identical; None if they are not stored"""
-
-    @property
-    def verdict(self) -> str:
-        """identical, the same (within `TOLERANCE`) or DIFFERS."""
-        if not self.differing and self.same_weights is not False:
-            return "identical"
-        return "the same" if self.gap <= TOLERANCE else "DIFFERS"
-
-    def __str__(self) -> str:
-        weights = {None: "weights are not stored", True: "the weights' bits too", False: "other weights"}
-        counted = f"{self.compared - self.differing} of {self.compared} numbers are equal, {weights[self.same_weights]}"
-        far = "" if self.verdict == "identical" else f"; accuracies differ by at most {self.gap:.4f}"
-        return f"{self.verdict}: {counted}{far}"
+WEIGHTS = {None: "weights are not stored", True: "the weights' bits too", False: "other weights"}
 
 
 def verify(options: Namespace) -> int:
@@ -55,8 +31,7 @@ def verify(options: Namespace) -> int:
     Raises:
         BadInput: there is no such run, seed, task, data set or device.
     """
-    runs = find(options.verify, "--verify")
-    wanted = [(run, seed) for run in runs for seed in options.seeds or run.score.seeds[:1]]
+    wanted = [(run, i) for run in find(options.verify, "--verify") for i in options.seeds or run.score.seeds[:1]]
     with tempfile.TemporaryDirectory() as scratch:
         planned = [_plan(run, seed, Path(scratch, str(i)), options) for i, (run, seed) in enumerate(wanted)]
         return max([_verify(*which, again, options.tasks) for which, again in zip(wanted, planned, strict=True)])
@@ -66,7 +41,7 @@ def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Expe
     """The experiment that repeats the seed in `folder`."""
     if seed not in run.score.seeds:
         raise BadInput(f"--seeds {seed}: {run.folder} has {', '.join(map(str, run.score.seeds))}")
-    if options.tasks and options.tasks > (count := len(run.score.test.accuracy_matrix.mean)):
+    if options.tasks and options.tasks > (count := len(run.score.matrix)):
         raise BadInput(f"--tasks {options.tasks}: {run.folder} has {count}")
     made = provenance_of(run.folder, seed)
     changes = ["save=yes", "load=yes", "tensorboard=no", f"save_path={json.dumps(str(folder))}"]
@@ -93,33 +68,29 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
     experiment.config.save_path.mkdir()
     if run_seed(experiment, seed, f"{run.method} seed {seed}", Stop(), tasks):
         return 1
-    checks = compare_tasks(run, seed, again)
-    for task, check in enumerate(checks):
-        print(f"task {task}: {check}")
-    print(f"{name}: {_conclusion(checks)}\n")
-    return int(any(check.verdict == "DIFFERS" for check in checks))
-
-
-def compare_tasks(run: FinishedRun, seed: int, again: RunFolder) -> list[Check]:
-    """Compare each task of the repeated seed with the stored results."""
-    stored = RunFolder(run.folder, seed)
+    stored, verdicts = RunFolder(run.folder, seed), []
     numbers = _read_metrics(again.metrics)
     expected = _read_metrics(stored.metrics) if stored.metrics.exists() else _accuracies(run, seed)
-    checks = []
     for task in sorted({int(key[0]) for key in numbers if key[0]}):
         of_task = {key: value for key, value in expected.items() if key[0] == str(task) or (not key[0] and task == 0)}
         differing = [key for key, value in of_task.items() if numbers.get(key) != value]
-        gaps = [abs(numbers[key] - of_task[key]) for key in differing if key[3].startswith("accuracy/")]
-        weights = [folder.weights(task) for folder in (stored, again)]
-        same = _same_tensors(*weights) if weights[0].exists() else None
-        checks.append(Check(len(of_task), len(differing), max(gaps, default=0.0), same))
-    return checks
+        gap = max(
+            [abs(numbers[key] - of_task[key]) for key in differing if key[3].startswith("accuracy/")], default=0.0
+        )
+        weights = stored.weights(task)
+        same = _same_tensors(weights, again.weights(task)) if weights.exists() else None
+        identical = not differing and same is not False
+        verdicts.append("identical" if identical else "the same" if gap <= TOLERANCE else "DIFFERS")
+        equal = f"{len(of_task) - len(differing)} of {len(of_task)} numbers are equal, {WEIGHTS[same]}"
+        far = "" if identical else f"; accuracies differ by at most {gap:.4f}"
+        print(f"task {task}: {verdicts[-1]}: {equal}{far}")
+    print(f"{name}: {_conclusion(verdicts, stored.weights(0).exists())}\n")
+    return int("DIFFERS" in verdicts)
 
 
 def _read_metrics(path: Path) -> Numbers:
     with path.open(newline="") as file:
-        rows = csv.DictReader(file)
-        return {(row["task"], row["epoch"], row["split"], row["metric"]): float(row["value"]) for row in rows}
+        return {tuple(row[1:5]): float(row[5]) for row in list(csv.reader(file))[1:]}
 
 
 def _accuracies(run: FinishedRun, seed: int) -> Numbers:
@@ -138,10 +109,9 @@ def _same_tensors(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(a[name].numpy().tobytes() == b[name].numpy().tobytes() for name in a)
 
 
-def _conclusion(checks: list[Check]) -> str:
-    verdicts = [check.verdict for check in checks]
-    if all(verdict == "identical" for verdict in verdicts):
-        return "bit-identical" if checks[-1].same_weights else "identical in all that is stored"
+def _conclusion(verdicts: list[str], weights: bool) -> str:
+    if set(verdicts) == {"identical"}:
+        return "bit-identical" if weights else "identical in all that is stored"
     first = next(task for task, verdict in enumerate(verdicts) if verdict != "identical")
     if "DIFFERS" not in verdicts:
         return f"the same within {TOLERANCE}, not to the bit from task {first} on"

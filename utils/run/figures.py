@@ -5,6 +5,7 @@ imported by the first figure, because the import is slow and many runs draw none
 """
 
 import io
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ Series = dict[str, list[tuple[int, float]]]
 MAX_NUMBERED = 12
 """Tasks up to which an accuracy matrix shows its values as numbers; beyond, the figure does not grow either."""
 MAX_NAMED = 16
-"""Lines up to which each has a legend entry; beyond, only the first and the last, and colours give the order."""
+"""Entries of a legend; of more lines only every second, third, ... is named, and colours give the order."""
 
 
 def of_results(results: Mapping[str, Any], meaning: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
@@ -36,12 +37,15 @@ def of_results(results: Mapping[str, Any], meaning: Mapping[str, str]) -> Iterat
     method = results["config"]["method"]["name"]
     title = f"{method} on {scenario['dataset']['name']} ({scenario['type']}, seed {results['seed']})"
     yield "accuracy_matrix", accuracy_matrix(r, title)
-    yield "accuracy_over_tasks", accuracy_over_tasks(r, title)
-    groups: dict[str, Series] = {}
+    tasks = range(len(r))
+    lines = {f"task {j}": [(i, r[i, j]) for i in tasks[j:]] for j in tasks}  # from the time it was learnt
+    mean = {"mean of tasks seen": [(i, r[i, : i + 1].mean()) for i in tasks]}
+    yield "accuracy_over_tasks", over_tasks(lines, title, "test accuracy", mean=mean)
+    groups: dict[str, Series] = defaultdict(lambda: defaultdict(list))
     for task, numbers in enumerate(results["diagnostics"]):
         for name, value in numbers.items():
             group, _, series = name.partition("/")
-            groups.setdefault(group, {}).setdefault(series or group, []).append((task, value))
+            groups[group][series or group].append((task, value))
     for group, lines in groups.items():
         yield group, over_tasks(lines, title, meaning.get(group, group))
 
@@ -57,35 +61,23 @@ def accuracy_matrix(r: np.ndarray, title: str) -> bytes:
     return _png(figure)
 
 
-def accuracy_over_tasks(r: np.ndarray, title: str) -> bytes:
-    """Accuracy on each task from the time it was learned, and the mean over the tasks seen, from r (T, T)."""
-    tasks = range(len(r))
-    lines = {f"task {j}": [(i, r[i, j]) for i in tasks if i >= j] for j in tasks}
-    mean = [(i, r[i, : i + 1].mean()) for i in tasks]
-    return over_tasks({**lines, "mean of tasks seen": mean}, title, "test accuracy", emphasised="mean of tasks seen")
-
-
-def over_tasks(series: Series, title: str, meaning: str, emphasised: str = "", scale: str = "linear") -> bytes:
-    """Lines over the number of tasks learned; `scale` of the values is linear or log."""
+def over_tasks(series: Series, title: str, meaning: str, scale: str = "linear", mean: Series | None = None) -> bytes:
+    """Lines over the number of tasks learned, and one of their mean; `scale` of the values is linear or log."""
     from matplotlib import colormaps
 
     figure = new_figure(6, 3.6)
     axes = figure.add_subplot()
-    usual = [name for name in series if name != emphasised]
-    many = len(usual) > MAX_NAMED
+    step = -(-len(series) // MAX_NAMED)
     for index, (name, points) in enumerate(series.items()):
-        style: dict[str, Any] = {
-            "color": colormaps["viridis"](index / len(series)) if many else f"C{index}",
-            "linewidth": 1.2,
-        }
-        if name == emphasised:
-            style = {"color": "black", "linewidth": 2.2, "linestyle": "--"}
-        label = name if not many or name in (usual[0], usual[-1], emphasised) else None
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=label, **style)
+        colour = colormaps["viridis"](index / len(series)) if step > 1 else f"C{index}"
+        label = None if index % step else name
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=label, color=colour, linewidth=1.2)
+    for name, points in (mean or {}).items():
+        axes.plot(*zip(*points, strict=True), label=name, color="black", linewidth=2.2, linestyle="--")
     axes.set(xlabel="after task", ylabel=fill(meaning, 36), title=title, yscale=scale)
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
-    if len(series) > 1:
+    if len(axes.lines) > 1:
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return _png(figure)
 
