@@ -16,8 +16,6 @@ from utils.settings import find as find_module
 
 
 class MethodConfig(Settings):
-    """The keys of the YAML's `method` section that every method has."""
-
     name: str
     """which method: the name of a file in methods/"""
     plot: bool = True

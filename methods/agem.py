@@ -1,7 +1,6 @@
 """A-GEM: a step must not raise the average loss of what is stored.
 
-Chaudhry, Ranzato, Rohrbach and Elhoseiny, "Efficient lifelong learning with A-GEM", ICLR 2019 (arXiv 1812.00420),
-equation 11.
+Chaudhry et al., "Efficient lifelong learning with A-GEM", ICLR 2019 (arXiv 1812.00420), equation 11.
 """
 
 from typing import ClassVar

@@ -1,7 +1,6 @@
 """DER: stored images with the logits that they once had; with beta > 0 it is DER++.
 
-Buzzega, Boschini, Porrello, Abati and Calderara, "Dark experience for general continual learning", NeurIPS 2020 (arXiv
-2004.07211), equations 5 and 6.
+Buzzega et al., "Dark experience for general continual learning", NeurIPS 2020 (arXiv 2004.07211), equations 5 and 6.
 """
 
 from typing import ClassVar

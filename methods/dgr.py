@@ -1,8 +1,7 @@
 """DGR: deep generative replay.
 
-Shin, Lee, Kim and Kim, "Continual Learning with Deep Generative Replay", NeurIPS 2017, arXiv 1705.08690; with
-distillation: van de Ven and Tolias, "Generative replay with feedback connections as a general strategy for continual
-learning", 2018, arXiv 1809.10635.
+Shin et al., "Continual Learning with Deep Generative Replay", NeurIPS 2017 (arXiv 1705.08690); with distillation:
+van de Ven and Tolias, "Generative replay with feedback connections", 2018 (arXiv 1809.10635).
 
 After each task a variational autoencoder learns the task's images and those it generated itself. The next task is
 trained on real and generated images; the labels of the latter are the classifier's predictions when the task began.
@@ -19,7 +18,7 @@ from datasets.data import Task, as_floats, mapped
 from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import divergence
 from methods.mechanisms.rehearsal import PER_ROW, reconstructions
-from models.learner import NO_LOGIT, Learner
+from models.learner import Learner
 from models.vae import VAE
 from utils.settings import configured, options_of
 
@@ -63,13 +62,14 @@ class DGR(Method):
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         self.vae = configured(VAE, config.vae)(learner.encoder).to(stream.device)
-        # generated images, uint8 (N, C, H, W), and the teacher's logits (N, k) of each past head
-        self.rehearsal: tuple[Tensor, list[Tensor]] | None = None
+        self.rehearsal: tuple[Tensor, list[Tensor]] | None = None  # images, teacher's logits (N, k) of each past head
 
+    @torch.no_grad()
     def begin_task(self, task: Task) -> Task:
         if task.index > 0:
             x = self.vae.sample(self.config.fixed_replay or PER_IMAGE * len(task.train), self.stream)
-            self.rehearsal = x, self._answers(x, task.index)  # now, so that no copy of the teacher has to be kept
+            # answered now, so that no copy of the teacher has to be kept
+            self.rehearsal = x, self.learner.past_logits(mapped(self.learner.embed, x), task.index)
         return task
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
@@ -95,27 +95,16 @@ class DGR(Method):
         x, _ = task.train.batch(slice(0, MEASURED))
         with torch.no_grad():
             reconstruction, kl = self.vae.negative_elbo(x, self.stream)
-        means = {"reconstruction": reconstruction.mean(), "divergence": kl.mean()}
-        self.measured = {f"negative_elbo/{name}": float(value) for name, value in means.items()}
+        self.measured = {"negative_elbo/reconstruction": float(reconstruction.mean())}
+        self.measured["negative_elbo/divergence"] = float(kl.mean())
         if x_old is not None:
-            pairs = zip(answers, self._answers(x_old[:MEASURED], task.index), strict=True)
+            now = self.learner.past_logits(mapped(self.learner.embed, x_old[:MEASURED]), task.index)
+            pairs = zip(answers, now, strict=True)
             same = [(old[:MEASURED].argmax(dim=1) == new.argmax(dim=1)).float().mean() for old, new in pairs]
             self.measured["agreement"] = float(torch.stack(same).mean())
 
-    @torch.no_grad()
-    def _answers(self, x: Tensor, tasks: int) -> list[Tensor]:
-        """Logits (N, k) of each past head for images x, uint8 (N, C, H, W); columns of later tasks are `NO_LOGIT`."""
-        z = mapped(self.learner.embed, x)
-        if self.learner.scenario == "task":
-            return [self.learner.logits(z, head) for head in range(tasks)]
-        logits = self.learner.logits(z, 0)
-        if self.learner.scenario == "class":
-            logits[:, [c for group in self.learner.groups[tasks:] for c in group]] = NO_LOGIT
-        return [logits]
-
     def pictures(self, task: Task) -> dict[str, ImageGrid]:
-        generated = as_floats(self.vae.sample(5 * PER_ROW, self.stream))
-        samples = [("", row) for row in generated.split(PER_ROW)]
+        samples = [("", row) for row in as_floats(self.vae.sample(5 * PER_ROW, self.stream)).split(PER_ROW)]
         return {
             "samples": ImageGrid(f"Images generated after task {task.index}", samples),
             "reconstructions": reconstructions(task, lambda x, y: self.vae.reconstruct(x)),

@@ -1,7 +1,7 @@
 """Embedding Regularization: the embeddings of a few stored images are held to what they were.
 
-Pomponi, Scardapane, Lomonaco and Uncini, "Efficient continual learning in neural networks with embedding
-regularization", Neurocomputing 2020 (arXiv 1909.03742). Not experience replay, which is `replay`.
+Pomponi et al., "Efficient continual learning in neural networks with embedding regularization", Neurocomputing 2020
+(arXiv 1909.03742). Not experience replay, which is `replay`.
 """
 
 from typing import ClassVar

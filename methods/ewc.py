@@ -62,9 +62,7 @@ def fisher(
     (d sum_k s_k sqrt(p_k) log p_k)^2, the root held constant, has the same expectation, since the mixed terms cancel,
     and depends on every label each time.
 
-    Args:
-        learner: in evaluation mode.
-        samples: number of images of the split, drawn at random; None for all.
+    The learner is in evaluation mode; `samples` images of the split are drawn at random, or all if it is None.
     """
     if samples is not None:
         split = random_choice(split, samples, stream)

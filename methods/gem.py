@@ -1,7 +1,6 @@
 """GEM: a step must not raise the loss of any past task on what is stored of it.
 
-Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017 (arXiv 1706.08840), equations 8
-to 11.
+Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017 (arXiv 1706.08840), eq. 8-11.
 """
 
 from typing import ClassVar

@@ -1,7 +1,6 @@
 """GFR: generative feature replay.
 
-Liu, Wu, Menta, Herranz, Raducanu, Bagdanov, Jui and van de Weijer, "Generative Feature Replay For Class-Incremental
-Learning", CVPR Workshops 2020, arXiv 2004.09199.
+Liu et al., "Generative Feature Replay For Class-Incremental Learning", CVPR Workshops 2020 (arXiv 2004.09199).
 
 After each task a conditional GAN learns the embeddings of the task's images and those it generated itself. During the
 next task the heads are trained on embeddings generated for the old classes, and the encoder's embeddings of the current
@@ -32,8 +31,7 @@ class Config(MethodConfig):
     """factor on the weight of the generated embeddings' cross-entropy, which is 1 - 1 / tasks seen; the current batch's
     is 1 / tasks seen. 0: no generated embeddings, and weight 1 for the current batch"""
     feature_distillation: float = Field(10.0, ge=0)
-    """weight of the mean distance |E(x) - E_old(x)| on current images; 0 here and for replay is naive. The authors'
-    norm over a whole batch has about the same weight"""
+    """weight of the mean distance |E(x) - E_old(x)| on current images; 0 here and for replay is naive"""
     fixed_replay: int | None = Field(None, ge=1)
     """embeddings generated per task, when it begins, dropped when it ends; by default as many as the task has images"""
     gan: GANConfig = GANConfig()
@@ -79,9 +77,8 @@ class GFR(Method):
             terms["cross_entropy"] = share * terms["cross_entropy"]
             terms["replay"] = self.config.replay * (1 - share) * past
         if self.config.feature_distillation:
-            with torch.no_grad():
-                target = self.teacher(x)
-            terms["distance"] = self.config.feature_distillation * DISTANCES["euclidean"](z, target).mean()
+            distance = DISTANCES["euclidean"](z, self.teacher(x)).mean()
+            terms["distance"] = self.config.feature_distillation * distance
         return terms
 
     def end_task(self, task: Task) -> None:

@@ -12,10 +12,7 @@ from models.learner import Learner
 
 
 class Joint(Method):
-    """Keeps all training data seen so far, and trains on all of it.
-
-    Each task starts from the weights of the one before, not anew; an epoch is a pass over everything seen so far.
-    """
+    """Trains on all data seen so far, from the weights after the task before; an epoch is a pass over all of it."""
 
     off: ClassVar = None
     x: Tensor

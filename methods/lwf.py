@@ -40,19 +40,10 @@ class LwF(Method):
         if task.index == 0 or self.config.alpha == 0:
             return super().loss(x, y, task)
         z = self.learner.embed(x)
-        with torch.no_grad():
-            asked = past_logits(self.teacher, self.teacher.embed(x), task.index)
-        pairs = zip(past_logits(self.learner, z, task.index), asked, strict=True)
+        asked = self.teacher.past_logits(self.teacher.embed(x), task.index)
+        pairs = zip(self.learner.past_logits(z, task.index), asked, strict=True)
         past = torch.stack([divergence(new, old, self.config.temperature).mean() for new, old in pairs]).mean()
         return {"cross_entropy": self.cross_entropy(z, y, task), "distillation": self.config.alpha * past}
 
     def end_task(self, task: Task) -> None:
         self.teacher.load_state_dict(self.learner.state_dict())
-
-
-def past_logits(learner: Learner, z: Tensor, tasks: int) -> list[Tensor]:
-    """Logits (B, k) of embeddings z (B, d): of each past head; in the class scenario the columns of past classes."""
-    if learner.scenario == "task":
-        return [learner.logits(z, t) for t in range(tasks)]
-    logits = learner.logits(z, 0)
-    return [logits[:, list(learner.classes_before(tasks))] if learner.scenario == "class" else logits]

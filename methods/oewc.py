@@ -1,7 +1,6 @@
 """Online EWC: one running Fisher information around the latest weights.
 
-Schwarz et al., "Progress & Compress: a scalable framework for continual learning", ICML 2018 (arXiv 1805.06370),
-section 4, equation 9.
+Schwarz et al., "Progress & Compress", ICML 2018 (arXiv 1805.06370), section 4, equation 9.
 """
 
 from pydantic import Field

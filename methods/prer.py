@@ -27,9 +27,7 @@ from utils.settings import AnyCase, configured
 MAX_ROWS = 20  # classes of which samples are drawn; of more, an even selection
 
 
-class Regularization(sections.Regularization):
-    """How the generated images enter the loss."""
-
+class RegularizationConfig(sections.RegularizationConfig):
     type: Annotated[Literal["alternation", "overwrite", "concatenation"], AnyCase] = "alternation"
     """alternation: a batch of their own next to the real one; concatenation: appended to the real batch, one pass;
     overwrite: a real sample stays with probability (current classes / all seen), else a generated one replaces it"""
@@ -41,16 +39,15 @@ class Config(sections.RehearsingConfig):
     own sample (then the flow models the encoder's embeddings themselves)"""
     autoencoder: sections.AutoencoderConfig = sections.AutoencoderConfig()
     """the decoder, and the codes that the flow models"""
-    regularization: Regularization = Regularization()
+    regularization: RegularizationConfig = RegularizationConfig()
     """how the generated images enter the loss"""
 
 
 class PRER(Rehearsing):
     """Pseudo-rehearsal with a normalizing flow.
 
-    *Deviation* from the original: the cosine distance is 1 - cos (the original added the similarity, which pushes
-    embeddings apart); the decoder relearns old classes with the new ones; no generated image outlives its task; replay
-    to the heads is ours.
+    *Deviation* from the original: the cosine distance is 1 - cos (the original added the similarity); the decoder
+    relearns old classes with the new ones; no generated image outlives its task; replay to the heads is ours.
     """
 
     config: Config
@@ -104,8 +101,7 @@ class PRER(Rehearsing):
         pool = task.train if replayed is None else concatenate(task.train, Split(*replayed))
         features = mapped(self.features, pool.x)  # once: the encoder does not change
         self.autoencoder.fit(features, pool, self.stream)
-        with torch.no_grad():
-            codes = self.autoencoder.projection(features)
+        codes = self.autoencoder.projection(features).detach()
         # decoding and encoding removed the flow's noise: all codes count as real
         self.fit_flow(codes, pool.y, torch.ones_like(pool.y, dtype=torch.bool), task)
 

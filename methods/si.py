@@ -1,7 +1,6 @@
 """SI: a weight is important if moving it lowered the loss.
 
-Zenke, Poole and Ganguli, "Continual learning through synaptic intelligence", ICML 2017 (arXiv 1703.04200), equations
-3 to 5.
+Zenke, Poole and Ganguli, "Continual learning through synaptic intelligence", ICML 2017 (arXiv 1703.04200), eq. 3-5.
 """
 
 import torch

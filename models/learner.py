@@ -50,6 +50,16 @@ class Learner(nn.Module):
         """Embeddings (B, d) -> logits (B, k) of the head that serves the task of index `task`."""
         return self.heads[task if self.scenario == "task" else 0](z)
 
+    def past_logits(self, z: Tensor, tasks: int) -> list[Tensor]:
+        """Embeddings (B, d) -> logits (B, k) of each head of the first `tasks` tasks; later classes have `NO_LOGIT`."""
+        if self.scenario == "task":
+            return [self.logits(z, task) for task in range(tasks)]
+        logits = self.logits(z, 0)
+        if self.scenario == "class":
+            later = [c for group in self.groups[tasks:] for c in group]
+            logits = logits.index_fill(1, torch.tensor(later, device=z.device), NO_LOGIT)
+        return [logits]
+
     def columns(self, y: Tensor, task: int) -> Tensor:
         """Global class ids (B,) -> the columns (B,) of their head; the same whatever task they are of."""
         return y if self.scenario == "class" else self.position_of[y]

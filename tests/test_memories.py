@@ -5,12 +5,12 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import backward, make_method, total_loss
-from methods.mechanisms.distillation import divergence
 from scipy import stats
 from torch.nn import functional as F
 
 from datasets.data import as_bytes
 from methods.mechanisms.buffer import Buffer, balanced_choice
+from methods.mechanisms.distance import divergence
 from models.encoders import paper
 from models.learner import HEADS, NO_LOGIT, Learner
 

@@ -19,16 +19,12 @@ class AnchoredConfig(MethodConfig):
 
 
 class Anchored(Method):
-    """loss + strength * sum_i importance_i * (weight_i - anchor_i)^2, over all weights of the classifier.
-
-    When a task ends, a method sets the two buffers, both (P,) in the order of `parameters()`.
-    """
+    """loss + strength * sum_i importance_i * (weight_i - anchor_i)^2, over all weights of the classifier."""
 
     config: AnchoredConfig
     off: ClassVar = {"importance": 0.0}
-    factor: ClassVar[float] = 1.0
-    """strength = factor * the option `importance`"""
-    anchor: Tensor
+    factor: ClassVar[float] = 1.0  # strength / the option `importance`
+    anchor: Tensor  # (P,) in the order of `parameters()`; `end_task` sets both
     importance: Tensor
 
     def __init__(self, config: AnchoredConfig, learner: Learner, stream: torch.Generator) -> None:

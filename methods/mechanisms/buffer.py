@@ -7,13 +7,9 @@ from datasets.data import Split, as_floats
 
 
 class Buffer(nn.Module):
-    """Images x, labels y, and named vectors that belong to each sample; a part of the state dictionary.
+    """Images x, labels y, and named vectors of some size of each sample; a part of the state dictionary.
 
-    Args:
-        capacity: number of places.
-        image_shape: (C, H, W).
-        stream: decides what is kept and what is drawn; its device is the memory's.
-        vectors: name -> size of a vector to be kept with each sample.
+    `stream` decides what is kept and what is drawn; its device is the memory's.
     """
 
     x: Tensor

@@ -25,10 +25,9 @@ def flat_gradients(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 def set_gradients(parameters: Iterable[nn.Parameter], vector: Tensor) -> None:
     """Let a vector (P,) be the `.grad` of the parameters, those that had none included."""
-    offset = 0
-    for p in parameters:
-        p.grad = vector[offset : offset + p.numel()].view_as(p)
-        offset += p.numel()
+    parameters = list(parameters)
+    for p, part in zip(parameters, vector.split([p.numel() for p in parameters]), strict=True):
+        p.grad = part.view_as(p)
 
 
 def gradient_of(loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -37,12 +36,7 @@ def gradient_of(loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def mean_over_samples(
-    learner: Learner,
-    split: Split,
-    task: int,
-    loss: Callable[..., Tensor],
-    of: Callable[[Tensor], Tensor],
-    *rest: Tensor,
+    learner: Learner, split: Split, task: int, loss: Callable[..., Tensor], of: Callable[..., Tensor], *rest: Tensor
 ) -> Tensor:
     """Mean over samples of `of(gradient of that one sample's loss)`, as one vector (P,).
 

@@ -30,9 +30,7 @@ class AutoencoderConfig(AutoencoderOptions):
     """how the decoder is conditioned on the class"""
 
 
-class Regularization(Settings):
-    """The generated samples, and how they hold the embeddings."""
-
+class RegularizationConfig(Settings):
     distance: Distance = "cosine"
     """between an embedding and its target: 1 - cos(a, b), or |a - b|"""
     fixed_replay: int = Field(10_000, ge=1)
@@ -50,9 +48,7 @@ class ReplayConfig(Settings):
     """of the distillation (targets: logits, both)"""
 
 
-class Weights(Settings):
-    """Weights of the loss: cross-entropy + er * distance + replay * replay's loss + l1 * |encoder|."""
-
+class WeightsConfig(Settings):
     er: float = Field(1.0, ge=0)
     """of the distance between embeddings and their targets"""
     replay: float = Field(0.0, ge=0)
@@ -70,12 +66,12 @@ FLOW = Chosen(flows, "type", FlowConfig, "build")
 class RehearsingConfig(MethodConfig):
     flow: Annotated[FlowConfig, FLOW] = Field({}, validate_default=True)
     """the normalizing flow; `dimension` is the size of the codes"""
-    regularization: Regularization = Regularization()
+    regularization: RegularizationConfig = RegularizationConfig()
     """the generated samples, and how they hold the embeddings"""
     replay: ReplayConfig = ReplayConfig()
     """what the heads learn from generated samples, if weights.replay is not 0"""
-    weights: Weights = Weights()
-    """weights of the loss"""
+    weights: WeightsConfig = WeightsConfig()
+    """of the loss: cross-entropy + er * distance + replay * replay's loss + l1 * |encoder|"""
     predict: Annotated[Literal["head", "flow"], AnyCase] = "head"
     """what classifies: the heads; or the flow, by Bayes' rule from its density of each class"""
 
