@@ -85,8 +85,9 @@ class CodeFlow(nn.Module):
         super().__init__()
         self.dimension, self.condition = dimension, condition
         self.reset, self.early_stopping, self.noise, self.temperature = reset, early_stopping, noise, temperature
-        adam: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "annealing": annealing, "max_norm": MAX_NORM}
-        self._fit = partial(fit, epochs=epochs, steps=steps, batch_size=batch_size, tolerance=tolerance, **adam)
+        options: dict[str, Any] = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "tolerance": tolerance}
+        options |= {"lr": lr, "weight_decay": weight_decay, "annealing": annealing, "max_norm": MAX_NORM}
+        self._fit: Callable[..., None] = partial(fit, **options)
         self._build = partial(build, dimension, condition.size)
         self.flow: Flow = self._build()
         self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))

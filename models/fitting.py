@@ -157,7 +157,7 @@ def fit(
     modules, best = [objective.module for objective in objectives], _Best()
     optimizers = [adam(module.parameters()) for module in modules]
     schedules = [CosineAnnealingLR(optimizer, max(1, steps)) for optimizer in optimizers] if annealing else []
-    groups = {"module": modules, "optimizer": optimizers, "schedule": schedules, "best": [best]}
+    groups: dict[str, list[Any]] = {"module": modules, "optimizer": optimizers, "schedule": schedules, "best": [best]}
     parts = {f"{kind} {n}": part for kind, group in groups.items() for n, part in enumerate(group)}
     journal = _journal.get(None) or Journal()
     for epoch in journal.epochs(ceil(steps / per_epoch), parts, stream, lambda: best.since == tolerance):

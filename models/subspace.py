@@ -34,7 +34,7 @@ class Subspace(nn.Module):
         if isinstance(above, nn.Linear) and not self.active:
             was = above.weight @ self.mean
             above.weight.copy_(above.weight @ self.directions.T * self.scale @ self.directions)
-            above.bias += was - above.weight @ self.mean
+            above.bias.add_(was - above.weight @ self.mean)
         self.active.fill_(True)
 
     def codes(self, features: Tensor) -> Tensor:

@@ -43,8 +43,7 @@ class VAE(nn.Module):
         self._fit = partial(fit, epochs=epochs, lr=lr, batch_size=batch_size, annealing=annealing)
         self.features = copy.deepcopy(encoder.features)
         for part in self.features.modules():
-            if hasattr(part, "reset_parameters"):
-                part.reset_parameters()
+            getattr(part, "reset_parameters", lambda: None)()
         self.mean = nn.Linear(encoder.feature_dim, latent)
         self.log_variance = nn.Linear(encoder.feature_dim, latent)
         self.decoder = encoder.mirror(latent, encoder.image_shape)

@@ -16,7 +16,7 @@ from models.code_flow import CodeFlow, Condition
 from models.encoders.paper import BlockwiseTranspose
 from models.fitting import Objective, class_weights, fit, pixel_cross_entropy
 from utils.run.evaluation import evaluating
-from utils.settings import modules
+from utils.settings import find, modules, options_of
 
 
 def test_the_decoder_keeps_old_classes(tasks):
@@ -97,7 +97,9 @@ def test_reset_begins_each_fit_with_new_weights(tasks):
 
 @pytest.mark.parametrize("name", modules(flows, "build"))
 def test_every_flow_by_name_runs(tasks, name):
-    method = make_prer(flow={"type": name, "levels": 1 if name == "realnvp" else None})
+    known = options_of(find(flows, name, "build").build).model_fields
+    lacking = {key: None for key in ("blocks", "hidden_size") if key not in known}
+    method = make_prer(flow={"type": name, **lacking})
     for task in tasks[:2]:
         train(method, task)
     assert all(torch.isfinite(torch.tensor(value)) for value in method.diagnostics([]).values())
