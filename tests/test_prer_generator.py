@@ -15,6 +15,7 @@ from models.autoencoder import RECONSTRUCTION_LOSSES
 from models.code_flow import CodeFlow, Condition
 from models.encoders.paper import BlockwiseTranspose
 from models.fitting import Objective, class_weights, fit, pixel_cross_entropy
+from utils import settings
 from utils.run.evaluation import evaluating
 from utils.settings import modules
 
@@ -97,7 +98,9 @@ def test_reset_begins_each_fit_with_new_weights(tasks):
 
 @pytest.mark.parametrize("name", modules(flows, "build"))
 def test_every_flow_by_name_runs(tasks, name):
-    method = make_prer(flow={"type": name, "levels": 1 if name == "realnvp" else None})
+    known = [*settings.options_of(settings.find(flows, name, "build").build).model_fields]
+    sizes = {"levels": 1, "blocks": 1, "hidden_size": 16}
+    method = make_prer(flow={"type": name, **{key: value if key in known else None for key, value in sizes.items()}})
     for task in tasks[:2]:
         train(method, task)
     assert all(torch.isfinite(torch.tensor(value)) for value in method.diagnostics([]).values())
