@@ -25,7 +25,7 @@ def edited(tree: dict, dotted: str, value) -> dict:
 KEYS = [
     ("train.epoch", 3, r"train.epoch: unknown key; did you mean epochs\?"),
     ("traim", {}, r"traim: unknown key; did you mean train\?"),
-    ("scenario.label_per_tsk", 2, "did you mean label_per_task"),
+    ("scenario.label_per_tsk", 2, "did you mean labels_per_task"),
     ("train.nonsense", 1, "known here: epochs, steps,"),
     ("method.importance", 5, "method.importance: unknown key; known here: name, plot"),
     ("train.epochs", "many", r"train.epochs: got 'many'; expected a valid integer"),

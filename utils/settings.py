@@ -61,11 +61,7 @@ def modules(package: ModuleType, builder: str = "") -> list[str]:
 
 
 def find(package: ModuleType, name: str, builder: str = "") -> ModuleType:
-    """Import the module `name` of a package, in any case, and no other.
-
-    Raises:
-        BadInput: there is none; gives the nearest name.
-    """
+    """Import the module `name` of a package, in any case, and no other; BadInput gives the nearest name."""
     known = modules(package, builder)
     if name.lower() not in known:
         kind = package.__name__.rpartition(".")[2].removesuffix("s")
