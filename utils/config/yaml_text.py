@@ -93,9 +93,8 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key, (where, _) in zip(keys, node.value, strict=True):
             if keys.count(key) > 1 and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is written twice", where.start_mark
-                )
+                message = f"the key {key!r} is written twice"
+                raise yaml.constructor.ConstructorError(None, None, message, where.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -104,8 +103,5 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _reader_or_writer in (_Loader, _Dumper):
-    _reader_or_writer.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-        list("-+.0123456789"),
-    )
+    _number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+    _reader_or_writer.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+.0123456789"))
