@@ -18,10 +18,6 @@ class DatasetConfig(Settings):
 
 
 def load(config: DatasetConfig, root: Path) -> Data:
-    """Read a data set into memory, downloading it to `root` where that is possible.
-
-    Raises:
-        BadInput: it is missing, cannot be read, or has the wrong form.
-    """
+    """Read a data set into memory, downloading it to `root` where that is possible; BadInput if it cannot be had."""
     with prefix_errors("scenario.dataset"):
         return find(sys.modules[__name__], config.name, "load").load(config, root)

@@ -28,11 +28,7 @@ class Config(DatasetConfig):
 
 
 def load(config: Config, root: Path) -> Data:
-    """Read every image of the folder `config.path`; classes are its sub-folders' names in alphabetical order.
-
-    Raises:
-        BadInput: a missing part or class, an unreadable or huge image, or sizes that differ without `image_size`.
-    """
+    """Read every image of the folder `config.path`; classes are its sub-folders' names in alphabetical order."""
     folder = Path(config.path)
     names, in_test = (_class_names(folder / part) for part in ("train", "test"))
     if odd := sorted({*names} ^ {*in_test}):

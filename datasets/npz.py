@@ -21,11 +21,7 @@ class Config(DatasetConfig):
 
 
 def load(config: Config, root: Path) -> Data:
-    """Images (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]; labels are integers, any values.
-
-    Raises:
-        BadInput: no such file, no such array, or one of the wrong shape, type or range.
-    """
+    """Images (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]; labels are integers, any values."""
     file = Path(config.path)
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:

@@ -14,9 +14,6 @@ def class_groups(order: Sequence[int], labels_per_task: int) -> list[tuple[int, 
     Example:
         >>> class_groups(range(7), 3)
         [(0, 1, 2), (3, 4, 5, 6)]
-
-    Raises:
-        BadInput: fewer than two classes, or more labels in a task than there are classes.
     """
     if len(order) < 2:
         raise BadInput(f"scenario.dataset: {len(order)} class only; a classifier needs at least 2")
@@ -43,9 +40,6 @@ def split_by_class(
     Args:
         dev_split: share of each class's training samples held out as dev set, in [0, 1); 0 for none.
         generator: draws the held-out samples; a CPU generator, so that they are the same on every device.
-
-    Raises:
-        BadInput: a class without training or test images, or with too few to hold any out.
     """
     tasks = []
     for index, classes in enumerate(groups):

@@ -77,7 +77,7 @@ def test_a_section_takes_a_name_or_a_mapping_with_the_module_s_own_options(page)
     ("value", "kind", "where"),
     [
         ("cirle", "unknown_name", ("shape",)),
-        ({"name": "cirle"}, "unknown_name", ("shape", "name")),
+        ({"name": "cirle"}, "unknown_name", ("shape",)),
         ({"name": 3}, "string_type", ("shape", "name")),
         ({"name": "square"}, "missing", ("shape", "side")),
         ({"radius": 2.0, "side": 3}, "extra_forbidden", ("shape", "side")),

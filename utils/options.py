@@ -39,18 +39,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-OPTIONS_OF = {"compare": ("out",), "verify": ("tasks", "seeds", "device", "data_root")}
-"""What may stand beside an option that runs no experiment."""
-
-
 def _check_either(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Either experiments are run, or finished ones are compared or verified."""
+    allowed = {"compare": ("out",), "verify": ("tasks", "seeds", "device", "data_root")}
     given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
-    for what, beside in OPTIONS_OF.items():
+    for what, beside in allowed.items():
         others = [name for name in given if name not in (what, *beside)]
         if what in given and others:
             parser.error(f"--{what} runs no experiment: leave out {', '.join(others)}")
-    if not {"configs", *OPTIONS_OF} & {*given}:
+    if not {"configs", *allowed} & {*given}:
         parser.error("what to do? give a CONFIG to run, --compare DIR, or --verify DIR")
     for name, what in (("out", "compare"), ("tasks", "verify")):
         if name in given and what not in given:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
@@ -61,11 +61,7 @@ def modules(package: ModuleType, builder: str = "") -> list[str]:
 
 
 def find(package: ModuleType, name: str, builder: str = "") -> ModuleType:
-    """Import the module `name` of a package, in any case, and no other.
-
-    Raises:
-        BadInput: there is none; gives the nearest name.
-    """
+    """Import the module `name` of a package, in any case, and no other; BadInput gives the nearest name."""
     known = modules(package, builder)
     if name.lower() not in known:
         kind = package.__name__.rpartition(".")[2].removesuffix("s")
@@ -140,20 +136,17 @@ class Chosen:
         return configured(vars(find(self.package, getattr(section, self.key), self.builder))[self.builder], section)
 
     def validate(self, value: Any) -> Any:
-        """A name, or a mapping -> the section. pydantic puts its own key before those of a ValidationError."""
+        """A name, or a mapping -> the section."""
         if not isinstance(value, str | dict):
             return value  # `base` refuses it, unless it is a section already
-        tree, where = ({self.key: value}, ()) if isinstance(value, str) else (value, (self.key,))
+        tree = {self.key: value} if isinstance(value, str) else value
         name = self.name_in(tree)
         if not isinstance(name, str):
             return self.base.model_validate(tree)
         try:
             model = self.model(name)
         except BadInput as error:
-            reason = PydanticCustomError("unknown_name", "{reason}", {"reason": str(error)})
-            raise ValidationError.from_exception_data(
-                self.key, [{"type": reason, "loc": where, "input": name}]
-            ) from None
+            raise PydanticCustomError("unknown_name", "{reason}", {"reason": str(error)}) from None
         kept = {key: given for key, given in tree.items() if given is not None or key in model.model_fields}
         return model.model_validate({**kept, self.key: name.lower()})
 

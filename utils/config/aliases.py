@@ -92,11 +92,7 @@ class Entry(NamedTuple):
 
 
 def translate(written: Sequence[tuple[str, Any]], method: str) -> list[Entry]:
-    """Dotted keys and values as written -> ours, for an experiment with this method.
-
-    Raises:
-        BadInput: an option of an older version that is a method now.
-    """
+    """Dotted keys and values as written -> ours, for an experiment with this method."""
     entries = []
     for name, value in written:
         key = translate_key(name, method)
@@ -132,16 +128,6 @@ def translate_key(key: str, method: str) -> str:
         while done in names:
             done = names[done]
     return f"{section}.{done}" if parts else section
-
-
-def known_names(prefix: str, method: str) -> list[str]:
-    """The original's names of the keys directly under our section `prefix`, or of the sections if it is empty."""
-    if not prefix:
-        return list(SECTIONS)
-    section, _, parent = prefix.partition(".")
-    owner = _owner(section, method)
-    names = [*KEYS.get(owner, ()), *(key.partition(".")[2] for key in WITHOUT_EFFECT if key.startswith(f"{owner}."))]
-    return [name for above, _, name in (key.rpartition(".") for key in names) if above == parent]
 
 
 def _owner(section: str, method: str) -> str:

@@ -1,4 +1,4 @@
-"""YAML -> a validated configuration. Every error gives the file, the key and what is expected."""
+"""YAML -> a validated configuration; else a BadInput with a line per error: file, key, and what is expected."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from utils.config.aliases import Entry, known_names, named_method, translate
+from utils.config.aliases import Entry, named_method, translate
 from utils.config.schema import Config
 from utils.config.yaml_text import Pair, flatten, overlap, parse, read_layers, unflatten
 from utils.settings import BadInput, Chosen, nearest, prefix_errors
@@ -19,22 +19,14 @@ NAMES = {"method": "method.name", "scenario.dataset": "scenario.dataset.name", "
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the YAML file of one experiment, apply overrides such as "train.epochs=2", and validate everything.
-
-    Raises:
-        BadInput: all errors in the file and the overrides, one per line.
-    """
+    """Read the YAML file of one experiment, apply overrides such as "train.epochs=2", and validate everything."""
     config, warnings = resolve(str(path), read_layers(path), [pair for text in overrides for pair in override(text)])
     warn(path, warnings)
     return config
 
 
 def resolve(where: str, layers: Sequence[Sequence[Pair]], changes: Sequence[Pair]) -> tuple[Config, list[str]]:
-    """The configuration, and warnings, of dotted keys and values: those of files, each over its base, then changes.
-
-    Raises:
-        BadInput: all errors in them, one per line that begins with `where`.
-    """
+    """The configuration, and warnings, of dotted keys and values: those of files, each over its base, then changes."""
     sources = [*layers, changes]
     with prefix_errors(where):
         method = named_method([pair for pairs in sources for pair in pairs])
@@ -46,7 +38,7 @@ def resolve(where: str, layers: Sequence[Sequence[Pair]], changes: Sequence[Pair
         try:
             config = Config.model_validate(sections)
         except ValidationError as error:
-            lines = [_describe(sections, method, problem) for problem in error.errors()]
+            lines = [_describe(sections, problem) for problem in error.errors()]
             raise BadInput("\n".join(dict.fromkeys(lines))) from None
         _check_together(config)
     return config, [f"{entry.written}: has no effect ({entry.ignored})" for entry in entries if entry.ignored]
@@ -107,13 +99,12 @@ def replacing(key: str, value: Any) -> list[Pair]:
     return [(key, {}), *flatten({key: value}).items()]
 
 
-def _describe(tree: dict[str, Any], method: str, problem: Any) -> str:
+def _describe(tree: dict[str, Any], problem: Any) -> str:
     """One line for one of pydantic's errors: key, what was given, what is expected, the nearest known key."""
     keys, section = _locate(tree, [str(part) for part in problem["loc"]])
     key, (*parents, name) = ".".join(keys), keys
     if problem["type"] == "extra_forbidden":
-        others = known_names(".".join(parents), method)
-        known = [*section.model_fields, *others, *([] if parents else ["sweep", "base"])]
+        known = [*section.model_fields, *([] if parents else ["sweep", "base"])]
         return f"{key}: unknown key; {nearest(name, known) or 'known here: ' + ', '.join(section.model_fields)}"
     if problem["type"] == "missing":
         description = section.model_fields[name].description or "see docs/options.md"

@@ -24,12 +24,9 @@ KINDS = {"integer": "whole number", "number": "number", "boolean": "yes or no", 
 
 def page() -> str:
     """The page, as Markdown."""
-    choices: dict[str, Chosen] = {}  # dotted key -> the modules that a section of this key may name; grows below
+    choices: list[tuple[str, Chosen]] = []  # dotted keys of sections that name a module; grows in the loop
     parts = [HEAD, "## Common options\n", *TABLE_HEAD, *_rows(Config, "", choices), ""]
-    done = 0
-    while done < len(choices):
-        key, choice = list(choices.items())[done]
-        done += 1
+    for key, choice in choices:
         for name in modules(choice.package, choice.builder):
             summary = (inspect.getdoc(find(choice.package, name, choice.builder)) or name).splitlines()[0]
             rows = _rows(choice.model(name), f"{key}.", choices, without=choice.base.model_fields)
@@ -38,7 +35,7 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _rows(model: Any, prefix: str, choices: dict[str, Chosen], without: Container[str] = ()) -> list[str]:
+def _rows(model: Any, prefix: str, choices: list[tuple[str, Chosen]], without: Container[str] = ()) -> list[str]:
     """A row per option of a model and its sections; adds the sections that name a module to `choices`."""
     properties, rows = model.model_json_schema()["properties"], []
     for name, info in model.model_fields.items():
@@ -46,7 +43,8 @@ def _rows(model: Any, prefix: str, choices: dict[str, Chosen], without: Containe
         if name in without:
             continue
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            choices.update((key, entry) for entry in info.metadata if isinstance(entry, Chosen))
+            found = [(key, entry) for entry in info.metadata if isinstance(entry, Chosen)]
+            choices += [choice for choice in found if choice not in choices]
             rows += _rows(info.annotation, f"{key}.", choices)
             continue
         default = field.get("default")

@@ -15,7 +15,6 @@ from utils.config.yaml_text import Pair, flatten, overlap, read_layers
 from utils.settings import BadInput, prefix_errors
 
 MAX_POINTS = 1000
-"""Per sweep."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +38,7 @@ class Point:
 
 
 def load_points(path: Path, overrides: Sequence[str] = ()) -> list[Point]:
-    """Read a YAML file and apply overrides; a key with a list in `sweep` or in an override is swept.
-
-    Raises:
-        BadInput: all errors in the file, the overrides, or a point, one per line.
-    """
+    """Read a YAML file and apply overrides; a key with a list in `sweep` or in an override is swept."""
     layers, changes, lists, method = _read(path, overrides)
     if not lists:
         config, warnings = resolve(str(path), layers, changes)
@@ -72,10 +67,9 @@ def combinations(lists: Mapping[str, Any], count: int | None = None) -> list[dic
     """All combinations of one value from each list, the last key changing fastest; or `count` of them at random.
 
     The draw is always the same, and a larger count adds to those of a smaller one.
-
-    Raises:
-        BadInput: a value is not a list, or an empty one; `count` is not a number of points; there are too many.
     """
+    if not lists:
+        raise BadInput("sweep: no key to vary; add one, e.g. train.lr: [1e-3, 1e-4], or remove `sweep`")
     for key, values in lists.items():
         if not isinstance(values, list) or not values:
             raise BadInput(f"sweep.{key}: got {values!r}; expected a list of values, e.g. [0.1, 1, 10]")
@@ -150,8 +144,6 @@ def _read(path: Path, overrides: Sequence[str]) -> tuple[list[list[Pair]], list[
 
 def _named(points: Sequence[dict[str, Any]], keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Folder name -> values; `keys` are the swept ones as written -> in our names."""
-    if not keys:
-        raise BadInput("sweep: no key to vary; add one, e.g. train.lr: [1e-3, 1e-4], or remove `sweep`")
     if lines := doubles(keys.items()):
         raise BadInput(f"sweep: {lines[0]}")
     short = dict(zip(keys, short_names(list(keys.values())), strict=True))

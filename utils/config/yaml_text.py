@@ -8,18 +8,12 @@ import yaml
 
 from utils.settings import BadInput, nearest
 
-MAX_VALUES = 10_000
-"""Per file."""
-Pair = tuple[str, Any]
-"""A dotted key, and its value."""
+MAX_VALUES = 10_000  # per file
+Pair = tuple[str, Any]  # a dotted key, and its value
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        BadInput: there is no such file, or it holds no mapping.
-    """
+    """The mapping in a YAML file; BadInput if there is none."""
     try:
         tree = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -42,11 +36,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[list[Pair]]:
-    """Dotted keys and values of a file and, before them, of the file that its `base` names, relative to it, and so on.
-
-    Raises:
-        BadInput: a file cannot be read, or is based on itself.
-    """
+    """Dotted keys and values of a file and, before them, of the file that its `base` names, relative to it."""
     tree = read(path)
     base = tree.pop("base", None)
     own = list(flatten(tree).items())
@@ -103,9 +93,8 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key, (where, _) in zip(keys, node.value, strict=True):
             if keys.count(key) > 1 and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is written twice", where.start_mark
-                )
+                message = f"the key {key!r} is written twice"
+                raise yaml.constructor.ConstructorError(None, None, message, where.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -114,8 +103,5 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _reader_or_writer in (_Loader, _Dumper):
-    _reader_or_writer.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-        list("-+.0123456789"),
-    )
+    _number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+    _reader_or_writer.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+.0123456789"))
