@@ -157,6 +157,16 @@ def test_different_problems_are_not_mixed_and_different_protocols_are_told(study
     assert "mas" in tables.section(second)
 
 
+def test_figures_show_whole_numbers(tmp_path):
+    """Coordinates are shortened, the numbers in names and alternative texts are not."""
+    for importance in (0.0625, 0.125):
+        make_run(tmp_path / f"ewc{importance:g}", {"name": "ewc", "importance": importance}, [0.8125, 0.8125])
+    (group,) = groups(find([tmp_path]))
+    svg = figures.scores(group, figures.looks(group))[1].html
+    assert re.search(r">ewc importance=0.0625</text>", svg) and "ewc importance=0.125 0.8125 to 0.8125" in svg
+    assert not re.search(r' d="[^"]*\.\d{3}', svg)
+
+
 # ---- bad input
 
 
