@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from matplotlib import rc_context
 from scipy import stats
 
 from main import main
@@ -162,7 +163,8 @@ def test_figures_show_whole_numbers(tmp_path):
     for importance in (0.0625, 0.125):
         make_run(tmp_path / f"ewc{importance:g}", {"name": "ewc", "importance": importance}, [0.8125, 0.8125])
     (group,) = groups(find([tmp_path]))
-    svg = figures.scores(group, figures.looks(group))[1].html
+    with rc_context(figures.STYLE):
+        svg = figures.scores(group, figures.looks(group))[1].html
     assert re.search(r">ewc importance=0.0625</text>", svg) and "ewc importance=0.125 0.8125 to 0.8125" in svg
     assert not re.search(r' d="[^"]*\.\d{3}', svg)
 

@@ -178,7 +178,8 @@ def _as_svg(drawing: "Drawing", alt: str) -> str:
         drawing.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     ((size, svg),) = re.findall(r'<svg.*?(viewBox="[^"]*").*?</defs>(.*)', buffer.getvalue(), re.S)  # less <style>
     svg = re.sub(r'id="(run r\d+)"', r'class="\1"', svg)
-    svg = re.sub(r' id="[a-zA-Z.0-9]+_\d+"|\s*\n', "", svg)  # ids that several figures share
+    unwanted = r' id="[a-zA-Z.0-9]+_\d+"| transform="rotate\(-0 [^"]*"| font-family: [^;"]*;|\s*\n *'  # ids: not unique
+    svg = re.sub(unwanted, "", svg)
     svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)  # coordinates, not numbers shown
     svg = re.sub("|".join(CSS), lambda colour: CSS[colour[0]], svg)
     return f'<svg {size} role="img" aria-label="{escape(alt)}">{svg.replace("xlink:href", "href")}'

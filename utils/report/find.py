@@ -57,7 +57,6 @@ class FinishedRun:
 
     @property
     def method(self) -> str:
-        """The method's name."""
         return self.config.method.name
 
     @property
