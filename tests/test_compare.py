@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from matplotlib import rc_context
 from scipy import stats
 
 from main import main
@@ -155,6 +156,17 @@ def test_different_problems_are_not_mixed_and_different_protocols_are_told(study
     assert "the protocol differs in train.epochs: 2 (joint, lwf, ewc, naive); 7 (si)" in first.notes
     assert any("seeds differ" in note and "0, 1, 2 (si)" in note for note in first.notes)
     assert "mas" in tables.section(second)
+
+
+def test_figures_show_whole_numbers(tmp_path):
+    """Coordinates are shortened, the numbers in names and alternative texts are not."""
+    for importance in (0.0625, 0.125):
+        make_run(tmp_path / f"ewc{importance:g}", {"name": "ewc", "importance": importance}, [0.8125, 0.8125])
+    (group,) = groups(find([tmp_path]))
+    with rc_context(figures.STYLE):
+        svg = figures.scores(group, figures.looks(group))[1].html
+    assert re.search(r">ewc importance=0.0625</text>", svg) and "ewc importance=0.125 0.8125 to 0.8125" in svg
+    assert not re.search(r' d="[^"]*\.\d{3}', svg)
 
 
 # ---- bad input

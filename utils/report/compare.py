@@ -15,22 +15,17 @@ from utils.store.files import write_text
 
 
 def compare(folders: Sequence[Path], out: Path) -> int:
-    """Compare the finished runs in the folders: print the tables and write all files into `out`. Returns the exit code.
-
-    Raises:
-        BadInput: a folder has no finished run, a run cannot be read, or `out` cannot be written.
-    """
+    """Compare the finished runs in the folders: print the tables, write all files into `out`. Returns 0."""
     compared = groups(find(folders))
     print("\n\n".join(tables.section(group) for group in compared))
     page, notes = _page(compared)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    plain = {"groups": [tables.plain(group) for group in compared]}
     files = {
         "comparison.csv": tables.as_csv(compared),
         "comparison.md": tables.markdown(compared),
         "comparison.tex": tables.latex(compared),
-        "comparison.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
+        "comparison.json": json.dumps({"groups": [*map(tables.plain, compared)]}, indent=1, allow_nan=False) + "\n",
         "report.html": page,
     }
     try:
@@ -60,8 +55,8 @@ def _page(compared: Sequence[Group]) -> tuple[str, list[str]]:
             own = run.config.method.model_dump(mode="json", exclude_defaults=True, exclude={"name", "plot"})
             differing = {key: run.settings.get(key) for key in protocol(group.runs)}
             settings.append([f"{key}={shown(value)}" for key, value in (differing | flatten(own)).items()])
-        results = [found for found, _ in read]
-        sections.append({"group": group, "looks": figures.looks(group), "results": results, "settings": settings})
+        drawn = {"looks": figures.looks(group), "results": [found for found, _ in read]}
+        sections.append({"group": group, "settings": settings, **drawn})
     text = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     template = Template(text, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     with rc_context(figures.STYLE):

@@ -31,17 +31,15 @@ INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytic
 STYLE: Any = {"svg.fonttype": "none", "font.size": 11, "grid.alpha": 0.15, **dict.fromkeys(INKED, INK)}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 2, 1.5, 2)))
-MARKERS = "osDv^"
-WIDE = 100
-"""Values whose ratio exceeds this get a logarithmic axis."""
+MARKERS = {"o": "●", "s": "■", "D": "◆", "v": "▼", "^": "▲"}  # matplotlib's marker -> the same as a character
+MAX_FEW = 8  # runs up to which bands are dark, and points have their names beside them
+WIDE = 100  # values whose ratio exceeds this get a logarithmic axis
 BANDS = "Mean over seeds; bars and bands: lowest to highest."
-MAX_SAMPLES = 12
-"""Runs whose generated samples are shown."""
+MAX_SAMPLES = 12  # runs whose generated samples are shown
 
 Look = dict[str, Any]
 """matplotlib's label, colour, linestyle and marker of a run, and the gid that identifies it in the page."""
-Values = Mapping[float, Sequence[float]]
-"""x -> the values there, over seeds and what else there are several of."""
+Values = Mapping[Any, Sequence[Any]]  # x -> the values there, over seeds and what else there are several of
 _drawn = count()
 
 
@@ -60,40 +58,25 @@ def looks(group: Group) -> list[Look]:
         colour, dashes = COLOURS[i % 8], DASHES[i // 8 % 4]
         if method in REFERENCES and methods.count(method) == 1:
             colour, dashes = REFERENCE, DASHES[1 + REFERENCES.index(method)]
-        style = {"color": colour, "linestyle": dashes, "marker": MARKERS[i % 5]}
-        found.append({"label": name, "gid": f"run r{i}", **style})
+        identity = {"label": name, "gid": f"run r{i}"}
+        found.append(identity | {"color": colour, "linestyle": dashes, "marker": [*MARKERS][i % 5]})
     return found
-
-
-def swatch(look: Look) -> str:
-    """A run's line and mark, for the legend."""
-    figure = new_figure(0.4, 0.17)
-    axes = figure.add_subplot()
-    axes.set_axis_off()
-    axes.plot([0, 1, 2], [0, 0, 0], markevery=[1], **look)
-    return _as_svg(figure, "").replace('role="img" aria-label=""', 'class="swatch" aria-hidden="true"')
 
 
 def scores(group: Group, looks: Sequence[Look]) -> list[Figure]:
     """Accuracy over tasks, and final accuracy against memory, time and forgetting."""
     runs = [(look, run.score) for look, run in zip(looks, group.runs, strict=True)]
-    seen = []
-    for look, score in runs:
-        tasks = range(len(score.matrix))
-        seen.append((look, {i: [float(np.mean(r[i][: i + 1])) for r in score.matrices] for i in tasks}))
+    tasks = range(len(group.runs[0].score.matrix))
+    seen = [(look, {i: [np.mean(r[i][: i + 1]) for r in score.matrices] for i in tasks}) for look, score in runs]
     figures = [_chart(seen, "after task", "accuracy on tasks seen", "Accuracy over tasks", f"On test data. {BANDS}")]
-    against: dict[str, list[float | None]] = {
+    against: dict[str, Sequence[float | None]] = {
         "numbers stored between tasks": [score.memory for _, score in runs],
         "seconds per seed": [score.seconds.mean for _, score in runs],
         "Forgetting": [score.Forgetting.mean for _, score in runs],
     }
     for x_label, values in against.items():
-        points = [
-            (look, {x: score.FinalAccuracy.values})
-            for x, (look, score) in zip(values, runs, strict=True)
-            if x is not None
-        ]
-        if len(points) == len(runs):  # Forgetting of a single task is undefined
+        if None not in values:  # Forgetting of a single task is undefined
+            points = [(look, {x: score.FinalAccuracy.values}) for x, (look, score) in zip(values, runs, strict=True)]
             title = f"FinalAccuracy against {x_label}"
             figures.append(_chart(points, x_label, "FinalAccuracy", title, f"Upper left is better. {BANDS}"))
     return figures
@@ -111,16 +94,11 @@ def matrices(group: Group) -> list[Figure]:
 
 
 def measured(group: Group, looks: Sequence[Look], results: Sequence[Sequence[dict[str, Any]]]) -> list[Figure]:
-    """Loss and accuracy per epoch, and what the methods measured after each task: one figure per quantity.
-
-    `results` are the final results of the seeds of each run.
-    """
+    """Loss and accuracy per epoch, and the methods' diagnostics per task, of final results of each run's seeds."""
     epochs, tasks = "epoch, over all tasks", "after task"
     captions = {(tasks, name): d.meaning for run in group.runs for name, d in find(run.method)[0].diagnosed.items()}
     captions[epochs, "loss"] = "Mean over the steps of each epoch, penalties included"
-    captions[epochs, "accuracy"] = (
-        "On the current task after each epoch: on dev data if there is any, else on train data"
-    )
+    captions[epochs, "accuracy"] = "On the current task after each epoch (dev data if there is any, else train data)"
     lines: dict[tuple[str, str], list[tuple[Look, Values]]] = defaultdict(list)
     for look, seeds in zip(looks, results, strict=True):
         values: dict[tuple[str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -160,7 +138,6 @@ def _chart(lines: Sequence[tuple[Look, Values]], x_label: str, y_label: str, tit
     drawing, points = new_figure(6, 3.8), all(len(values) == 1 for _, values in lines)
     axes = drawing.add_subplot()
     axes.grid()
-    axes.set_axisbelow(True)
     every_x, lowest, alt = list[float](), list[float](), list[str]()
     for look, values in lines:
         x = sorted(values)
@@ -169,31 +146,20 @@ def _chart(lines: Sequence[tuple[Look, Values]], x_label: str, y_label: str, tit
         band = {"color": look["color"], "gid": look["gid"]}
         if points:
             axes.vlines(x, low, high, linewidth=1.2, **band)
+            if len(lines) <= MAX_FEW:
+                axes.annotate(
+                    look["label"], (x[0], y[0]), (7, -4), textcoords="offset points", gid=look["gid"], size=10
+                )
         else:
-            axes.fill_between(x, low, high, linewidth=0, alpha=0.12 if len(lines) <= 8 else 0.04, **band)
+            axes.fill_between(x, low, high, linewidth=0, alpha=0.12 if len(lines) <= MAX_FEW else 0.04, **band)
         every_x, lowest = every_x + x, lowest + low
         alt.append(f"{look['label']} {y[0]:.4g} to {y[-1]:.4g}")
     axes.set(xlabel=x_label, ylabel=y_label, yscale=_scale(lowest))
     if points:
         axes.set_xscale(_scale(every_x))
-        _name_points(drawing)
     else:
         axes.locator_params(axis="x", integer=True)
     return Figure(title, caption, _as_svg(drawing, f"{title}, by {x_label}, first to last: {'; '.join(alt)}"))
-
-
-def _name_points(drawing: "Drawing") -> None:
-    """Write the label of each point beside it, unless it would cover another."""
-    drawing.draw_without_rendering()  # fixes the layout, in which the boxes below are measured
-    taken: list[Any] = []
-    for line in drawing.axes[0].lines:
-        style: Any = {"textcoords": "offset points", "gid": line.get_gid(), "size": 10}
-        text = drawing.axes[0].annotate(str(line.get_label()), line.get_xydata()[0], (7, -4), **style)
-        box = text.get_window_extent()
-        if box.count_overlaps(taken):
-            text.remove()
-        else:
-            taken.append(box)
 
 
 def _scale(values: Sequence[float]) -> str:
@@ -204,10 +170,7 @@ def _scale(values: Sequence[float]) -> str:
 
 
 def _as_svg(drawing: "Drawing", alt: str) -> str:
-    """The drawing as an `<svg>` element that refers to no other file, with ids that are unique in the process.
-
-    Artists with a gid "run r<i>" get these two classes.
-    """
+    """An `<svg>` element that refers to no other file. Artists with a gid "run r<i>" get these two classes."""
     from matplotlib import rc_context
 
     buffer, no_metadata = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -215,6 +178,8 @@ def _as_svg(drawing: "Drawing", alt: str) -> str:
         drawing.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     ((size, svg),) = re.findall(r'<svg.*?(viewBox="[^"]*").*?</defs>(.*)', buffer.getvalue(), re.S)  # less <style>
     svg = re.sub(r'id="(run r\d+)"', r'class="\1"', svg)
-    svg = re.sub(r' id="[a-zA-Z.0-9]+_\d+"|(?<=\.\d\d)\d+|\s*\n', "", svg)
+    unwanted = r' id="[a-zA-Z.0-9]+_\d+"| transform="rotate\(-0 [^"]*"| font-family: [^;"]*;|\s*\n *'  # ids: not unique
+    svg = re.sub(unwanted, "", svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)  # coordinates, not numbers shown
     svg = re.sub("|".join(CSS), lambda colour: CSS[colour[0]], svg)
     return f'<svg {size} role="img" aria-label="{escape(alt)}">{svg.replace("xlink:href", "href")}'

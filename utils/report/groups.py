@@ -10,30 +10,24 @@ from utils.report.find import FinishedRun
 from utils.report.statistics import LEVEL, MIN_PAIRS_FOR_T, Paired, against_best, normalised, seeds_for_wilcoxon
 from utils.store.metrics import plus_minus
 
-REFERENCES = ("naive", "joint")
-"""Methods that give the lower and the upper reference score."""
-WORDS = {
+REFERENCES = ("naive", "joint")  # methods that give the lower and the upper reference score
+WORDS = {  # verdict of a test -> its words in a sentence
     "better": "significantly better than",
     "worse": "significantly worse than",
     "not significant": "not significantly different from",
     "not tested": "not tested against",
 }
-"""Verdict of a test -> its words in a sentence."""
-MAX_IN_NAME = 3
-"""Settings in the name of a run; a run that differs in more is named by its folder."""
-MAX_NAMED = 6
-"""Runs that a sentence lists by name; more are counted."""
+MAX_IN_NAME = 3  # settings in the name of a run; a run that differs in more is named by its folder
+MAX_NAMED = 6  # runs that a sentence lists by name; more are counted
 
 
 class Row(NamedTuple):
-    """A run in a table of its group."""
+    """A run in a table of its group, with the best run's test against it, which the best itself has not."""
 
     name: str
     run: FinishedRun
-    normalised: float | None
-    """score between naive (0) and joint (1); None unless there is one run of each, and joint is better"""
+    normalised: float | None  # between naive (0) and joint (1), if there is one run of each and joint is better
     paired: Paired | None
-    """the best run against this one; None for the best itself"""
 
 
 @dataclass(frozen=True)
@@ -85,8 +79,7 @@ class Group:
     @property
     def best_stands_out(self) -> bool:
         """Whether the best is significantly better than every other run except joint."""
-        verdicts = {row.paired.verdict for row in self.rows if row.paired and row.run.method != "joint"}
-        return verdicts == {"better"}
+        return {row.paired.verdict for row in self.rows if row.paired and row.run.method != "joint"} == {"better"}
 
     @property
     def verdict(self) -> str:
@@ -96,10 +89,8 @@ class Group:
         tests = [(row.name, row.paired) for row in self.rows if row.paired]
         if all(test.t is None for _, test in tests):
             return opening
-        parts = []
-        for verdict, words in WORDS.items():
-            if names := [name for name, test in tests if test.verdict == verdict]:
-                parts.append(f"{words} {few(names)}")
+        tested = {words: [name for name, test in tests if test.verdict == verdict] for verdict, words in WORDS.items()}
+        parts = [f"{words} {few(names)}" for words, names in tested.items() if names]
         return f"{opening} Paired t-test, Holm-corrected, p < {LEVEL}: {'; '.join(parts)}."
 
     @property
@@ -107,27 +98,24 @@ class Group:
         """Limits of the comparison, one per line."""
         notes = []
         for key in protocol(self.runs):
-            values = self._by_value([shown(run.settings.get(key)) for run in self.runs])
-            notes.append(f"the protocol differs in {key}: {values}")
+            notes.append(
+                f"the protocol differs in {key}: {self._by_value([run.settings.get(key) for run in self.runs])}"
+            )
         seeds = [", ".join(map(str, run.score.seeds)) for run in self.runs]
         if len(set(seeds)) > 1:
             notes.append(f"the seeds differ: {self._by_value(seeds)}; the tests use the seeds that both runs have")
         if all(row.normalised is None for row in self.rows):
             notes.append("no normalised score: it needs one run of naive and a better one of joint, with common seeds")
-        if pairs := [row.paired.seeds for row in self.rows if row.paired]:
-            needs = {"t-test": MIN_PAIRS_FOR_T, "Wilcoxon test": seeds_for_wilcoxon(len(pairs))}
-            notes += [
-                f"too few seeds for a significant paired {test}: {max(pairs)}; this table needs {needed}"
-                for test, needed in needs.items()
-                if max(pairs) < needed
-            ]
+        pairs = [row.paired.seeds for row in self.rows if row.paired]
+        for test, needed in (("t-test", MIN_PAIRS_FOR_T), ("Wilcoxon test", seeds_for_wilcoxon(max(1, len(pairs))))):
+            if pairs and max(pairs) < needed:
+                notes.append(f"too few seeds for a significant paired {test}: {max(pairs)}; this table needs {needed}")
         return notes
 
-    def _by_value(self, values: Sequence[str]) -> str:
-        """ "value (its runs); value (its runs)" """
+    def _by_value(self, values: Sequence[object]) -> str:
         having: dict[str, list[str]] = {}
         for name, value in zip(self.names, values, strict=True):
-            having.setdefault(value, []).append(name)
+            having.setdefault(shown(value), []).append(name)
         return "; ".join(f"{value} ({few(names)})" for value, names in having.items())
 
 

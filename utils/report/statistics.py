@@ -1,7 +1,6 @@
-"""Paired tests between methods. Pure functions of scores.
+"""Paired tests between methods, pure functions of scores. scipy is imported by the first test.
 
-Scores of one seed form a pair, because the seed sets initialisation, data order and class order for every method alike;
-the tests are on the mean difference. scipy is imported by the first test.
+Scores of one seed form a pair, because the seed sets initialisation, data order and class order for every method alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEVEL = 0.05
-"""Significance level, two-sided."""
-MIN_PAIRS_FOR_T = 5
-"""Below this no t-test is made: with few pairs, discrete accuracies can tie by chance and p collapses to 0."""
-DIGITS = 12
-"""Decimals to round differences to; rounding errors would break ties and make equal differences vary."""
+LEVEL = 0.05  # significance level, two-sided
+MIN_PAIRS_FOR_T = 5  # with fewer pairs, discrete accuracies can tie by chance, and p collapses to 0
+DIGITS = 12  # decimals to round differences to; rounding errors would break ties and make equal differences vary
 
 
 class Paired(NamedTuple):

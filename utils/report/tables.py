@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,8 +15,7 @@ from utils.store.metrics import plus_minus
 ESCAPED = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": "\\textbackslash{}", "~": "\\~{}", "^": "\\^{}", "±": "$\\pm$"}
 )
-Table = list[list[str]]
-"""Rows of cells, the header first."""
+Table = list[list[str]]  # rows of cells, the header first
 
 
 class Column(NamedTuple):
@@ -31,9 +31,7 @@ RUN = Column("run", "the method, and the settings in which its runs differ", lam
 SCORES = (
     RUN,
     Column("seeds", "number of seeds", lambda row: len(row.run.score.seeds)),
-    Column(
-        "FinalAccuracy", "mean accuracy over all tasks after the last task", lambda row: row.run.score.FinalAccuracy
-    ),
+    Column("FinalAccuracy", "mean accuracy on all tasks after the last", lambda row: row.run.score.FinalAccuracy),
     Column("± 95%", "half-width of its 95% confidence interval", lambda row: row.run.score.FinalAccuracy.ci95),
     Column("normalised", "FinalAccuracy between naive (0) and joint (1)", lambda row: row.normalised),
     Column("BWT", "backward transfer: final accuracy minus that right after a task", lambda row: row.run.score.BWT),
@@ -106,9 +104,11 @@ def _as_markdown(rows: Table) -> str:
     return "\n".join(f"| {' | '.join(text.replace('|', '/') for text in row)} |" for row in ruled)
 
 
-def _math(text: str) -> str:
-    marked = text.replace("±", "\\pm").replace(",", "{,}")
-    return "--" if text == "-" else f"${marked}$"
+def _as_latex(text: str) -> str:
+    if re.match(r"-?\d", text):
+        marked = text.replace("±", "\\pm").replace(",", "{,}")
+        return f"${marked}$"
+    return "--" if text == "-" else text.translate(ESCAPED)
 
 
 def section(group: Group, render: Callable[[Table], str] = _as_text) -> str:
@@ -131,17 +131,13 @@ def latex(groups: Sequence[Group]) -> str:
     """comparison.tex: a tabular per group; the best is bold only if it is significantly better than all others."""
     text = f"% needs \\usepackage{{booktabs}}; bold: better than all but joint (paired t-test, Holm, p < {LEVEL})\n"
     for group in groups:
-        head, *rows = _table(SCORES, group.rows)
-        cells = [
-            [text.translate(ESCAPED) for text in head],
-            *([row[0].translate(ESCAPED), *map(_math, row[1:])] for row in rows),
-        ]
+        cells = [[*map(_as_latex, row)] for row in _table(SCORES, group.rows)]
         if group.best_stands_out:
             best = cells[1 + group.best]
             best[2] = f"$\\mathbf{{{best[2].strip('$')}}}$"
-        lines = [" & ".join(row) + " \\\\" for row in cells]
-        begin = [f"% {group.title}", f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", "\\toprule"]
-        text += "\n".join([*begin, lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}", ""])
+        head, *body = (" & ".join(row) + " \\\\" for row in cells)
+        begin = [f"% {group.title}", f"\\begin{{tabular}}{{l{'r' * (len(SCORES) - 1)}}}", "\\toprule"]
+        text += "\n".join([*begin, head, "\\midrule", *body, "\\bottomrule", "\\end{tabular}", ""])
     return text
 
 
@@ -150,31 +146,20 @@ def plain(group: Group) -> dict[str, Any]:
     runs = []
     for row in group.rows:
         scores = row.run.score.model_dump(exclude={"matrix", "matrices"})
-        about = {
-            "name": row.name,
-            "method": row.run.method,
-            "folder": str(row.run.folder),
-            "seeds": scores.pop("seeds"),
-        }
-        about |= {"FinalAccuracy": scores.pop("FinalAccuracy"), "normalised": row.normalised}
-        runs.append({**about, **scores, "best_minus_this": row.paired and row.paired._asdict()})
-    return {
-        "title": group.title,
-        "problem": group.runs[0].problem,
-        "best": group.names[group.best],
-        "best_stands_out": group.best_stands_out,
-        "verdict": group.verdict,
-        "notes": group.notes,
-        "runs": runs,
-    }
+        about = {"name": row.name, "method": row.run.method, "folder": str(row.run.folder)}
+        first = {key: scores.pop(key) for key in ("seeds", "FinalAccuracy")}
+        tested = row.paired and row.paired._asdict()
+        runs.append({**about, **first, "normalised": row.normalised, **scores, "best_minus_this": tested})
+    summary = {"title": group.title, "problem": group.runs[0].problem, "best": group.names[group.best]}
+    verdict = {"best_stands_out": group.best_stands_out, "verdict": group.verdict}
+    return {**summary, **verdict, "notes": group.notes, "runs": runs}
 
 
 def as_csv(groups: Sequence[Group]) -> str:
     """comparison.csv: a row per run, the columns with dotted names: FinalAccuracy.mean, best_minus_this.t_holm."""
-    flat = [{"group": group.title, **flatten(run)} for group in groups for run in plain(group)["runs"]]
+    runs = [(group.title, run) for group in groups for run in plain(group)["runs"]]
+    flat = [{"group": group, **flatten(run), "seeds": " ".join(map(str, run["seeds"]))} for group, run in runs]
     keys = dict.fromkeys(key for row in flat for key in row if not key.endswith((".values", "best_minus_this")))
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*keys], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "seeds": " ".join(map(str, row["seeds"]))} for row in flat)
+    csv.writer(text, lineterminator="\n").writerows([[*keys], *([row.get(key) for key in keys] for row in flat)])
     return text.getvalue()

@@ -16,21 +16,13 @@ from utils.run.signals import Stop
 from utils.settings import BadInput
 from utils.store.folder import RunFolder, provenance_of
 
-TOLERANCE = 0.01
-"""Largest difference between two accuracies that still counts as the same result."""
-Numbers = dict[tuple[str, ...], float]
-"""(task, epoch, split, metric) -> value, as in metrics.csv."""
-
-
+TOLERANCE = 0.01  # largest difference between two accuracies that still counts as the same result
+Numbers = dict[tuple[str, ...], float]  # (task, epoch, split, metric) -> value, as in metrics.csv
 WEIGHTS = {None: "weights are not stored", True: "the weights' bits too", False: "other weights"}
 
 
 def verify(options: Namespace) -> int:
-    """Run the first seed of each finished run again, or each of `--seeds`; returns 1 if one differs or fails.
-
-    Raises:
-        BadInput: there is no such run, seed, task, data set or device.
-    """
+    """Run the first seed of each finished run again, or each of `--seeds`; returns 1 if one differs or fails."""
     wanted = [(run, i) for run in find(options.verify, "--verify") for i in options.seeds or run.score.seeds[:1]]
     with tempfile.TemporaryDirectory() as scratch:
         planned = [_plan(run, seed, Path(scratch, str(i)), options) for i, (run, seed) in enumerate(wanted)]
@@ -38,7 +30,6 @@ def verify(options: Namespace) -> int:
 
 
 def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Experiment:
-    """The experiment that repeats the seed in `folder`."""
     if seed not in run.score.seeds:
         raise BadInput(f"--seeds {seed}: {run.folder} has {', '.join(map(str, run.score.seeds))}")
     if options.tasks and options.tasks > (count := len(run.score.matrix)):
@@ -74,9 +65,8 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
     for task in sorted({int(key[0]) for key in numbers if key[0]}):
         of_task = {key: value for key, value in expected.items() if key[0] == str(task) or (not key[0] and task == 0)}
         differing = [key for key, value in of_task.items() if numbers.get(key) != value]
-        gap = max(
-            [abs(numbers[key] - of_task[key]) for key in differing if key[3].startswith("accuracy/")], default=0.0
-        )
+        gaps = [abs(numbers[key] - of_task[key]) for key in differing if key[3].startswith("accuracy/")]
+        gap = max(gaps, default=0.0)
         weights = stored.weights(task)
         same = _same_tensors(weights, again.weights(task)) if weights.exists() else None
         identical = not differing and same is not False
@@ -84,7 +74,14 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
         equal = f"{len(of_task) - len(differing)} of {len(of_task)} numbers are equal, {WEIGHTS[same]}"
         far = "" if identical else f"; accuracies differ by at most {gap:.4f}"
         print(f"task {task}: {verdicts[-1]}: {equal}{far}")
-    print(f"{name}: {_conclusion(verdicts, stored.weights(0).exists())}\n")
+    inexact = [task for task, verdict in enumerate(verdicts) if verdict != "identical"]
+    told = "bit-identical" if same else "identical in all that is stored"
+    if inexact:
+        told = f"the same within {TOLERANCE}, not to the bit from task {inexact[0]} on"
+    if "DIFFERS" in verdicts:
+        worst = verdicts.index("DIFFERS")
+        told = f"DIFFERS: not to the bit from task {inexact[0]} on, by more than {TOLERANCE} from {worst} on"
+    print(f"{name}: {told}\n")
     return int("DIFFERS" in verdicts)
 
 
@@ -107,12 +104,3 @@ def _accuracies(run: FinishedRun, seed: int) -> Numbers:
 def _same_tensors(one: Path, other: Path) -> bool:
     a, b = (torch.load(path, map_location="cpu", weights_only=True) for path in (one, other))
     return a.keys() == b.keys() and all(a[name].numpy().tobytes() == b[name].numpy().tobytes() for name in a)
-
-
-def _conclusion(verdicts: list[str], weights: bool) -> str:
-    if set(verdicts) == {"identical"}:
-        return "bit-identical" if weights else "identical in all that is stored"
-    first = next(task for task, verdict in enumerate(verdicts) if verdict != "identical")
-    if "DIFFERS" not in verdicts:
-        return f"the same within {TOLERANCE}, not to the bit from task {first} on"
-    return f"DIFFERS: not to the bit from task {first} on, by more than {TOLERANCE} from {verdicts.index('DIFFERS')} on"

@@ -18,20 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Series = dict[str, list[tuple[int, float]]]
-"""Name of a line -> its points (task, value)."""
-MAX_NUMBERED = 12
-"""Tasks up to which an accuracy matrix shows its values as numbers; beyond, the figure does not grow either."""
-MAX_NAMED = 16
-"""Entries of a legend; of more lines only every second, third, ... is named, and colours give the order."""
+Series = dict[str, list[tuple[int, float]]]  # name of a line -> its points (task, value)
+MAX_NUMBERED = 12  # tasks up to which accuracy matrices show numbers; beyond, the figures do not grow either
+MAX_NAMED = 16  # names in a column of a legend
 
 
 def of_results(results: Mapping[str, Any], meaning: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
     """The figures of a finished run by name: test accuracies, then one per group of the method's diagnostics.
 
-    Args:
-        results: the content of final_results.pkl.
-        meaning: group of diagnostics -> its description and unit.
+    `results` is the content of final_results.pkl, `meaning` each group's description and unit.
     """
     r, scenario = np.array(results["test"]["accuracy_matrix"]), results["config"]["scenario"]
     method = results["config"]["method"]["name"]
@@ -65,20 +60,19 @@ def over_tasks(series: Series, title: str, meaning: str, scale: str = "linear", 
     """Lines over the number of tasks learned, and one of their mean; `scale` of the values is linear or log."""
     from matplotlib import colormaps
 
-    figure = new_figure(6, 3.6)
+    columns = -(-len(series) // MAX_NAMED)
+    figure = new_figure(5.2 + 0.8 * columns, 3.6)
     axes = figure.add_subplot()
-    step = -(-len(series) // MAX_NAMED)
     for index, (name, points) in enumerate(series.items()):
-        colour = colormaps["viridis"](index / len(series)) if step > 1 else f"C{index}"
-        label = None if index % step else name
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=label, color=colour, linewidth=1.2)
+        colour = colormaps["viridis"](index / len(series)) if columns > 1 else f"C{index}"
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=name, color=colour, linewidth=1.2)
     for name, points in (mean or {}).items():
         axes.plot(*zip(*points, strict=True), label=name, color="black", linewidth=2.2, linestyle="--")
     axes.set(xlabel="after task", ylabel=fill(meaning, 36), title=title, yscale=scale)
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     if len(axes.lines) > 1:
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, ncols=columns)
     return _png(figure)
 
 
@@ -93,10 +87,9 @@ def image_grid(grid: ImageGrid) -> bytes:
     axes = figure.add_subplot()
     axes.imshow(np.concatenate(rows), interpolation="nearest")
     axes.set_yticks((np.arange(len(rows)) + 0.5) * len(rows[0]), [label for label, _ in grid.rows], fontsize=8)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     axes.set_title(grid.title, fontsize=10)
+    axes.set(xticks=[], frame_on=False)
+    axes.tick_params(length=0)
     return _png(figure)
 
 
