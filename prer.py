@@ -94,9 +94,10 @@ class TrainedRun:
     @torch.no_grad()
     def sample(self, labels: Sequence[int] | Tensor) -> Tensor:
         """Samples of classes (N,): images, uint8 (N, C, H, W), or codes (N, d). Raises ValueError without generator."""
-        if not hasattr(self.method, "generate"):
+        generate: Any = getattr(self.method, "generate", None)
+        if generate is None:
             raise ValueError(f"the method {self.method.config.name} cannot generate samples of given classes")
-        return self.method.generate(torch.as_tensor(labels, device=self._device))[0]
+        return generate(torch.as_tensor(labels, device=self._device))[0]
 
     @torch.no_grad()
     def _map(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class Split:
     def to(self, device: torch.device) -> "Split":
         return Split(self.x.to(device), self.y.to(device))
 
-    def take(self, index: Tensor) -> "Split":
+    def take(self, index: Tensor | slice) -> "Split":
         return Split(self.x[index], self.y[index])
 
 

@@ -1,6 +1,7 @@
 """From a configuration to the parts of one seed: tasks, classifier, method, optimizer."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
@@ -49,7 +50,7 @@ def build_method(config: Config, learner: Learner, stream: torch.Generator) -> M
 
 def build_optimizer(config: TrainConfig, learner: Learner) -> torch.optim.Optimizer:
     """A new optimizer of the whole classifier; the momentum is for sgd."""
-    options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     if config.optimizer == "adam":
         return torch.optim.Adam(learner.parameters(), **options)
     return torch.optim.SGD(learner.parameters(), momentum=config.momentum, **options)

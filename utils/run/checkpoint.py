@@ -16,11 +16,11 @@ class Checkpoint:
     phase: Literal["between", "training", "consolidation"]
     """between two tasks, in the steps of a task, or in its `end_task`"""
     tasks_done: int
-    before: Snapshot | None = None
+    before: Snapshot = field(default_factory=dict)
     """when the current task began: a resumed run calls `begin_task` again from here"""
-    training: Snapshot | None = None
+    training: Snapshot = field(default_factory=dict)
     """in training: now; in consolidation: after the last step, where a resumed run calls `end_task` again"""
-    position: dict[str, Any] | None = None
+    position: dict[str, Any] = field(default_factory=dict)
     """of the training, `Training.state_dict()`, together with `training`"""
     fits: dict[str, Any] | None = None
     """in consolidation: progress of the generator's fits, `Journal.state()`"""

@@ -130,7 +130,11 @@ class Run:
             raise Interrupted(f" by {self.stop.requested}")
 
     def _write_checkpoint(self, **changes: Any) -> None:
-        known = {"results": self.recording.results, "steps": self.steps, "seconds": self.stopwatch.so_far()}
+        known: dict[str, Any] = {
+            "results": self.recording.results,
+            "steps": self.steps,
+            "seconds": self.stopwatch.so_far(),
+        }
         self.checkpoint = replace(self.checkpoint, **known, **changes)
         self.folder.save_state(self.checkpoint.to_dict())
         self.saved_at = time.monotonic()

@@ -136,7 +136,7 @@ class Training:
 
     def check_weights(self) -> None:
         """Raise TrainingFailed if a weight is not finite."""
-        self._check(sum(p.detach().sum() for p in self.method.learner.parameters()))
+        self._check(torch.stack([p.detach().sum() for p in self.method.learner.parameters()]).sum())
 
     def _check(self, total: Tensor) -> None:
         """Raise TrainingFailed if a sum () is not finite, naming the last step's terms and the first bad tensor."""
