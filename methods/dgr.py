@@ -17,12 +17,11 @@ from torch.nn import functional as F
 from datasets.data import Task, as_floats, mapped
 from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import divergence
-from methods.mechanisms.rehearsal import PER_ROW, reconstructions
+from methods.mechanisms.rehearsal import MEASURED, PER_ROW, reconstructions
 from models.learner import Learner
 from models.vae import VAE
 from utils.settings import configured, options_of
 
-MEASURED = 1000  # images of a task for its likelihood, and generated ones for the agreement
 PER_IMAGE = 4  # generated images per real image of the task; with fewer the classifier overfits them
 VAEConfig: Any = options_of(VAE)
 

@@ -39,11 +39,13 @@ class LwF(Method):
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if task.index == 0 or self.config.alpha == 0:
             return super().loss(x, y, task)
-        z = self.learner.embed(x)
-        asked = self.teacher.past_logits(self.teacher.embed(x), task.index)
-        pairs = zip(self.learner.past_logits(z, task.index), asked, strict=True)
-        past = torch.stack([divergence(new, old, self.config.temperature).mean() for new, old in pairs]).mean()
-        return {"cross_entropy": self.cross_entropy(z, y, task), "distillation": self.config.alpha * past}
+        learner, teacher = self.learner, self.teacher
+        z = learner.embed(x)
+        current = self.cross_entropy(z, y, task)
+        seen = list(learner.classes_before(task.index)) if learner.scenario == "class" else slice(None)  # columns
+        pairs = zip(learner.past_logits(z, task.index), teacher.past_logits(teacher.embed(x), task.index), strict=True)
+        past = [divergence(new[:, seen], old[:, seen], self.config.temperature).mean() for new, old in pairs]
+        return {"cross_entropy": current, "distillation": self.config.alpha * torch.stack(past).mean()}
 
     def end_task(self, task: Task) -> None:
         self.teacher.load_state_dict(self.learner.state_dict())

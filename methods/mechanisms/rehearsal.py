@@ -19,7 +19,7 @@ from utils.settings import BadInput
 PER_ROW = 10  # images per row of a picture
 MAX_REJECTIONS = 10  # times that samples of the wrong class are generated again
 JUDGED, MIN_JUDGED = 2000, 50  # samples for the agreement: of all classes together, and at least of each
-MEASURED = 1000  # codes of a task for its likelihood
+MEASURED = 1000  # images or codes of a task for its likelihood
 
 
 class Samples(NamedTuple):
