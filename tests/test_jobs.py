@@ -13,9 +13,10 @@ import pytest
 from conftest import method_settings
 
 from bench.kill import left_by
+from utils.config.schema import ClusterConfig
 from utils.queue import launch
-from utils.queue.parallel_jobs import run_side_by_side
-from utils.run.signals import Interrupted, Stop
+from utils.queue.parallel_jobs import Job, run_side_by_side
+from utils.run.signals import Stop
 from utils.store.folder import RunFolder, finished_runs, locked
 
 ROOT = Path(__file__).parent.parent
@@ -46,11 +47,13 @@ def ends(how: str, folder: Path, stop: Stop) -> int:
     return 3 if how == "returns 3" else 0
 
 
+def job(how: str, folder: Path) -> Job:
+    return Job(how, (how, folder), ClusterConfig())
+
+
 def test_a_job_that_dies_takes_no_other_with_it(tmp_path):
-    codes = {}
-    hows = ["killed", "fine", "raises", "returns 3", "fine"]
-    run_side_by_side(ends, [(how, tmp_path) for how in hows], 2, lambda i, code: codes.update({i: code}), Stop())
-    assert codes == {0: -9, 1: 0, 2: 1, 3: 3, 4: 0}
+    jobs = [job(how, tmp_path) for how in ("killed", "fine", "raises", "returns 3", "fine")]
+    assert dict(run_side_by_side(ends, jobs, 2, Stop())) == {0: -9, 1: 0, 2: 1, 3: 3, 4: 0}
 
 
 class Once(Stop):
@@ -65,11 +68,8 @@ class Once(Stop):
 
 
 def test_a_request_to_stop_reaches_the_jobs_and_no_other_begins(tmp_path):
-    codes = []
-    jobs = [("waits", tmp_path)] * 5
-    with pytest.raises(Interrupted, match="SIGUSR1"):
-        run_side_by_side(ends, jobs, 2, lambda i, code: codes.append(code), Once(tmp_path))
-    assert codes == [0, 0]
+    ended = list(run_side_by_side(ends, [job("waits", tmp_path)] * 5, 2, Once(tmp_path)))
+    assert sorted(ended) == [(0, 0), (1, 0)]
     assert len(list(tmp_path.glob("*-stopped"))) == 2
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import torch
 from pydantic import BaseModel
@@ -21,30 +22,32 @@ Not counted: reading the data, figures, diagnostics, memories that grow."""
 
 def estimate(experiment: Experiment) -> tuple[float, float]:
     """Seconds of one seed on its device, and bytes on disk; draws from a random stream of its own."""
-    config, device, seed = experiment.config, experiment.device, experiment.seeds[0]
-    (shortened, share), train, times = _shortened(config.method), config.train, [0.0]
+    config, device, seed, train = experiment.config, experiment.device, experiment.seeds[0], experiment.config.train
+    shortened, share = _shortened(config.method)
     with isolated(stream := generator(seed, "estimate", device)):
         tasks = build_tasks(config, experiment.data, seed, device)
         learner = build_learner(config, experiment.data, tasks, seed)
         method = build_method(config.model_copy(update={"method": shortened}), learner, stream)
         optimizer = build_optimizer(train, learner)
         for whole in tasks[:2]:  # the second is the first with a past
-            part = whole.train.take(slice(None, None, max(1, len(whole.train) // MAX_IMAGES)))
+            part = whole.train.take(torch.arange(0, len(whole.train), max(1, len(whole.train) // MAX_IMAGES)))
             with evaluating(learner):
                 training = method.begin_task(replace(whole, train=part))
             learner.train()
-            for _ in range(1 + TIMED_STEPS):  # the first step is slow
+            for index in range(1 + TIMED_STEPS):
                 train_step(method, optimizer, *training.train.batch(slice(0, train.batch_size)), training)
-                times.append(_now(device))
+                if index == 0:  # it is slow
+                    start = _now(device)
+            step, start = (_now(device) - start) / TIMED_STEPS, _now(device)
             if whole is tasks[0]:
                 with evaluating(learner):
                     method.end_task(training)
-                per_image = (_now(device) - times[-1]) / share / len(part)
-    step, own = (times[-1] - times[-1 - TIMED_STEPS]) / TIMED_STEPS, [len(task.train) for task in tasks]
-    cumulative = len(training.train) > len(part)  # joint trains on all tasks so far
-    images = [sum(own[: i + 1]) if cumulative else count for i, count in enumerate(own)]
-    scored = [min(count, SCORED_TRAINING_IMAGES) for count in own]
-    scored_in_all = train.epochs * sum(scored) + (len(own) + 1) * (sum(scored) + sum(len(t.test) for t in tasks))
+                per_image = (_now(device) - start) / share / len(part)
+    images = own = [len(task.train) for task in tasks]
+    if len(training.train) > len(part):  # joint trains on all tasks so far
+        images = [sum(own[: i + 1]) for i in range(len(own))]
+    scored = sum(min(count, SCORED_TRAINING_IMAGES) for count in own)
+    scored_in_all = train.epochs * scored + (len(own) + 1) * (scored + sum(len(task.test) for task in tasks))
     steps = sum(steps_of(train, count) for count in images) + scored_in_all / train.batch_size / 3  # forward alone
     weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
     return steps * step + per_image * sum(images), train.save * (len(own) * weights + 4 * (3 * weights + held))
@@ -71,17 +74,17 @@ def _shortened(settings: BaseModel) -> tuple[BaseModel, float]:
 
 def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
     """The text that `--check` prints, part by part: each file, of a sweep the first point; then the estimates."""
-    runs, total, size = sum(len(e.seeds) for e in experiments), 0.0, 0.0
-    for folder in dict.fromkeys(e.folder for e in experiments):
-        first, *others = [e for e in experiments if e.folder == folder]
-        yield (f"# the first of {1 + len(others)} points\n" if first.sweep else "") + explain(first)
+    runs, total, size = sum(len(experiment.seeds) for experiment in experiments), 0.0, 0.0
+    for _, group in groupby(experiments, lambda experiment: experiment.folder):
+        points = list(group)
+        yield (f"# the first of {len(points)} points\n" if points[0].sweep else "") + explain(points[0])
         try:
-            seconds, disk = estimate(first)
+            seconds, disk = estimate(points[0])
         except (ArithmeticError, MemoryError, RuntimeError) as error:  # a flow without samples; out of memory
             yield f"no estimate, counted as 0 s ({type(error).__name__}: {error})\n"
             continue
         yield f"estimate per seed: {seconds / 60:.1f} min, {disk / 1e6:,.1f} MB on disk\n"
-        count = sum(len(e.seeds) for e in (first, *others))
+        count = sum(len(point.seeds) for point in points)
         total, size = total + count * seconds, size + count * disk
     beside = f", {total / 60 / at_once:.1f} min with {at_once} side by side" if at_once > 1 else ""
     yield f"total of runs: {runs}, about {total / 60:.1f} min{beside}, {size / 1e6:,.1f} MB on disk\n{NOTE}"

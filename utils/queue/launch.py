@@ -2,8 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ from utils.config.provenance import current_provenance
 from utils.config.schema import Config
 from utils.queue import ranking
 from utils.queue.check import describe
-from utils.queue.folders import check_folders, prepare_folders
-from utils.queue.parallel_jobs import ClusterJob, RunOnCluster, cores, run_side_by_side
-from utils.queue.plan import Experiment, plan
+from utils.queue.parallel_jobs import Job, RunQueue, cores, run_side_by_side
+from utils.queue.plan import Experiment, plan, prepare_folders
 from utils.run.allocator import keep_freed_memory
 from utils.run.runner import Run
-from utils.run.signals import Stop, listening
+from utils.run.signals import Interrupted, Stop, listening
 from utils.settings import BadInput
 from utils.store import folder as results
 from utils.store.final_score import write_final_score
@@ -33,63 +31,58 @@ def launch(options: Namespace) -> int:
     Raises:
         BadInput: anything wrong with the input; nothing has been run then.
     """
-    experiments = plan(options)
+    experiments, at_once = plan(options), options.jobs
+    if options.backend == "local" or options.check:
+        at_once = at_once or max(1, cores() // torch.get_num_threads())
     if options.check:
-        for part in describe(experiments, parallel_jobs(options.jobs)):
+        for part in describe(experiments, at_once):
             print(part, flush=True)
         return 0
-    check_folders(experiments, options.restart)
-    with _cluster(options.backend, experiments) as on_cluster:
-        prepare_folders(experiments, options.restart)
-        with listening() as stop:
-            return _run_all(experiments, on_cluster, options.jobs, stop)
+    prepare_folders(experiments, options.restart, make=False)
+    run_queue = _backend(options.backend, experiments)
+    prepare_folders(experiments, options.restart)
+    with listening() as stop:
+        return _run_all(experiments, run_queue, at_once, stop)
 
 
-def _cluster(backend: str, experiments: Sequence[Experiment]) -> AbstractContextManager[RunOnCluster | None]:
-    """Inside, the cluster is connected; gives what runs a queue there, None for this machine."""
-    if backend == "ray":
-        from utils.queue.ray_jobs import ray_cluster  # an optional package
+def _backend(name: str, experiments: Sequence[Experiment]) -> RunQueue:
+    """What runs a queue on this machine, or on the cluster, which is connected."""
+    if name == "ray":
+        from utils.queue.ray_jobs import ray_queue  # an optional package
 
-        return ray_cluster()
-    if backend == "slurm":
+        return ray_queue()
+    if name == "slurm":
         from utils.queue.slurm_jobs import slurm_queue
 
         return slurm_queue([(experiment.config.save_path, experiment.seeds) for experiment in experiments])
-    return nullcontext()
+    return run_side_by_side
 
 
-def parallel_jobs(jobs: int) -> int:
-    """How many seeds run side by side on this machine; for 0 jobs, as many as there are cores for."""
-    return jobs or max(1, cores() // torch.get_num_threads())
-
-
-def _run_all(experiments: Sequence[Experiment], on_cluster: RunOnCluster | None, jobs: int, stop: Stop) -> int:
-    """Run the unfinished seeds, at most `jobs` at a time (0: as many as there is room for), and write the scores.
+def _run_all(experiments: Sequence[Experiment], run_queue: RunQueue, at_once: int, stop: Stop) -> int:
+    """Run the unfinished seeds, at most `at_once` at a time (0: all), and write the scores.
 
     Returns 1 if a seed failed, or if scores could not be written.
-    """
-    queue = _unfinished(experiments)
-    codes, failed, progress = [0], set[tuple[Path, int]](), bar(len(queue), "seeds", 0, "seed")
 
-    def done(index: int, code: int) -> None:
+    Raises:
+        Interrupted: a stop was requested, and all seeds have ended.
+    """
+    queue, here = _unfinished(experiments), run_queue is run_side_by_side
+    codes, failed, progress = [0], set[tuple[Path, int]](), bar(len(queue), "seeds", 0, "seed")
+    if in_turn := here and at_once == 1:
+        ended = _in_turn(queue, stop)
+    else:
+        threads = max(1, min(torch.get_num_threads(), cores() // at_once)) if here else 0
+        ended = run_queue(_job, [_as_job(*which, threads) for which in queue], at_once or len(queue), stop)
+    for index, code in ended:
         experiment, seed = queue[index]
-        if code < 0 and not stop.requested:
-            print(f"{experiment.config.save_path}: seed {seed} was killed (signal {-code})", file=sys.stderr)
         if code and not stop.requested:
             failed.add((experiment.config.save_path, seed))
-        codes.extend((abs(code), _write_scores([experiment], failed)))
+            if code < 0:
+                print(f"{experiment.config.save_path}: seed {seed} was killed (signal {-code})", file=sys.stderr)
+        codes += [code, _write_scores([experiment], failed)]
         progress.update()
-
-    at_once = parallel_jobs(jobs)
-    if on_cluster:
-        on_cluster(_job, [_cluster_job(e, seed) for e, seed in queue], jobs or len(queue), done, stop)
-    elif at_once == 1:
-        for index, (experiment, seed) in enumerate(queue):
-            point = f"{experiment.config.save_path.name} " if experiment.sweep else ""
-            done(index, run_seed(experiment, seed, f"{point}seed {seed}", stop))
-    else:
-        threads = max(1, min(torch.get_num_threads(), cores() // at_once))
-        run_side_by_side(_job, [_arguments(e, seed, threads) for e, seed in queue], at_once, done, stop)
+    if stop.requested and not in_turn:
+        raise Interrupted(f" by {stop.requested}")
     progress.close()
     codes.append(_write_scores(experiments, failed))
     for score in dict.fromkeys(e.folder / ("sweep.log" if e.sweep else "final_score.log") for e in experiments):
@@ -111,31 +104,18 @@ def _unfinished(experiments: Sequence[Experiment]) -> list[tuple[Experiment, int
     return queue
 
 
-def _arguments(experiment: Experiment, seed: int, threads: int) -> tuple[Any, ...]:
-    """Arguments of `_job`, to be pickled."""
-    return experiment.config.dump(), experiment.data_root, seed, str(experiment.device), threads
+def _in_turn(queue: Sequence[tuple[Experiment, int]], stop: Stop) -> Iterator[tuple[int, int]]:
+    """Run the seeds in this process, one after the other; yields the index and exit code of each."""
+    for index, (experiment, seed) in enumerate(queue):
+        point = f"{experiment.config.save_path.name} " if experiment.sweep else ""
+        yield index, run_seed(experiment, seed, f"{point}seed {seed}", stop)
 
 
-def _cluster_job(experiment: Experiment, seed: int) -> ClusterJob:
-    needs = experiment.config.cluster
-    arguments = _arguments(experiment, seed, needs.cpus)
-    return ClusterJob(f"{experiment.config.save_path}: seed {seed}", arguments, needs.cpus, needs.gpus, needs.hours)
-
-
-def _write_scores(experiments: Sequence[Experiment], failed: set[tuple[Path, int]]) -> int:
-    """Write final_score.* of each, and the rankings of their sweeps; returns 1 if one could not be written."""
-    sweeps = {experiment.sweep: experiment.seeds for experiment in experiments if experiment.sweep}
-    writers = [(e.config.save_path, partial(write_final_score, e.config)) for e in experiments]
-    writers += [(sweep.root, partial(ranking.write, sweep, seeds, failed)) for sweep, seeds in sweeps.items()]
-    code = 0
-    for folder, write in writers:
-        try:
-            with results.locked(folder):  # seeds of other commands may finish at the same moment
-                write()
-        except (OSError, BadInput) as error:
-            print(f"{folder}: {_reason(error)}", file=sys.stderr)
-            code = 1
-    return code
+def _as_job(experiment: Experiment, seed: int, threads: int) -> Job:
+    """A call of `_job` as plain data; with 0 threads, as many as `cluster.cpus`."""
+    config, needs = experiment.config, experiment.config.cluster
+    arguments = config.dump(), experiment.data_root, seed, str(experiment.device), threads or needs.cpus
+    return Job(f"{config.save_path}: seed {seed}", arguments, needs)
 
 
 def _job(config: dict[str, Any], data_root: Path, seed: int, device: str, threads: int, stop: Stop) -> int:
@@ -145,6 +125,21 @@ def _job(config: dict[str, Any], data_root: Path, seed: int, device: str, thread
     data = datasets.load(checked.scenario.dataset, data_root)
     experiment = Experiment("config.yml", checked, data, data_root, (seed,), torch.device(device))
     return run_seed(experiment, seed, f"{checked.save_path.name} seed {seed}", stop)
+
+
+def _write_scores(experiments: Sequence[Experiment], failed: Collection[tuple[Path, int]] = ()) -> int:
+    """Write final_score.* of each, and the rankings of their sweeps; returns 1 if one could not be written."""
+    writers = {e.config.save_path: partial(write_final_score, e.config) for e in experiments}
+    writers |= {e.sweep.root: partial(ranking.write, e.sweep, e.seeds, failed) for e in experiments if e.sweep}
+    code = 0
+    for folder, write in writers.items():
+        try:
+            with results.locked(folder):  # seeds of other commands may finish at the same moment
+                write()
+        except (OSError, BadInput) as error:
+            print(f"{folder}: {_reason(error)}", file=sys.stderr)
+            code = 1
+    return code
 
 
 def run_seed(experiment: Experiment, seed: int, name: str, stop: Stop, tasks: int | None = None) -> int:
@@ -180,13 +175,12 @@ def run_here(experiment: Experiment) -> None:
         BadInput: the results folder is not usable.
         Exception: the error of the first seed that fails; what was finished before is scored.
     """
-    check_folders([experiment], restart=False)
     prepare_folders([experiment], restart=False)
     try:
         for _, seed in _unfinished([experiment]):
             _run(experiment, seed, f"seed {seed}", Stop())
     finally:
-        _write_scores([experiment], set())
+        _write_scores([experiment])
 
 
 def _reason(error: Exception) -> str:

@@ -8,12 +8,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
+from utils.config.schema import ClusterConfig
 from utils.queue.screen import outlive_readers
-from utils.run.signals import Interrupted, Stop, listening
+from utils.run.signals import Stop, listening
 
 POLL_SECONDS = 0.2
 """Longest delay before a request to stop is passed on."""
@@ -21,20 +22,19 @@ INTERRUPTED = 130
 """Exit code of a job that was asked to stop and has saved a checkpoint."""
 
 
-class ClusterJob(NamedTuple):
-    """One job of a queue that runs on a cluster."""
+class Job(NamedTuple):
+    """One job of a queue: work(*arguments, stop), called in a process of its own, gives an exit code."""
 
     name: str
     """for messages"""
     arguments: tuple[Any, ...]
     """pickled"""
-    cpus: int
-    gpus: float
-    hours: float
+    needs: ClusterConfig
+    """what it takes on a cluster"""
 
 
-RunOnCluster = Callable[[Callable[..., int], Sequence[ClusterJob], int, Callable[[int, int], None], Stop], None]
-"""`run_side_by_side` on a cluster: work, jobs, at_once, done, stop."""
+RunQueue = Callable[[Callable[..., int], Sequence[Job], int, Stop], Iterator[tuple[int, int]]]
+"""`run_side_by_side`, or the same on a cluster."""
 
 
 def cores() -> int:
@@ -43,32 +43,21 @@ def cores() -> int:
 
 
 def run_side_by_side(
-    work: Callable[..., int],
-    arguments: Sequence[tuple[Any, ...]],
-    at_once: int,
-    done: Callable[[int, int], None],
-    stop: Stop,
-) -> None:
-    """Call work(*arguments, stop) for each job, each in a process of its own.
+    work: Callable[..., int], jobs: Sequence[Job], at_once: int, stop: Stop
+) -> Iterator[tuple[int, int]]:
+    """Run the jobs in this order, at most `at_once` at a time; a request to stop ends those that run.
 
-    Args:
-        work: a module's function that returns an exit code; it and its arguments are pickled.
-        arguments: one tuple per job; jobs start in this order.
-        at_once: the largest number of jobs that run at a time.
-        done: done(index, code) is called after each job; the code of a killed job is minus the signal's number.
-        stop: a request to stop is passed on to the jobs.
-
-    Raises:
-        Interrupted: a stop was requested, and all jobs have ended.
+    Yields:
+        The index and exit code of each job that has ended; for a killed one minus the signal's number.
     """
     context: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
     if hasattr(os, "fork"):
-        context.set_forkserver_preload([work.__module__, "torch._dynamo"])  # imported by the first optimizer
-    waiting, running = list(enumerate(arguments)), dict[Any, tuple[int, Any]]()
+        context.set_forkserver_preload([work.__module__])
+    waiting, running = list(enumerate(jobs)), dict[Any, tuple[int, Any]]()
     while waiting or running:
         while waiting and len(running) < at_once and not stop.requested:
             index, job = waiting.pop(0)
-            process = context.Process(target=_child, args=(work, job))
+            process = context.Process(target=_child, args=(work, job.arguments))
             process.start()
             running[process.sentinel] = index, process
         if stop.requested:
@@ -78,12 +67,10 @@ def run_side_by_side(
         for sentinel in wait(list(running), POLL_SECONDS):
             index, process = running.pop(sentinel)
             process.join()
-            done(index, process.exitcode)
-    if stop.requested:
-        raise Interrupted(f" by {stop.requested}")
+            yield index, process.exitcode
 
 
-def _child(work: Callable[..., int], job: tuple[Any, ...]) -> None:
+def _child(work: Callable[..., int], arguments: tuple[Any, ...]) -> None:
     """Run one job; it also stops when the process that started it is gone."""
     outlive_readers()
     with listening() as stop:
@@ -96,7 +83,7 @@ def _child(work: Callable[..., int], job: tuple[Any, ...]) -> None:
 
         threading.Thread(target=orphaned, daemon=True).start()
         try:
-            code = work(*job, stop)
+            code = work(*arguments, stop)
         except KeyboardInterrupt:
             code = INTERRUPTED
     raise SystemExit(code)

@@ -1,10 +1,11 @@
-"""From configuration files to experiments: everything is checked before anything is run."""
+"""From configuration files to experiments and their folders: everything is checked before anything is run."""
 
 import os
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import groupby
 from math import ceil
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from methods import Method
 from utils.config.schema import Config, TrainConfig
 from utils.config.sweep import Point, Sweep, load_points
 from utils.config.yaml_text import as_yaml
+from utils.queue import ranking
 from utils.run.build import build_learner, build_method, build_tasks
 from utils.run.evaluation import memory
 from utils.run.streams import generator
 from utils.settings import BadInput, prefix_errors
+from utils.store import folder as results
 
 
 @dataclass(frozen=True)
@@ -51,27 +54,29 @@ def plan(options: Namespace) -> list[Experiment]:
     points = [point for path in options.configs for point in load_points(Path(path), options.set)]
     _refuse_shared_folders(points)
     loaded: dict[tuple[str, Path], Data] = {}
-    experiments, here = [], options.backend == "local"
+    experiments = []
     for point in points:
-        config = point.config
+        config, train = point.config, point.config.train
         root = Path(options.data_root or os.environ.get("DATA_ROOT") or config.scenario.data_root or "data")
         key = (config.scenario.dataset.model_dump_json(), root)
         with prefix_errors(point.where):
             if key not in loaded:
                 loaded[key] = datasets.load(config.scenario.dataset, root)
-            seeds = options.seeds or tuple(range(config.train.experiments))
-            device = _device(options.device or config.train.device, None if here else config.cluster.gpus)
+            seeds = options.seeds or tuple(range(train.experiments))
+            device = _device(
+                options.device or train.device, None if options.backend == "local" else config.cluster.gpus
+            )
             experiments.append(Experiment(point.where, config, loaded[key], root, seeds, device, point.sweep))
             _build(experiments[-1])  # raises BadInput now, not after an hour
-            if config.train.tensorboard and find_spec("tensorboard") is None:
+            if train.tensorboard and find_spec("tensorboard") is None:
                 raise BadInput("train.tensorboard: the package is not there; pip install tensorboard, or set it to no")
     return experiments
 
 
 def _refuse_shared_folders(points: Sequence[Point]) -> None:
-    seen: dict[Path, str] = {}
     sweeps = {point.sweep: point.where for point in points if point.sweep}
     folders = [(sweep.root, where) for sweep, where in sweeps.items()]
+    seen: dict[Path, str] = {}
     for folder, where in folders + [(point.config.save_path, point.where) for point in points]:
         if seen.setdefault(folder.resolve(), where) != where:
             raise BadInput(f"{where}: train.save_path: {folder} is used by two of these files; change one")
@@ -105,23 +110,65 @@ def steps_of(train: TrainConfig, images: int) -> int:
 
 def explain(experiment: Experiment) -> str:
     """The resolved configuration, tasks, sizes and steps of an experiment, as text."""
-    config, seed = experiment.config, experiment.seeds[0]
-    tasks, method = _build(experiment)
-    held = memory(method)
-    per_task = [steps_of(config.train, len(task.train)) for task in tasks]
-    lines = [as_yaml(config.dump()), f"tasks of seed {seed}:"]
-    for task, steps in zip(tasks, per_task, strict=True):
-        names = ", ".join(experiment.data.classes[c] for c in task.classes)
-        sizes = len(task.train), len(task.dev) if task.dev else 0, len(task.test)
-        images = "{:,} train, {:,} dev, {:,} test images".format(*sizes)
+    config, data, (tasks, method) = experiment.config, experiment.data, _build(experiment)
+    lines, held, total = [as_yaml(config.dump()), f"tasks of seed {experiment.seeds[0]}:"], memory(method), 0
+    for task in tasks:
+        steps = steps_of(config.train, len(task.train))
+        total += steps
+        images = f"{len(task.train):,} train, {len(task.dev or ()):,} dev, {len(task.test):,} test images"
+        names = ", ".join(data.classes[label] for label in task.classes)
         lines.append(f"  {task.index}: {names} ({images}, {steps:,} steps on its own data)")
-    channels, height, width = experiment.data.image_shape
-    lines += [
-        f"images: {channels} x {height} x {width}, classes: {len(experiment.data.classes)}",
-        f"classifier: {held['learner_parameters']:,} parameters",
-        f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own",
-        f"memory before the first task: {held['method_floats']:,} numbers",
-        f"seeds: {', '.join(map(str, experiment.seeds))}, {sum(per_task):,} steps each, on {experiment.device}",
-        f"results: {config.save_path}",
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            *lines,
+            f"images: {' x '.join(map(str, data.image_shape))}, classes: {len(data.classes)}",
+            f"classifier: {held['learner_parameters']:,} parameters",
+            f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own",
+            f"memory before the first task: {held['method_floats']:,} numbers",
+            f"seeds: {', '.join(map(str, experiment.seeds))}, {total:,} steps each, on {experiment.device}",
+            f"results: {config.save_path}",
+        ]
+    )
+
+
+def prepare_folders(experiments: Sequence[Experiment], restart: bool, make: bool = True) -> None:
+    """Make the results folders, or only check them; with `restart`, existing ones are moved aside.
+
+    Raises:
+        BadInput: a folder belongs to another configuration or cannot be written, or another process runs a seed of it;
+            names the file, the folder, and the seed or the keys.
+    """
+    for folder, group in groupby(experiments, lambda experiment: experiment.folder):  # a sweep's points together
+        points = list(group)
+        with prefix_errors(points[0].path):
+            try:
+                for experiment in points:
+                    _check_folder(experiment, restart)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                with results.locked(folder):
+                    _prepare(points, restart, make)
+            except OSError as error:
+                raise BadInput(f"train.save_path: {folder} cannot be written ({error}); choose another") from error
+
+
+def _check_folder(experiment: Experiment, restart: bool) -> None:
+    if experiment.sweep and experiment.config.train.load and not restart:
+        ranking.check_folder(experiment.sweep)
+    results.check_folder(experiment.config, restart)
+
+
+def _prepare(points: list[Experiment], restart: bool, make: bool) -> None:
+    """Inside the lock: make the folder, unless another command has taken it or runs a seed of it."""
+    anew = restart or not points[0].config.train.load
+    if anew:
+        results.check_free(points[0].folder)
+    for experiment in points:
+        _check_folder(experiment, restart)
+        if not anew:
+            results.check_free(experiment.config.save_path, experiment.seeds)
+    if not make:
+        return
+    if sweep := points[0].sweep:
+        ranking.prepare(sweep, anew, points[0].seeds)
+    for experiment in points:
+        results.make_folder(experiment.config.save_path, anew, "config.yml", as_yaml(experiment.config.dump()))

@@ -1,7 +1,7 @@
 """sweep.json and sweep.log: the points of a sweep, best first, and the test score of the best point alone."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,12 @@ ON_TEST = (
 )
 
 
-def check_folder(sweep: Sweep, anew: bool) -> None:
-    """Make sure that a sweep's folder is new, is started `anew`, or is of the same sweep, perhaps with other values.
+def check_folder(sweep: Sweep) -> None:
+    """Make sure that a sweep's folder is new, or is of the same sweep, perhaps with other values.
 
     Raises:
         BadInput: it holds something else.
     """
-    if anew:
-        return
     if (sweep.root / "config.yml").exists():
         raise BadInput(
             f"train.save_path: {sweep.root} holds results of one experiment, not of a sweep; "
@@ -40,25 +38,52 @@ def check_folder(sweep: Sweep, anew: bool) -> None:
 
 
 def prepare(sweep: Sweep, anew: bool, seeds: Sequence[int]) -> None:
-    """Make a sweep's folder with its sweep.json; with `anew`, an existing one is moved aside.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    make_folder(sweep.root, anew, SWEEP, _as_json(_ranked(sweep, {} if anew else _read(sweep.root), seeds, {})))
+    """Make a sweep's folder with its sweep.json; with `anew`, an existing one is moved aside."""
+    make_folder(sweep.root, anew, SWEEP, json.dumps({} if anew else _read(sweep.root)))
+    write(sweep, seeds)
 
 
-def write(sweep: Sweep, seeds: Sequence[int], failed: Collection[tuple[Path, int]]) -> None:
+def write(sweep: Sweep, asked: Sequence[int], failed: Collection[tuple[Path, int]] = ()) -> None:
     """Rank all points in the folder, those of earlier lists too, and write sweep.json and sweep.log.
 
     Args:
-        seeds: the seeds asked for. Points are compared on these, and on those that other commands are through with.
+        asked: the seeds asked for. Points are compared on these, and on those that other commands are through with.
         failed: (point's folder, seed) of each seed that failed.
     """
-    by_name = {name: sorted(s for folder, s in failed if folder == sweep.root / name) for name in sweep.points}
-    ranking = _ranked(sweep, _read(sweep.root), seeds, by_name)
-    write_text(sweep.root / SWEEP, _as_json(ranking))
-    write_text(sweep.root / "sweep.log", _as_text(ranking, sweep.root))
+    root, split = sweep.root, sweep.rank_by
+    old = {point["name"]: point for point in _read(root).get("points", ())}
+    known = {name: point["values"] for name, point in old.items()} | sweep.points
+    scores = {name: _scores(root / name, split) for name in known}
+    lost = {name: {seed for folder, seed in failed if folder == root / name} for name in known}
+    for name, point in old.items():
+        lost[name] |= set(point["failed"]) - set(asked)
+    ended = set.intersection(*(scores[name].keys() | lost[name] for name in sweep.points))
+    compared = sorted({*asked, *(ended & set().union(*scores.values()))})
+    points: list[dict[str, Any]] = []
+    for name, values in known.items():
+        lost[name] -= scores[name].keys()
+        complete = scores[name].keys() >= set(compared)
+        status = "done" if complete else "failed" if lost[name] else "not finished"
+        score = {split: summary([scores[name][seed] for seed in compared]) if complete else None}
+        points.append({"name": name, "values": values, "status": status, "failed": sorted(lost[name]), **score})
+    points.sort(key=lambda point: -point[split]["mean"] if point["status"] == "done" else 1)  # a stable sort
+    chosen = None
+    if points[0]["status"] == "done":
+        test = _scores(root / points[0]["name"], "test")
+        chosen = {key: points[0][key] for key in ("name", "values")}
+        chosen["test"] = summary([test[seed] for seed in compared])
+    ranking = {
+        "keys": list(sweep.keys),
+        "ranked_on": split,
+        "warning": ON_TEST if split == "test" else None,
+        "score": SCORE,
+        "seeds": compared,
+        "chosen": chosen,
+        "points": points,
+        "shared": sweep.shared,
+    }
+    write_text(root / SWEEP, json.dumps(ranking, indent=1, allow_nan=False) + "\n")
+    write_text(root / "sweep.log", _as_text(ranking, root))
 
 
 def _read(root: Path) -> dict[str, Any]:
@@ -69,45 +94,6 @@ def _read(root: Path) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise BadInput(f"{root / SWEEP}: is damaged ({error}); remove it and run again to rank anew") from None
-
-
-def _as_json(ranking: dict[str, Any]) -> str:
-    return json.dumps(ranking, indent=1, allow_nan=False) + "\n"
-
-
-def _ranked(
-    sweep: Sweep, before: dict[str, Any], asked: Sequence[int], failed: Mapping[str, list[int]]
-) -> dict[str, Any]:
-    """What sweep.json holds; `before` is what it held, `failed` has the seeds asked for that failed, by point."""
-    old = {point["name"]: point for point in before.get("points", ())}
-    known = {name: point["values"] for name, point in old.items()} | sweep.points
-    scores = {name: _scores(sweep.root / name, sweep.rank_by) for name in known}
-    lost = {name: {s for s in old.get(name, {}).get("failed", ()) if s not in asked} for name in known}
-    lost = {name: (seeds | set(failed.get(name, ()))) - scores[name].keys() for name, seeds in lost.items()}
-    ended = set.intersection(*(scores[name].keys() | lost[name] for name in sweep.points))
-    compared = sorted({*asked, *(ended & set().union(*scores.values()))})
-    points = []
-    for name, values in known.items():
-        complete = scores[name].keys() >= set(compared)
-        status = "done" if complete else "failed" if lost[name] else "not finished"
-        score = {sweep.rank_by: summary([scores[name][seed] for seed in compared]) if complete else None}
-        points.append({"name": name, "values": values, "status": status, "failed": sorted(lost[name]), **score})
-    points.sort(key=lambda point: -point[sweep.rank_by]["mean"] if point["status"] == "done" else 1)  # a stable sort
-    chosen = None
-    if points[0]["status"] == "done":
-        best = {key: points[0][key] for key in ("name", "values")}
-        test = _scores(sweep.root / best["name"], "test")
-        chosen = best | {"test": summary([test[seed] for seed in compared])}
-    return {
-        "keys": list(sweep.keys),
-        "ranked_on": sweep.rank_by,
-        "warning": ON_TEST if sweep.rank_by == "test" else None,
-        "score": SCORE,
-        "seeds": compared,
-        "chosen": chosen,
-        "points": points,
-        "shared": sweep.shared,
-    }
 
 
 def _scores(folder: Path, split: str) -> dict[int, float]:
@@ -121,20 +107,19 @@ def _scores(folder: Path, split: str) -> dict[int, float]:
 
 def _as_text(ranking: dict[str, Any], root: Path) -> str:
     split, seeds, chosen = ranking["ranked_on"], ranking["seeds"], ranking["chosen"]
-    lines = [
+    text = (
         f"sweep of {', '.join(ranking['keys'])}: {len(ranking['points'])} points, "
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}) each",
-        f"ranked by {SCORE} on {split} data, mean ± std over seeds",
-        *([ranking["warning"]] if ranking["warning"] else []),
-        "",
-        f"rank {f'{split} {SCORE}':>20}  point",
-    ]
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}) each\n"
+        f"ranked by {SCORE} on {split} data, mean ± std over seeds\n"
+    )
+    if ranking["warning"]:
+        text += f"{ranking['warning']}\n"
+    text += f"\nrank {f'{split} {SCORE}':>20}  point\n"
     for rank, point in enumerate(ranking["points"], 1):
-        done, failed = point["status"] == "done", point["failed"]
+        done, failed = point["status"] == "done", ", ".join(map(str, point["failed"]))
         score = plus_minus(point[split]) if done else point["status"]
-        which = f"  (seeds {', '.join(map(str, failed))})" if failed else ""
-        lines.append(f"{rank if done else '-':>4} {score:>20}  {point['name']}{which}")
-    lines += ["", "chosen: " + (chosen["name"] if chosen else "none: no point is finished")]
-    if chosen:
-        lines.append(f"test {SCORE}: {plus_minus(chosen['test'])}   (all its scores: {root / chosen['name']})")
-    return "\n".join(lines) + "\n"
+        text += f"{rank if done else '-':>4} {score:>20}  {point['name']}{failed and f'  (seeds {failed})'}\n"
+    if not chosen:
+        return f"{text}\nchosen: none: no point is finished\n"
+    found = f"test {SCORE}: {plus_minus(chosen['test'])}   (all its scores: {root / chosen['name']})"
+    return f"{text}\nchosen: {chosen['name']}\n{found}\n"

@@ -9,13 +9,12 @@ import os
 import socket
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from utils.queue.parallel_jobs import INTERRUPTED, POLL_SECONDS, ClusterJob, RunOnCluster, cores
-from utils.run.signals import Interrupted, Stop, listening
+from utils.queue.parallel_jobs import INTERRUPTED, POLL_SECONDS, Job, RunQueue, cores
+from utils.run.signals import Stop, listening
 from utils.settings import BadInput
 
 MAX_DEATHS = 5
@@ -26,9 +25,8 @@ LOG_SECONDS = 1.0
 """For the tasks' last lines to arrive."""
 
 
-@contextmanager
-def ray_cluster() -> Iterator[RunOnCluster]:
-    """Inside, the cluster is connected; gives what runs a queue there.
+def ray_queue() -> RunQueue:
+    """Connect the cluster; returns what runs a queue there.
 
     Raises:
         BadInput: Ray is not installed, or no cluster answers.
@@ -51,32 +49,26 @@ def ray_cluster() -> Iterator[RunOnCluster]:
         reason = str(error).partition("\n")[0] or type(error).__name__
         where = f"no cluster at RAY_ADDRESS={address}" if address else "no cluster can be started here"
         raise BadInput(f"--backend ray: {where} ({reason})") from error
-    try:
-        yield run_on_ray
-    finally:
-        time.sleep(LOG_SECONDS)
-        ray.shutdown()
+    return run_on_ray
 
 
-def run_on_ray(
-    work: Callable[..., int],
-    jobs: Sequence[ClusterJob],
-    at_once: int,
-    done: Callable[[int, int], None],
-    stop: Stop,
-) -> None:
-    """Call work(*arguments, stop) for each job on the connected cluster; the rest as `run_side_by_side`.
-
-    Raises:
-        Interrupted: a stop was requested, and all jobs have ended.
-    """
+def run_on_ray(work: Callable[..., int], jobs: Sequence[Job], at_once: int, stop: Stop) -> Iterator[tuple[int, int]]:
+    """As `run_side_by_side`, on the connected cluster; disconnects it at the end."""
     import ray
 
-    _say_if_too_large(jobs)
+    _refuse_too_large(jobs)
     task, folder = ray.remote(max_retries=0)(_task), os.getcwd()
-    waiting, running, deaths = deque(range(len(jobs))), dict[ray.ObjectRef, int](), Counter[int]()
-
-    def collect() -> None:
+    waiting, running, deaths, cancelled = list(range(len(jobs))), dict[Any, int](), Counter[int](), False
+    while waiting or running:
+        while waiting and len(running) < at_once and not stop.requested:
+            job = jobs[index := waiting.pop(0)]
+            placed = task.options(num_cpus=job.needs.cpus, num_gpus=job.needs.gpus)
+            running[placed.remote(work, job.arguments, folder)] = index
+        if stop.requested and not cancelled:
+            cancelled = True  # a second time would interrupt a task without a checkpoint
+            waiting.clear()
+            for reference in running:
+                ray.cancel(reference)  # interrupts it, or removes it from the queue
         for reference in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
             index = running.pop(reference)
             code, death = _outcome(reference)
@@ -88,20 +80,9 @@ def run_on_ray(
                 if again:
                     waiting.append(index)
                     continue
-            done(index, code)
-
-    while (waiting or running) and not stop.requested:
-        while waiting and len(running) < at_once:
-            index = waiting.popleft()
-            placed = task.options(num_cpus=jobs[index].cpus, num_gpus=jobs[index].gpus)
-            running[placed.remote(work, jobs[index].arguments, folder)] = index
-        collect()
-    for reference in running:
-        ray.cancel(reference)  # interrupts it, or removes it from the queue
-    while running:
-        collect()
-    if stop.requested:
-        raise Interrupted(f" by {stop.requested}")
+            yield index, code
+    time.sleep(LOG_SECONDS)
+    ray.shutdown()
 
 
 def _task(work: Callable[..., int], arguments: tuple[Any, ...], folder: str) -> int:
@@ -130,14 +111,14 @@ def _outcome(reference: Any) -> tuple[int, str | None]:
     return code, "its machine asked it to stop" if code == INTERRUPTED else None
 
 
-def _say_if_too_large(jobs: Sequence[ClusterJob]) -> None:
-    """Report jobs that wait for a machine which the cluster does not have yet."""
+def _refuse_too_large(jobs: Sequence[Job]) -> None:
+    """Jobs that fit no machine would wait for ever where there is one machine, elsewhere for a new machine."""
     import ray
 
     machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
-    for cpus, gpus in sorted({(job.cpus, job.gpus) for job in jobs}):
-        if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
-            message = f"cluster: no machine of it has {cpus} CPUs and {gpus:g} GPUs"
+    for needs in {job.needs for job in jobs}:
+        if not any(machine.get("CPU", 0) >= needs.cpus and machine.get("GPU", 0) >= needs.gpus for machine in machines):
+            message = f"cluster: no machine of it has {needs.cpus} CPUs and {needs.gpus:g} GPUs"
             if "RAY_ADDRESS" not in os.environ:
                 raise BadInput(f"{message}; lower cluster.cpus or cluster.gpus, or set RAY_ADDRESS")
             print(f"{message}; waiting for one", file=sys.stderr)

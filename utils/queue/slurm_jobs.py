@@ -16,13 +16,12 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from utils.queue.parallel_jobs import INTERRUPTED, ClusterJob, RunOnCluster
-from utils.run.signals import Interrupted, Stop, listening
+from utils.queue.parallel_jobs import INTERRUPTED, Job, RunQueue
+from utils.run.signals import Stop, listening
 from utils.settings import BadInput
 
 MAX_TIMEOUTS = 1000
@@ -33,9 +32,8 @@ MAX_DELAY_SECONDS = 15
 """After a job's end, until its result is visible on shared storage."""
 
 
-@contextmanager
-def slurm_queue(runs: Sequence[tuple[Path, Sequence[int]]]) -> Iterator[RunOnCluster]:
-    """Gives what runs a queue on the cluster; logs and pickled jobs go to `slurm/` in the folders' common parent.
+def slurm_queue(runs: Sequence[tuple[Path, Sequence[int]]]) -> RunQueue:
+    """What runs a queue on the cluster; logs and pickled jobs go to `slurm/` in the folders' common parent.
 
     Args:
         runs: results folder and seeds of all experiments.
@@ -49,29 +47,19 @@ def slurm_queue(runs: Sequence[tuple[Path, Sequence[int]]]) -> Iterator[RunOnClu
         raise BadInput(f"--backend slurm: {error}; install it: pip install -r requirements-cluster.txt") from error
     if not shutil.which("sbatch"):
         raise BadInput("--backend slurm: there is no sbatch here; run it on a machine that submits jobs")
-    same = [(str(folder.resolve()), *seeds) for folder, seeds in runs]
-    name = f"prer-{hashlib.sha256(repr(sorted(same)).encode()).hexdigest()[:8]}"
+    same = sorted((str(folder.resolve()), *seeds) for folder, seeds in runs)
+    name = f"prer-{hashlib.sha256(repr(same).encode()).hexdigest()[:8]}"
     root = os.path.commonpath([folder.resolve() for folder, _ in runs])
     if left := _in_queue(name):
         ids = " ".join(sorted({job.partition("_")[0] for job in left}))
         raise BadInput(f"{root}: jobs of an earlier command have not ended; wait, or end them: scancel {ids}")
-    yield partial(run_on_slurm, Path(root, "slurm"), name)
+    return partial(run_on_slurm, Path(root, "slurm"), name)
 
 
 def run_on_slurm(
-    folder: Path,
-    name: str,
-    work: Callable[..., int],
-    jobs: Sequence[ClusterJob],
-    at_once: int,
-    done: Callable[[int, int], None],
-    stop: Stop,
-) -> None:
-    """Call work(*arguments, stop) for each job on the cluster; the rest as `run_side_by_side`.
-
-    Raises:
-        Interrupted: a stop was requested, and all jobs have ended.
-    """
+    folder: Path, name: str, work: Callable[..., int], jobs: Sequence[Job], at_once: int, stop: Stop
+) -> Iterator[tuple[int, int]]:
+    """As `run_side_by_side`, on the cluster."""
     running, cancelled = _submit(folder, name, work, jobs, at_once), False
     read: dict[Path, int] = defaultdict(int)
     while running:
@@ -85,36 +73,29 @@ def run_on_slurm(
             for log, screen in ((job.paths.stdout, sys.stdout), (job.paths.stderr, sys.stderr)):
                 read[log] = _echo(log, read[log], screen)
             if queued is not None and job.job_id not in queued:
-                done(index, _exit_code(jobs[index].name, running.pop(index), cancelled))
-    if stop.requested:
-        raise Interrupted(f" by {stop.requested}")
+                yield index, _exit_code(jobs[index].name, running.pop(index), cancelled)
 
 
-def _submit(
-    folder: Path, name: str, work: Callable[..., int], jobs: Sequence[ClusterJob], at_once: int
-) -> dict[int, Any]:
+def _submit(folder: Path, name: str, work: Callable[..., int], jobs: Sequence[Job], at_once: int) -> dict[int, Any]:
     """Submit one array for all jobs with the same needs; returns submitit's job for each index."""
     import submitit
 
     python = f"env PYTHONPATH={shlex.quote(str(Path(__file__).parents[2]))} {shlex.quote(sys.executable)}"
-    alike: dict[tuple[int, float, float], list[int]] = defaultdict(list)
-    for index, job in enumerate(jobs):
-        alike[job.cpus, job.gpus, job.hours].append(index)
     submitted: dict[int, Any] = {}
-    for (cpus, gpus, hours), indices in alike.items():
+    for needs in dict.fromkeys(job.needs for job in jobs):
         executor = submitit.SlurmExecutor(folder, max_num_timeout=MAX_TIMEOUTS, python=python)
         executor.update_parameters(
             job_name=name,
-            time=math.ceil(60 * hours),
-            cpus_per_task=cpus,
-            srun_args=[f"--cpus-per-task={cpus}"],  # srun does not take it from sbatch
+            time=math.ceil(60 * needs.hours),
+            cpus_per_task=needs.cpus,
+            srun_args=[f"--cpus-per-task={needs.cpus}"],  # srun does not take it from sbatch
             array_parallelism=at_once,
             additional_parameters={"requeue": True},
-            **({"gpus_per_node": math.ceil(gpus)} if gpus else {}),
+            **({"gpus_per_node": math.ceil(needs.gpus)} if needs.gpus else {}),
         )
+        alike = [index for index, job in enumerate(jobs) if job.needs == needs]
         with executor.batch():
-            made = [executor.submit(_Task(), work, jobs[index].arguments) for index in indices]
-        submitted |= dict(zip(indices, made, strict=True))
+            submitted |= {index: executor.submit(_Task(), work, jobs[index].arguments) for index in alike}
     return submitted
 
 
