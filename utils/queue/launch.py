@@ -14,7 +14,7 @@ from utils.config.provenance import current_provenance
 from utils.config.schema import Config
 from utils.queue import ranking
 from utils.queue.check import describe
-from utils.queue.parallel_jobs import Job, RunQueue, cores, run_side_by_side
+from utils.queue.parallel_jobs import INTERRUPTED, Job, RunQueue, cores, run_side_by_side
 from utils.queue.plan import Experiment, plan, prepare_folders
 from utils.run.allocator import keep_freed_memory
 from utils.run.runner import Run
@@ -47,14 +47,17 @@ def launch(options: Namespace) -> int:
 
 def _backend(name: str, experiments: Sequence[Experiment]) -> RunQueue:
     """What runs a queue on this machine, or on the cluster, which is connected."""
-    if name == "ray":
-        from utils.queue.ray_jobs import ray_queue  # an optional package
+    try:
+        if name == "ray":
+            from utils.queue.ray_jobs import ray_queue
 
-        return ray_queue()
-    if name == "slurm":
-        from utils.queue.slurm_jobs import slurm_queue
+            return ray_queue()
+        if name == "slurm":
+            from utils.queue.slurm_jobs import slurm_queue
 
-        return slurm_queue([(experiment.config.save_path, experiment.seeds) for experiment in experiments])
+            return slurm_queue([(experiment.config.save_path, experiment.seeds) for experiment in experiments])
+    except ImportError as error:
+        raise BadInput(f"--backend {name}: {error}; install it: pip install -r requirements-cluster.txt") from error
     return run_side_by_side
 
 
@@ -71,8 +74,12 @@ def _run_all(experiments: Sequence[Experiment], run_queue: RunQueue, at_once: in
     if in_turn := here and at_once == 1:
         ended = _in_turn(queue, stop)
     else:
-        threads = max(1, min(torch.get_num_threads(), cores() // at_once)) if here else 0
-        ended = run_queue(_job, [_as_job(*which, threads) for which in queue], at_once or len(queue), stop)
+        jobs, local = [], max(1, min(torch.get_num_threads(), cores() // (at_once or 1)))
+        for experiment, seed in queue:
+            config, threads = experiment.config, local if here else experiment.config.cluster.cpus
+            arguments = config.dump(), experiment.data_root, seed, str(experiment.device), threads
+            jobs.append(Job(f"{config.save_path}: seed {seed}", arguments, config.cluster))
+        ended = run_queue(_job, jobs, at_once or len(queue), stop)
     for index, code in ended:
         experiment, seed = queue[index]
         if code and not stop.requested:
@@ -111,20 +118,16 @@ def _in_turn(queue: Sequence[tuple[Experiment, int]], stop: Stop) -> Iterator[tu
         yield index, run_seed(experiment, seed, f"{point}seed {seed}", stop)
 
 
-def _as_job(experiment: Experiment, seed: int, threads: int) -> Job:
-    """A call of `_job` as plain data; with 0 threads, as many as `cluster.cpus`."""
-    config, needs = experiment.config, experiment.config.cluster
-    arguments = config.dump(), experiment.data_root, seed, str(experiment.device), threads or needs.cpus
-    return Job(f"{config.save_path}: seed {seed}", arguments, needs)
-
-
 def _job(config: dict[str, Any], data_root: Path, seed: int, device: str, threads: int, stop: Stop) -> int:
-    """One seed in a process of its own; returns its exit code."""
+    """One seed in a process of its own, from plain data; returns its exit code."""
     torch.set_num_threads(threads)
     checked = Config.model_validate(config)
     data = datasets.load(checked.scenario.dataset, data_root)
     experiment = Experiment("config.yml", checked, data, data_root, (seed,), torch.device(device))
-    return run_seed(experiment, seed, f"{checked.save_path.name} seed {seed}", stop)
+    try:
+        return run_seed(experiment, seed, f"{checked.save_path.name} seed {seed}", stop)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _write_scores(experiments: Sequence[Experiment], failed: Collection[tuple[Path, int]] = ()) -> int:
@@ -142,30 +145,28 @@ def _write_scores(experiments: Sequence[Experiment], failed: Collection[tuple[Pa
     return code
 
 
-def run_seed(experiment: Experiment, seed: int, name: str, stop: Stop, tasks: int | None = None) -> int:
+def run_seed(
+    experiment: Experiment, seed: int, name: str, stop: Stop, tasks: int | None = None, reraise: bool = False
+) -> int:
     """Run one seed, or its first `tasks` tasks, in this process; returns its exit code and reports what went wrong."""
+    config, folder = experiment.config, results.RunFolder(experiment.config.save_path, seed)
+    keep_freed_memory()
     try:
-        _run(experiment, seed, name, stop, tasks)
+        with folder.held(), logging_to(folder.log, f"{name}: "):
+            try:
+                results.check_folder(config)  # another command may have restarted it
+                folder.begin(current_provenance(config.method.name, str(experiment.device)))
+                Run(config, experiment.data, seed, experiment.device, stop)(tasks)
+            except Exception:
+                log.debug("failed", exc_info=True)
+                raise
     except Exception as error:  # the boundary of a seed: the others go on
-        log_file = results.RunFolder(experiment.config.save_path, seed).log
-        where = f" (whole story: {log_file})" if log_file.exists() else ""
+        if reraise:
+            raise
+        where = f" (whole story: {folder.log})" if folder.log.exists() else ""
         print(f"{name} failed: {_reason(error)}{where}", file=sys.stderr)
         return 1
     return 0
-
-
-def _run(experiment: Experiment, seed: int, name: str, stop: Stop, tasks: int | None = None) -> None:
-    config = experiment.config
-    folder = results.RunFolder(config.save_path, seed)
-    keep_freed_memory()
-    with folder.held(), logging_to(folder.log, f"{name}: "):
-        try:
-            results.check_folder(config)  # another command may have restarted it
-            folder.begin(current_provenance(config.method.name, str(experiment.device)))
-            Run(config, experiment.data, seed, experiment.device, stop)(tasks)
-        except Exception:
-            log.debug("failed", exc_info=True)
-            raise
 
 
 def run_here(experiment: Experiment) -> None:
@@ -178,7 +179,7 @@ def run_here(experiment: Experiment) -> None:
     prepare_folders([experiment], restart=False)
     try:
         for _, seed in _unfinished([experiment]):
-            _run(experiment, seed, f"seed {seed}", Stop())
+            run_seed(experiment, seed, f"seed {seed}", Stop(), reraise=True)
     finally:
         _write_scores([experiment])
 

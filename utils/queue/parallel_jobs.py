@@ -16,21 +16,16 @@ from utils.config.schema import ClusterConfig
 from utils.queue.screen import outlive_readers
 from utils.run.signals import Stop, listening
 
-POLL_SECONDS = 0.2
-"""Longest delay before a request to stop is passed on."""
-INTERRUPTED = 130
-"""Exit code of a job that was asked to stop and has saved a checkpoint."""
+POLL_SECONDS = 0.2  # the longest delay before a request to stop is passed on
+INTERRUPTED = 130  # exit code of a job that was asked to stop and has saved a checkpoint
 
 
 class Job(NamedTuple):
     """One job of a queue: work(*arguments, stop), called in a process of its own, gives an exit code."""
 
-    name: str
-    """for messages"""
-    arguments: tuple[Any, ...]
-    """pickled"""
-    needs: ClusterConfig
-    """what it takes on a cluster"""
+    name: str  # for messages
+    arguments: tuple[Any, ...]  # pickled
+    needs: ClusterConfig  # what it takes on a cluster
 
 
 RunQueue = Callable[[Callable[..., int], Sequence[Job], int, Stop], Iterator[tuple[int, int]]]
@@ -82,8 +77,4 @@ def _child(work: Callable[..., int], arguments: tuple[Any, ...]) -> None:
             stop.requested = "the end of the program that started it"
 
         threading.Thread(target=orphaned, daemon=True).start()
-        try:
-            code = work(*arguments, stop)
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-    raise SystemExit(code)
+        raise SystemExit(work(*arguments, stop))

@@ -15,7 +15,7 @@ import datasets
 from datasets.data import Data, Task
 from methods import Method
 from utils.config.schema import Config, TrainConfig
-from utils.config.sweep import Point, Sweep, load_points
+from utils.config.sweep import Sweep, load_points
 from utils.config.yaml_text import as_yaml
 from utils.queue import ranking
 from utils.run.build import build_learner, build_method, build_tasks
@@ -52,7 +52,12 @@ def plan(options: Namespace) -> list[Experiment]:
         BadInput: something is wrong with the files, the options or the data.
     """
     points = [point for path in options.configs for point in load_points(Path(path), options.set)]
-    _refuse_shared_folders(points)
+    sweeps = {point.sweep: point.where for point in points if point.sweep}
+    folders = [(sweep.root, where) for sweep, where in sweeps.items()]
+    seen: dict[Path, str] = {}
+    for folder, where in folders + [(point.config.save_path, point.where) for point in points]:
+        if seen.setdefault(folder.resolve(), where) != where:
+            raise BadInput(f"{where}: train.save_path: {folder} is used by two of these files; change one")
     loaded: dict[tuple[str, Path], Data] = {}
     experiments = []
     for point in points:
@@ -63,9 +68,7 @@ def plan(options: Namespace) -> list[Experiment]:
             if key not in loaded:
                 loaded[key] = datasets.load(config.scenario.dataset, root)
             seeds = options.seeds or tuple(range(train.experiments))
-            device = _device(
-                options.device or train.device, None if options.backend == "local" else config.cluster.gpus
-            )
+            device = _device(options.device or train.device, config.cluster.gpus, options.backend != "local")
             experiments.append(Experiment(point.where, config, loaded[key], root, seeds, device, point.sweep))
             _build(experiments[-1])  # raises BadInput now, not after an hour
             if train.tensorboard and find_spec("tensorboard") is None:
@@ -73,18 +76,9 @@ def plan(options: Namespace) -> list[Experiment]:
     return experiments
 
 
-def _refuse_shared_folders(points: Sequence[Point]) -> None:
-    sweeps = {point.sweep: point.where for point in points if point.sweep}
-    folders = [(sweep.root, where) for sweep, where in sweeps.items()]
-    seen: dict[Path, str] = {}
-    for folder, where in folders + [(point.config.save_path, point.where) for point in points]:
-        if seen.setdefault(folder.resolve(), where) != where:
-            raise BadInput(f"{where}: train.save_path: {folder} is used by two of these files; change one")
-
-
-def _device(name: str, gpus: float | None) -> torch.device:
+def _device(name: str, gpus: float, on_cluster: bool) -> torch.device:
     """The device `name` of this machine, or of a cluster that gives each seed this number of `gpus`."""
-    if gpus is not None:
+    if on_cluster:
         if gpus == 0 and name.startswith("cuda"):
             raise BadInput(f"train.device: {name} on a cluster needs cluster.gpus: 1, or 0.25 to share one")
         return torch.device("cuda" if gpus and name != "cpu" else "cpu")
@@ -142,33 +136,24 @@ def prepare_folders(experiments: Sequence[Experiment], restart: bool, make: bool
         points = list(group)
         with prefix_errors(points[0].path):
             try:
-                for experiment in points:
-                    _check_folder(experiment, restart)
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with results.locked(folder):
-                    _prepare(points, restart, make)
+                    _prepare(points, restart or not points[0].config.train.load, make)
             except OSError as error:
                 raise BadInput(f"train.save_path: {folder} cannot be written ({error}); choose another") from error
 
 
-def _check_folder(experiment: Experiment, restart: bool) -> None:
-    if experiment.sweep and experiment.config.train.load and not restart:
-        ranking.check_folder(experiment.sweep)
-    results.check_folder(experiment.config, restart)
-
-
-def _prepare(points: list[Experiment], restart: bool, make: bool) -> None:
-    """Inside the lock: make the folder, unless another command has taken it or runs a seed of it."""
-    anew = restart or not points[0].config.train.load
+def _prepare(points: Sequence[Experiment], anew: bool, make: bool) -> None:
+    """Check the folder of one experiment, or of a sweep's points, and make it."""
+    sweep, seeds = points[0].sweep, points[0].seeds
     if anew:
         results.check_free(points[0].folder)
-    for experiment in points:
-        _check_folder(experiment, restart)
-        if not anew:
-            results.check_free(experiment.config.save_path, experiment.seeds)
-    if not make:
-        return
-    if sweep := points[0].sweep:
-        ranking.prepare(sweep, anew, points[0].seeds)
-    for experiment in points:
-        results.make_folder(experiment.config.save_path, anew, "config.yml", as_yaml(experiment.config.dump()))
+    elif sweep:
+        ranking.check_folder(sweep)
+    for point in () if anew else points:
+        results.check_folder(point.config)
+        results.check_free(point.config.save_path, point.seeds)
+    if make and sweep:
+        ranking.prepare(sweep, anew, seeds)
+    for point in points if make else ():
+        results.make_folder(point.config.save_path, anew, "config.yml", as_yaml(point.config.dump()))

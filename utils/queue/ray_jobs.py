@@ -17,28 +17,24 @@ from utils.queue.parallel_jobs import INTERRUPTED, POLL_SECONDS, Job, RunQueue, 
 from utils.run.signals import Stop, listening
 from utils.settings import BadInput
 
-MAX_DEATHS = 5
-"""Of one job's processes, by a lost machine or for lack of memory, before the job counts as failed."""
-ANSWER_SECONDS = 10.0
-"""For the cluster's address to answer."""
-LOG_SECONDS = 1.0
-"""For the tasks' last lines to arrive."""
+MAX_DEATHS = 5  # of one job's processes, by a lost machine or for lack of memory, before the job counts as failed
+ANSWER_SECONDS = 10.0  # for the cluster's address to answer
+LOG_SECONDS = 1.0  # for the tasks' last lines to arrive
 
 
 def ray_queue() -> RunQueue:
     """Connect the cluster; returns what runs a queue there.
 
     Raises:
-        BadInput: Ray is not installed, or no cluster answers.
+        ImportError: Ray is not installed.
+        BadInput: no cluster answers.
     """
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # keep every seed's lines, also equal ones
     if not address:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # listen on loopback only, there and here
-    try:
-        import ray
-    except ImportError as error:
-        raise BadInput(f"--backend ray: {error}; install it: pip install -r requirements-cluster.txt") from error
+    import ray
+
     here: dict[str, Any] = {"num_cpus": cores(), "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     try:
         if address and ":" in address:
@@ -56,7 +52,13 @@ def run_on_ray(work: Callable[..., int], jobs: Sequence[Job], at_once: int, stop
     """As `run_side_by_side`, on the connected cluster; disconnects it at the end."""
     import ray
 
-    _refuse_too_large(jobs)
+    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+    for needs in {job.needs for job in jobs}:
+        if not any(machine.get("CPU", 0) >= needs.cpus and machine.get("GPU", 0) >= needs.gpus for machine in machines):
+            message = f"cluster: no machine of it has {needs.cpus} CPUs and {needs.gpus:g} GPUs"
+            if "RAY_ADDRESS" not in os.environ:  # it would wait for ever
+                raise BadInput(f"{message}; lower cluster.cpus or cluster.gpus, or set RAY_ADDRESS")
+            print(f"{message}; waiting for one", file=sys.stderr)
     task, folder = ray.remote(max_retries=0)(_task), os.getcwd()
     waiting, running, deaths, cancelled = list(range(len(jobs))), dict[Any, int](), Counter[int](), False
     while waiting or running:
@@ -89,10 +91,7 @@ def _task(work: Callable[..., int], arguments: tuple[Any, ...], folder: str) -> 
     """One job, in a process on a machine of the cluster."""
     os.chdir(folder)  # relative paths are those of the queue's machine
     with listening() as stop:
-        try:
-            return work(*arguments, stop)
-        except KeyboardInterrupt:
-            return INTERRUPTED
+        return work(*arguments, stop)
 
 
 def _outcome(reference: Any) -> tuple[int, str | None]:
@@ -109,16 +108,3 @@ def _outcome(reference: Any) -> tuple[int, str | None]:
     except exceptions.RayError as error:
         return 1, str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
     return code, "its machine asked it to stop" if code == INTERRUPTED else None
-
-
-def _refuse_too_large(jobs: Sequence[Job]) -> None:
-    """Jobs that fit no machine would wait for ever where there is one machine, elsewhere for a new machine."""
-    import ray
-
-    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
-    for needs in {job.needs for job in jobs}:
-        if not any(machine.get("CPU", 0) >= needs.cpus and machine.get("GPU", 0) >= needs.gpus for machine in machines):
-            message = f"cluster: no machine of it has {needs.cpus} CPUs and {needs.gpus:g} GPUs"
-            if "RAY_ADDRESS" not in os.environ:
-                raise BadInput(f"{message}; lower cluster.cpus or cluster.gpus, or set RAY_ADDRESS")
-            print(f"{message}; waiting for one", file=sys.stderr)

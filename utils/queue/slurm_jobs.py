@@ -24,12 +24,9 @@ from utils.queue.parallel_jobs import INTERRUPTED, Job, RunQueue
 from utils.run.signals import Stop, listening
 from utils.settings import BadInput
 
-MAX_TIMEOUTS = 1000
-"""How often a job may reach its time limit and be queued again."""
-POLL_SECONDS = 2.0
-"""Between two calls of squeue."""
-MAX_DELAY_SECONDS = 15
-"""After a job's end, until its result is visible on shared storage."""
+MAX_TIMEOUTS = 1000  # how often a job may reach its time limit and be queued again
+POLL_SECONDS = 2.0  # between two calls of squeue
+MAX_DELAY_SECONDS = 15  # after a job's end, until its result is visible on shared storage
 
 
 def slurm_queue(runs: Sequence[tuple[Path, Sequence[int]]]) -> RunQueue:
@@ -39,12 +36,11 @@ def slurm_queue(runs: Sequence[tuple[Path, Sequence[int]]]) -> RunQueue:
         runs: results folder and seeds of all experiments.
 
     Raises:
-        BadInput: submitit or sbatch is missing, or jobs of an earlier command for the same runs have not ended.
+        ImportError: submitit is not installed.
+        BadInput: sbatch is missing, or jobs of an earlier command for the same runs have not ended.
     """
-    try:
-        import submitit  # noqa: F401
-    except ImportError as error:
-        raise BadInput(f"--backend slurm: {error}; install it: pip install -r requirements-cluster.txt") from error
+    import submitit  # noqa: F401
+
     if not shutil.which("sbatch"):
         raise BadInput("--backend slurm: there is no sbatch here; run it on a machine that submits jobs")
     same = sorted((str(folder.resolve()), *seeds) for folder, seeds in runs)
@@ -105,12 +101,10 @@ class _Task:
     def __call__(self, work: Callable[..., int], arguments: tuple[Any, ...]) -> int:
         requeue: Any = signal.getsignal(signal.SIGUSR2)  # submitit's handler, for time limits and pre-emption
         with listening() as stop:
-            try:
-                return work(*arguments, stop)
-            except KeyboardInterrupt:
-                if stop.requested == "SIGUSR2":  # the checkpoint is written
-                    requeue(signal.SIGUSR2, None)  # exits
-                return INTERRUPTED
+            code = work(*arguments, stop)
+            if code == INTERRUPTED and stop.requested == "SIGUSR2":  # the checkpoint is written
+                requeue(signal.SIGUSR2, None)  # exits
+            return code
 
     def checkpoint(self, *arguments: Any) -> Any:
         """What submitit runs when the job gets a machine again: the same."""
@@ -143,9 +137,10 @@ def _exit_code(name: str, job: Any, cancelled: bool) -> int:
     for _ in range(0 if cancelled else MAX_DELAY_SECONDS):
         if not result.exists():
             time.sleep(1)
-    if not result.exists():
-        if not cancelled:
-            print(f"{name} ended without a result; its last messages: {job.paths.stderr}", file=sys.stderr)
-        return INTERRUPTED if cancelled else 1
-    kind, value = pickle.loads(result.read_bytes())  # written by the job that was just submitted
-    return value if kind == "success" else 1
+    if result.exists():
+        kind, value = pickle.loads(result.read_bytes())  # written by the job that was just submitted
+        return value if kind == "success" else 1
+    if cancelled:
+        return INTERRUPTED
+    print(f"{name} ended without a result; its last messages: {job.paths.stderr}", file=sys.stderr)
+    return 1

@@ -1,7 +1,6 @@
 """The results folder: what is where in it, and who may write. Every write is whole or not at all."""
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -171,17 +170,14 @@ def _lock(path: Path, seconds: float, refusal: str) -> Iterator[None]:
         lock.release()
 
 
-def check_folder(config: Config, restart: bool = False) -> None:
+def check_folder(config: Config) -> None:
     """Make sure that the results folder is new, or was made by the same configuration; writes nothing.
 
     Raises:
-        BadInput: it belongs to another configuration, or cannot be written.
+        BadInput: it belongs to another configuration.
     """
     root = config.save_path
-    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise BadInput(f"train.save_path: {root} cannot be made: {there} is not a directory that may be written to")
-    if restart or not config.train.load:
+    if not config.train.load:
         return
     if (root / SWEEP).exists():
         raise BadInput(f"train.save_path: {root} holds a sweep; choose another, or start again with --restart")
