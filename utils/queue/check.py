@@ -3,21 +3,21 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 from pydantic import BaseModel
 
 from utils.queue.plan import Experiment, explain, steps_of
 from utils.run.build import build_learner, build_method, build_optimizer, build_tasks
-from utils.run.evaluation import SCORED_TRAINING_IMAGES, evaluating, memory
+from utils.run.evaluation import evaluating, memory
 from utils.run.streams import generator, isolated
 from utils.run.training import train_step
 
 TIMED_STEPS, MAX_IMAGES, FIT_SHARE = 10, 512, 0.1
 NOTE = f"""Extrapolated from {TIMED_STEPS} steps and {FIT_SHARE:.0%} of a generator fit on up to {MAX_IMAGES} images, \
 for a sweep from its first point: within a factor of 2 for most.
-Not counted: reading the data, figures, diagnostics, memories that grow."""
+Not counted: reading the data, evaluation, figures, diagnostics, memories that grow."""
 
 
 def estimate(experiment: Experiment) -> tuple[float, float]:
@@ -45,18 +45,17 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
                 per_image = (_now(device) - start) / share / len(part)
     images = own = [len(task.train) for task in tasks]
     if len(training.train) > len(part):  # joint trains on all tasks so far
-        images = [sum(own[: i + 1]) for i in range(len(own))]
-    scored = sum(min(count, SCORED_TRAINING_IMAGES) for count in own)
-    scored_in_all = train.epochs * scored + (len(own) + 1) * (scored + sum(len(task.test) for task in tasks))
-    steps = sum(steps_of(train, count) for count in images) + scored_in_all / train.batch_size / 3  # forward alone
+        images = list(accumulate(own))
+    steps = sum(steps_of(train, count) for count in images)
     weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
     return steps * step + per_image * sum(images), train.save * (len(own) * weights + 4 * (3 * weights + held))
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() if device.type == "cuda" else time.thread_time()  # without other processes' share
+    if device.type != "cuda":
+        return time.thread_time()  # without other processes' share
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _shortened(settings: BaseModel) -> tuple[BaseModel, float]:
@@ -74,17 +73,18 @@ def _shortened(settings: BaseModel) -> tuple[BaseModel, float]:
 
 def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
     """The text that `--check` prints, part by part: each file, of a sweep the first point; then the estimates."""
-    runs, total, size = sum(len(experiment.seeds) for experiment in experiments), 0.0, 0.0
+    total = size = 0.0
     for _, group in groupby(experiments, lambda experiment: experiment.folder):
         points = list(group)
         yield (f"# the first of {len(points)} points\n" if points[0].sweep else "") + explain(points[0])
         try:
             seconds, disk = estimate(points[0])
+            yield f"estimate per seed: {seconds / 60:.1f} min, {disk / 1e6:,.1f} MB on disk\n"
         except (ArithmeticError, MemoryError, RuntimeError) as error:  # a flow without samples; out of memory
+            seconds = disk = 0.0
             yield f"no estimate, counted as 0 s ({type(error).__name__}: {error})\n"
-            continue
-        yield f"estimate per seed: {seconds / 60:.1f} min, {disk / 1e6:,.1f} MB on disk\n"
         count = sum(len(point.seeds) for point in points)
         total, size = total + count * seconds, size + count * disk
     beside = f", {total / 60 / at_once:.1f} min with {at_once} side by side" if at_once > 1 else ""
+    runs = sum(len(experiment.seeds) for experiment in experiments)
     yield f"total of runs: {runs}, about {total / 60:.1f} min{beside}, {size / 1e6:,.1f} MB on disk\n{NOTE}"

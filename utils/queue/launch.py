@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,7 @@ from utils.store.log import bar, log, logging_to
 
 
 def launch(options: Namespace) -> int:
-    """Run what the command line asks for, or with `--check` explain it; returns the exit code.
-
-    Raises:
-        BadInput: anything wrong with the input; nothing has been run then.
-    """
+    """Run or explain what the command line asks for; returns the exit code. BadInput: nothing has been run."""
     experiments, at_once = plan(options), options.jobs
     if options.backend == "local" or options.check:
         at_once = at_once or max(1, cores() // torch.get_num_threads())
@@ -62,17 +58,12 @@ def _backend(name: str, experiments: Sequence[Experiment]) -> RunQueue:
 
 
 def _run_all(experiments: Sequence[Experiment], run_queue: RunQueue, at_once: int, stop: Stop) -> int:
-    """Run the unfinished seeds, at most `at_once` at a time (0: all), and write the scores.
-
-    Returns 1 if a seed failed, or if scores could not be written.
-
-    Raises:
-        Interrupted: a stop was requested, and all seeds have ended.
-    """
+    """Run the unfinished seeds, at most `at_once` at a time (0: all), and write the scores; returns 1 if one failed."""
     queue, here = _unfinished(experiments), run_queue is run_side_by_side
     codes, failed, progress = [0], set[tuple[Path, int]](), bar(len(queue), "seeds", 0, "seed")
+    ended: Iterable[tuple[int, int]]
     if in_turn := here and at_once == 1:
-        ended = _in_turn(queue, stop)
+        ended = enumerate(run_seed(e, seed, f"{e.config.save_path.name} seed {seed}", stop) for e, seed in queue)
     else:
         jobs, local = [], max(1, min(torch.get_num_threads(), cores() // (at_once or 1)))
         for experiment, seed in queue:
@@ -109,13 +100,6 @@ def _unfinished(experiments: Sequence[Experiment]) -> list[tuple[Experiment, int
             else:
                 queue.append((experiment, seed))
     return queue
-
-
-def _in_turn(queue: Sequence[tuple[Experiment, int]], stop: Stop) -> Iterator[tuple[int, int]]:
-    """Run the seeds in this process, one after the other; yields the index and exit code of each."""
-    for index, (experiment, seed) in enumerate(queue):
-        point = f"{experiment.config.save_path.name} " if experiment.sweep else ""
-        yield index, run_seed(experiment, seed, f"{point}seed {seed}", stop)
 
 
 def _job(config: dict[str, Any], data_root: Path, seed: int, device: str, threads: int, stop: Stop) -> int:
@@ -170,12 +154,7 @@ def run_seed(
 
 
 def run_here(experiment: Experiment) -> None:
-    """Run the unfinished seeds of one experiment in this process, and write the scores.
-
-    Raises:
-        BadInput: the results folder is not usable.
-        Exception: the error of the first seed that fails; what was finished before is scored.
-    """
+    """Run the unfinished seeds of an experiment in this process; scores what is finished and raises the first error."""
     prepare_folders([experiment], restart=False)
     try:
         for _, seed in _unfinished([experiment]):

@@ -1,7 +1,6 @@
 """Jobs side by side on this machine, each in a process of its own.
 
-Not a pool: workers get no stop signal, and one OOM kill breaks the pool. Processes are forked from a server that has
-everything imported, and so start at once.
+Not a pool: workers get no stop signal, and one OOM kill breaks the pool.
 """
 
 import multiprocessing
@@ -47,7 +46,7 @@ def run_side_by_side(
     """
     context: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
     if hasattr(os, "fork"):
-        context.set_forkserver_preload([work.__module__])
+        context.set_forkserver_preload([work.__module__])  # with everything imported, jobs start at once
     waiting, running = list(enumerate(jobs)), dict[Any, tuple[int, Any]]()
     while waiting or running:
         while waiting and len(running) < at_once and not stop.requested:

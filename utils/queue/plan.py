@@ -29,15 +29,13 @@ from utils.store import folder as results
 class Experiment:
     """One checked configuration with its data."""
 
-    path: str
-    """its file, and its name in a sweep, for messages"""
+    path: str  # its file, and its name in a sweep, for messages
     config: Config
     data: Data
     data_root: Path
     seeds: tuple[int, ...]
     device: torch.device
-    sweep: Sweep | None = None
-    """the sweep that it is a point of"""
+    sweep: Sweep | None = None  # that it is a point of
 
     @property
     def folder(self) -> Path:
@@ -46,11 +44,7 @@ class Experiment:
 
 
 def plan(options: Namespace) -> list[Experiment]:
-    """Load and check everything that the command line asks for; writes nothing.
-
-    Raises:
-        BadInput: something is wrong with the files, the options or the data.
-    """
+    """Load and check everything that the command line asks for; writes nothing, and raises BadInput."""
     points = [point for path in options.configs for point in load_points(Path(path), options.set)]
     sweeps = {point.sweep: point.where for point in points if point.sweep}
     folders = [(sweep.root, where) for sweep, where in sweeps.items()]
@@ -112,25 +106,22 @@ def explain(experiment: Experiment) -> str:
         images = f"{len(task.train):,} train, {len(task.dev or ()):,} dev, {len(task.test):,} test images"
         names = ", ".join(data.classes[label] for label in task.classes)
         lines.append(f"  {task.index}: {names} ({images}, {steps:,} steps on its own data)")
-    return "\n".join(
-        [
-            *lines,
-            f"images: {' x '.join(map(str, data.image_shape))}, classes: {len(data.classes)}",
-            f"classifier: {held['learner_parameters']:,} parameters",
-            f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own",
-            f"memory before the first task: {held['method_floats']:,} numbers",
-            f"seeds: {', '.join(map(str, experiment.seeds))}, {total:,} steps each, on {experiment.device}",
-            f"results: {config.save_path}",
-        ]
-    )
+    lines += [
+        f"images: {' x '.join(map(str, data.image_shape))}, classes: {len(data.classes)}",
+        f"classifier: {held['learner_parameters']:,} parameters",
+        f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own",
+        f"memory before the first task: {held['method_floats']:,} numbers",
+        f"seeds: {', '.join(map(str, experiment.seeds))}, {total:,} steps each, on {experiment.device}",
+        f"results: {config.save_path}",
+    ]
+    return "\n".join(lines)
 
 
 def prepare_folders(experiments: Sequence[Experiment], restart: bool, make: bool = True) -> None:
     """Make the results folders, or only check them; with `restart`, existing ones are moved aside.
 
     Raises:
-        BadInput: a folder belongs to another configuration or cannot be written, or another process runs a seed of it;
-            names the file, the folder, and the seed or the keys.
+        BadInput: a folder belongs to another configuration, is in use by another process, or cannot be written.
     """
     for folder, group in groupby(experiments, lambda experiment: experiment.folder):  # a sweep's points together
         points = list(group)

@@ -11,8 +11,7 @@ from utils.store.files import write_text
 from utils.store.folder import SWEEP, check_same, make_folder
 from utils.store.metrics import plus_minus, summary
 
-SCORE = "FinalAccuracy"
-"""Points are ranked by this score."""
+SCORE = "FinalAccuracy"  # points are ranked by it
 ON_TEST = (
     "RANKED ON TEST DATA: the best score is biased upwards by the selection; do not compare it with scores of values "
     "chosen on dev data (scenario.dev_split)"
@@ -20,11 +19,7 @@ ON_TEST = (
 
 
 def check_folder(sweep: Sweep) -> None:
-    """Make sure that a sweep's folder is new, or is of the same sweep, perhaps with other values.
-
-    Raises:
-        BadInput: it holds something else.
-    """
+    """Raise BadInput unless a sweep's folder is new, or of the same sweep, perhaps with other values."""
     if (sweep.root / "config.yml").exists():
         raise BadInput(
             f"train.save_path: {sweep.root} holds results of one experiment, not of a sweep; "

@@ -23,12 +23,7 @@ LOG_SECONDS = 1.0  # for the tasks' last lines to arrive
 
 
 def ray_queue() -> RunQueue:
-    """Connect the cluster; returns what runs a queue there.
-
-    Raises:
-        ImportError: Ray is not installed.
-        BadInput: no cluster answers.
-    """
+    """Connect the cluster; returns what runs a queue there. ImportError: Ray is not installed."""
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # keep every seed's lines, also equal ones
     if not address:

@@ -30,14 +30,9 @@ MAX_DELAY_SECONDS = 15  # after a job's end, until its result is visible on shar
 
 
 def slurm_queue(runs: Sequence[tuple[Path, Sequence[int]]]) -> RunQueue:
-    """What runs a queue on the cluster; logs and pickled jobs go to `slurm/` in the folders' common parent.
+    """What runs the seeds of these folders on the cluster, unless an earlier command's jobs for them have not ended.
 
-    Args:
-        runs: results folder and seeds of all experiments.
-
-    Raises:
-        ImportError: submitit is not installed.
-        BadInput: sbatch is missing, or jobs of an earlier command for the same runs have not ended.
+    Logs and pickled jobs go to `slurm/` in the folders' common parent.
     """
     import submitit  # noqa: F401
 
@@ -108,9 +103,9 @@ class _Task:
 
     def checkpoint(self, *arguments: Any) -> Any:
         """What submitit runs when the job gets a machine again: the same."""
-        from submitit.helpers import DelayedSubmission
+        import submitit
 
-        return DelayedSubmission(self, *arguments)
+        return submitit.helpers.DelayedSubmission(self, *arguments)
 
 
 def _in_queue(name: str) -> set[str] | None:
@@ -123,9 +118,7 @@ def _in_queue(name: str) -> set[str] | None:
 def _echo(log: Path, start: int, screen: TextIO) -> int:
     """Print a job's log from line `start` on, without submitit's own lines; returns the next start."""
     lines = log.read_text(errors="replace").split("\n")[:-1] if log.exists() else []
-    if len(lines) < start:
-        start = 0  # the job was queued again, and its log began anew
-    for line in lines[start:]:
+    for line in lines[start if len(lines) >= start else 0 :]:  # a job that was queued again begins its log anew
         if not line.startswith("submitit "):
             print(line, file=screen, flush=True)
     return len(lines)
