@@ -1,7 +1,6 @@
 """One fit loop for all generators: weighted batches, clipping, annealing, early stopping, resuming inside a fit."""
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -88,16 +87,6 @@ class _Best:
         vars(self).update(state)
 
 
-def uncompiled(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """An optimizer of torch with the same numbers and states, whose first use does not import torch.compile (2 s)."""
-    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
-    bare: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in names}
-    return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
-
-
-Adam = uncompiled(torch.optim.Adam)
-
-
 @dataclass(frozen=True)
 class Objective:
     """A loss, and the module whose parameters minimise it with an Adam optimizer of their own."""
@@ -164,7 +153,7 @@ def fit(
         weights = weights.index_fill(0, held_out, 0)
     per_epoch = ceil((samples or int((weights > 0).sum())) / batch_size)
     steps = epochs * per_epoch if steps is None else steps
-    adam = partial(Adam, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
+    adam = partial(torch.optim.Adam, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
     modules, best = [objective.module for objective in objectives], _Best()
     optimizers = [adam(module.parameters()) for module in modules]
     schedules = [CosineAnnealingLR(optimizer, max(1, steps)) for optimizer in optimizers] if annealing else []

@@ -10,7 +10,6 @@ import methods
 from datasets.data import Data, Task
 from datasets.tasks import class_groups, split_by_class
 from methods import Method
-from models.fitting import Adam, uncompiled
 from models.learner import HEADS, Learner
 from utils.config.schema import ENCODER, Config, TrainConfig
 from utils.run.streams import generator, isolated
@@ -53,8 +52,8 @@ def build_optimizer(config: TrainConfig, learner: Learner) -> torch.optim.Optimi
     """A new optimizer of the whole classifier; the momentum is for sgd."""
     options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     if config.optimizer == "adam":
-        return Adam(learner.parameters(), **options)
-    return uncompiled(torch.optim.SGD)(learner.parameters(), momentum=config.momentum, **options)
+        return torch.optim.Adam(learner.parameters(), **options)
+    return torch.optim.SGD(learner.parameters(), momentum=config.momentum, **options)
 
 
 SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler]] = {
