@@ -1,5 +1,7 @@
 """Folder: your own images, train/<class>/* and test/<class>/*."""
 
+import warnings
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -13,6 +15,8 @@ from datasets import DatasetConfig
 from datasets.data import Data, Split
 from utils.settings import BadInput
 
+MAX_PIXELS = 50_000_000
+"""Of one image: more is a mistake, or a file made to fill the memory."""
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
@@ -39,17 +43,27 @@ def load(config: Config, root: Path) -> Data:
     return Data(train, test, tuple(names))
 
 
+def _inside(folder: Path) -> Iterator[Path]:
+    """The entries of a folder. Names that break messages, and links out of the folder, are refused."""
+    for entry in folder.iterdir():
+        if not entry.name.isprintable():  # nor are undecodable bytes
+            raise BadInput(f"{folder} holds a name that cannot be printed, {entry.name!a}; rename it")
+        if entry.is_symlink() and not entry.resolve().is_relative_to(folder.resolve()):
+            raise BadInput(f"{entry} is a link out of its folder; copy its target, or remove it")
+        yield entry
+
+
 def _class_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a directory; expected train/<class>/* and test/<class>/*")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in _inside(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise BadInput(f"{folder} has no sub-directories; expected one per class")
     return names
 
 
 def _files(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in EXTENSIONS)
+    files = sorted(file for file in _inside(folder) if file.suffix.lower() in EXTENSIONS)
     if not files:
         raise BadInput(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
     return files
@@ -71,7 +85,12 @@ def _read(files: list[list[Path]], size: int | None, shape: tuple[int, ...]) -> 
 def _decode(file: Path, size: int | None, channels: int | None) -> np.ndarray:
     """An image as uint8 (C, H, W); by default of its own size, and grey or in colour as it is."""
     try:
-        with Image.open(file) as opened:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS refuses more
+            opened = Image.open(file)
+        with opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ValueError(f"{opened.width:,} x {opened.height:,} pixels are more than {MAX_PIXELS:,}")
             is_grey = channels == 1 or (channels is None and opened.mode in ("1", "L", "LA", "I;16"))
             image = opened.convert("L" if is_grey else "RGB")
             if size is not None:

@@ -52,17 +52,6 @@ def test_a_folder_of_images(folder):
     assert read(folder, name="folder", path=str(folder), image_size=8, channels=1).image_shape == (1, 8, 8)
 
 
-def test_a_folder_s_bombs_and_modes(folder):
-    Image.new("1", (20000, 20000)).save(folder / "train" / "dog" / "bomb.png")
-    with pytest.raises(BadInput, match=r"cannot read the image .*bomb.png"):
-        read(folder, name="folder", path=str(folder))
-    (folder / "train" / "dog" / "bomb.png").unlink()
-    for mode in ("1", "L", "LA", "P", "RGBA", "I;16"):
-        Image.new(mode, (16, 16)).save(folder / "train" / "dog" / f"{mode.replace(';', '')}.png")
-    Image.new("CMYK", (16, 16)).save(folder / "train" / "dog" / "cmyk.jpg")
-    assert read(folder, name="folder", path=str(folder)).image_shape == (3, 16, 16)
-
-
 def test_what_can_be_wrong_with_a_folder(folder):
     def refused(match, **more):
         with pytest.raises(BadInput, match=match):
@@ -228,3 +217,35 @@ def test_a_damaged_file_is_not_trained_on(tmp_path, monkeypatch):
         (raw / f"{file}-ubyte.gz").write_bytes(gzip.compress(b"short"))
     with pytest.raises(BadInput, match="mnist is missing or incomplete"):
         read(tmp_path, name="mnist")
+
+
+def test_a_folder_s_links_names_bombs_and_modes(folder, tmp_path_factory):
+    def refused(match):
+        with pytest.raises(BadInput, match=match):
+            read(folder, name="folder", path=str(folder))
+
+    outside = tmp_path_factory.mktemp("outside")
+    Image.new("RGB", (16, 16)).save(outside / "secret.png")
+    link = folder / "train" / "dog" / "link.png"
+    link.symlink_to(outside / "secret.png")
+    refused("link.png is a link out of its folder")
+    link.unlink()
+    link.symlink_to(folder / "train" / "dog" / "0.png")  # inside is fine
+    assert len(read(folder, name="folder", path=str(folder)).train) == 7
+    link.unlink()
+    for part in ("train", "test"):
+        (folder / part / "bird").symlink_to(outside)
+    refused("bird is a link out of its folder")
+    for part in ("train", "test"):
+        (folder / part / "bird").unlink()
+    (folder / "train" / "two\nlines").mkdir()
+    refused("a name that cannot be printed")
+    (folder / "train" / "two\nlines").rmdir()
+    for size in ((8000, 8000), (12000, 12000), (20000, 20000)):  # ours, PIL's warning, PIL's error
+        Image.new("1", size).save(folder / "train" / "dog" / "bomb.png")
+        refused("cannot read the image .*bomb.png")
+    (folder / "train" / "dog" / "bomb.png").unlink()
+    for mode in ("1", "L", "LA", "P", "RGBA", "I;16"):
+        Image.new(mode, (16, 16)).save(folder / "train" / "dog" / f"{mode.replace(';', '')}.png")
+    Image.new("CMYK", (16, 16)).save(folder / "train" / "dog" / "cmyk.jpg")
+    assert read(folder, name="folder", path=str(folder)).image_shape == (3, 16, 16)
