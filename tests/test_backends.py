@@ -15,6 +15,8 @@ import pytest
 from bench.kill import left_by
 from utils.store.folder import finished_runs
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 PATIENCE = 240
 """Seconds until something that should happen counts as not happening."""

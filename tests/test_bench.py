@@ -12,6 +12,8 @@ from bench import bare_loop, choices, jobs, measuring, montage, peers, profile, 
 from models.encoders import paper
 from models.learner import HEADS, Learner
 
+pytestmark = pytest.mark.long
+
 
 def record(program: str, method: str, end_to_end: float, training: float, between: float = 0.0) -> dict:
     seconds = {"end_to_end_s": end_to_end, "cpu_s": end_to_end / 2, "train_s": training, "method_s": between}

@@ -215,6 +215,7 @@ def test_replay_trains_the_heads_and_the_encoder(tasks, scenario, targets):
         assert all(p.grad.abs().sum() > 1e-6 for p in method.learner.encoder.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [make_prer, make_features])
 @pytest.mark.parametrize("scenario", ["task", "class", "domain"])
 def test_the_flow_classifies_by_bayes_rule(tasks, scenario, make):

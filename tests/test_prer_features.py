@@ -54,6 +54,7 @@ def test_freezing_changes_nothing_but_what_is_outside_the_subspace(tasks):
         torch.testing.assert_close(method.embed_generated(codes), before, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_replay_keeps_the_first_task_in_the_class_scenario(tasks):
     """With replay old classes are still recognised; without, all are classified as new ones."""
     kept = {}
