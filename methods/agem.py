@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.data import Split, Task
 from methods import Diagnostic, Method, MethodConfig
@@ -29,14 +29,12 @@ class AGEM(Method):
     config: Config
     off: ClassVar = {"memory_per_task": 0}
     diagnosed: ClassVar = {"violations": Diagnostic("steps whose gradient opposed the memory's (share of all so far)")}
-    steps: Tensor
-    violations: Tensor
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         self.memory = Buffer(config.memory_per_task * len(learner.groups), learner.encoder.image_shape, stream)
-        for name in ("steps", "violations"):
-            self.register_buffer(name, torch.zeros((), dtype=torch.long, device=stream.device))
+        self.steps: Tensor = nn.Buffer(torch.zeros((), dtype=torch.long, device=stream.device))
+        self.violations: Tensor = nn.Buffer(torch.zeros((), dtype=torch.long, device=stream.device))
 
     def after_backward(self) -> None:
         if len(self.memory) == 0:

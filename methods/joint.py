@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.data import Split, Task, concatenate
 from methods import Method, MethodConfig
@@ -15,14 +15,12 @@ class Joint(Method):
     """Trains on all data seen so far, from the weights after the task before; an epoch is a pass over all of it."""
 
     off: ClassVar = None
-    x: Tensor
-    y: Tensor
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         shape = learner.encoder.image_shape
-        self.register_buffer("x", torch.zeros(0, *shape, dtype=torch.uint8, device=stream.device))
-        self.register_buffer("y", torch.zeros(0, dtype=torch.long, device=stream.device))
+        self.x: Tensor = nn.Buffer(torch.zeros(0, *shape, dtype=torch.uint8, device=stream.device))
+        self.y: Tensor = nn.Buffer(torch.zeros(0, dtype=torch.long, device=stream.device))
 
     def begin_task(self, task: Task) -> Task:
         past = self.learner.classes_before(task.index)

@@ -5,7 +5,7 @@ Zenke, Poole and Ganguli, "Continual learning through synaptic intelligence", IC
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.data import Task
 from methods.mechanisms.anchored import Anchored, AnchoredConfig
@@ -28,14 +28,12 @@ class SI(Anchored):
     """
 
     config: Config
-    path: Tensor
-    last_gradient: Tensor
-    last_weights: Tensor
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        for name in ("path", "last_gradient", "last_weights"):
-            self.register_buffer(name, torch.zeros_like(self.anchor))
+        self.path: Tensor = nn.Buffer(torch.zeros_like(self.anchor))
+        self.last_gradient: Tensor = nn.Buffer(torch.zeros_like(self.anchor))
+        self.last_weights: Tensor = nn.Buffer(torch.zeros_like(self.anchor))
 
     def after_backward(self) -> None:
         weights = self._walk()

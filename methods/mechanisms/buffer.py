@@ -12,17 +12,14 @@ class Buffer(nn.Module):
     `stream` decides what is kept and what is drawn; its device is the memory's.
     """
 
-    x: Tensor
-    y: Tensor
-
     def __init__(
         self, capacity: int, image_shape: tuple[int, int, int], stream: torch.Generator, **vectors: int
     ) -> None:
         super().__init__()
         self.capacity, self.stream, self.names = capacity, stream, ("x", "y", *vectors)
         self.seen = 0  # samples that were ever offered
-        self.register_buffer("x", torch.zeros(capacity, *image_shape, dtype=torch.uint8, device=stream.device))
-        self.register_buffer("y", torch.zeros(capacity, dtype=torch.long, device=stream.device))
+        self.x: Tensor = nn.Buffer(torch.zeros(capacity, *image_shape, dtype=torch.uint8, device=stream.device))
+        self.y: Tensor = nn.Buffer(torch.zeros(capacity, dtype=torch.long, device=stream.device))
         for name, size in vectors.items():
             self.register_buffer(name, torch.zeros(capacity, size, device=stream.device))
 
