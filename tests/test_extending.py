@@ -84,6 +84,7 @@ def test_a_misspelt_option_of_its_own_names_the_nearest(copy):
     assert "wrong.yaml: scenario.dataset: unknown dataset 'stripe'; did you mean stripes?" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("suite", "name"), [("test_methods", "anchor"), ("test_flows", "glow")])
 def test_the_tests_of_all_run_on_the_new_file(copy, suite, name):
     assert " passed" in python(copy, "-m", "pytest", f"tests/{suite}.py", "-k", name, "-o", "addopts=")

@@ -19,6 +19,8 @@ from utils.queue.parallel_jobs import Job, run_side_by_side
 from utils.run.signals import Stop
 from utils.store.folder import RunFolder, finished_runs, locked
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 
 

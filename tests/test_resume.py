@@ -84,7 +84,11 @@ def test_asked_to_stop_anywhere_a_run_goes_on_to_the_same_bits(small, data, tmp_
     assert set(times[0]) == set(times[1]) and all(value > 0 for value in times[1].values())
 
 
-@pytest.mark.parametrize("name", known())
+KILLED = ("naive", "replay", "ewc", "prer", "prer_features", "gfr")  # one per kind of state
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", KILLED)
 def test_killed_at_random_moments_a_run_goes_on_to_the_same_bits(tmp_path, name):
     """The short form of bench/kill.py."""
     outcome = survive(name, random.Random(name).choice(["task", "class", "domain"]), 5, random.Random(name), tmp_path)
