@@ -21,6 +21,7 @@ from utils.run.evaluation import evaluating
 from utils.run.training import train_step
 
 CPU = torch.device("cpu")
+collect_ignore = ["ray_nodes.py", "slurm_commands.py"]  # programs that tests start
 settings.register_profile(
     "short", max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
