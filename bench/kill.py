@@ -33,7 +33,7 @@ NOT_COMPARED = ("time", "config")
 """Results that differ between two runs: seconds, and the folder's name."""
 
 
-PRELOADED = ["bench.kill", "main", "utils.queue.launch", "sklearn.datasets"]
+PRELOADED = ["bench.kill", "main", "utils.queue.launch", "torch._dynamo", "sklearn.datasets"]
 """Imported once, so that what is killed is the run and not its imports."""
 
 

@@ -46,9 +46,7 @@ def run_side_by_side(
     """
     context: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
     if hasattr(os, "fork"):
-        context.set_forkserver_preload(
-            [work.__module__, "torch._dynamo"]
-        )  # which optimizers import: jobs start at once
+        context.set_forkserver_preload([work.__module__, "torch._dynamo"])  # which optimizers import
     waiting, running = list(enumerate(jobs)), dict[Any, tuple[int, Any]]()
     while waiting or running:
         while waiting and len(running) < at_once and not stop.requested:
