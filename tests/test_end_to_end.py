@@ -49,7 +49,7 @@ def test_the_results_folder_is_as_documented(results):
             f"exp_{seed}/{name}"
             for name in (
                 *("experiment.log", "metrics.csv", "final_results.pkl", "state.pt", "state.pt.previous"),
-                *("provenance.yml", ".lock"),
+                *("provenance.yml", ".lock", "models/method.pt"),
             )
         }
         expected |= {f"exp_{seed}/models/task_{t}.pt" for t in range(5)}
