@@ -97,7 +97,7 @@ class Method(nn.Module):
 
         `dev` has the held-out splits of the tasks so far, for measuring, not for learning; empty if there are none.
         """
-        return self.measured
+        return dict(self.measured)
 
     def predict(self, x: Tensor, task: int) -> Tensor:
         """The predicted global class ids (B,) of images x (B, C, H, W) in [0, 1]; the class scenario ignores `task`."""

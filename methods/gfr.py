@@ -88,6 +88,7 @@ class GFR(Method):
         if rehearsal is not None:
             z, y = torch.cat((z, rehearsal[0])), torch.cat((y, rehearsal[1]))
         self.gan.fit(z, y, len(task.train), self.stream)
+        self.measured = {}
         for c in self.learner.classes_before(task.index + 1):
             asked = torch.full((JUDGED,), c, device=y.device)
             as_asked = self.learner.predict_mixed(self.gan.sample(asked, self.stream), asked) == c
