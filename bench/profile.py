@@ -54,7 +54,7 @@ WHOLE = {"input", "building", "generator", "evaluation", "writing"}
 WRAPPED = {
     "input": "utils.config.load:load datasets:load utils.run.build:build_tasks",
     "building": "utils.run.build:build_learner utils.run.build:build_method utils.run.build:build_optimizer",
-    "batches": "torch:randperm datasets.data:Split.batch methods.mechanisms.buffer:Buffer.draw",
+    "batches": "torch:randperm datasets.data:Split.batch methods.mechanisms.memory:Memory.draw",
     "forward": "methods:Method.loss methods:Method.cross_entropy models.learner:Learner.embed "
     "models.learner:Learner.logits models.learner:Learner.mixed_logits models.learner:Learner.cross_entropy",
     "backward": "torch:Tensor.backward",

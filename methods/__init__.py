@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.data import Split, Task
-from methods.mechanisms.buffer import Buffer
+from methods.mechanisms.memory import Memory
 from models.learner import Learner
 from utils.settings import BadInput, Settings, modules
 from utils.settings import find as find_module
 
 
 class MethodConfig(Settings):
+    """The keys of `method` that every method has."""
+
     name: str
     """which method: the name of a file in methods/"""
     plot: bool = True
@@ -117,7 +119,7 @@ class Method(nn.Module):
     @property
     def stored_real_samples(self) -> int:
         """The number of real samples of the past that the method keeps."""
-        return sum(len(part) for part in self.children() if isinstance(part, Buffer))
+        return sum(len(part) for part in self.children() if isinstance(part, Memory))
 
 
 def known() -> list[str]:

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from datasets.data import Split, Task
 from methods import Diagnostic, Method, MethodConfig
-from methods.mechanisms.buffer import Buffer, random_choice
 from methods.mechanisms.gradients import flat_gradients, gradient_of, set_gradients
+from methods.mechanisms.memory import Memory, random_choice
 from models.learner import Learner
 
 
 class Config(MethodConfig):
+    """The memory of A-GEM."""
+
     memory_per_task: int = Field(200, ge=0)
     """images stored of each task"""
     sample_size: int = Field(256, ge=1)
@@ -32,7 +34,7 @@ class AGEM(Method):
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.memory = Buffer(config.memory_per_task * len(learner.groups), learner.encoder.image_shape, stream)
+        self.memory = Memory(config.memory_per_task * len(learner.groups), learner.encoder.image_shape, stream)
         self.steps: Tensor = nn.Buffer(torch.zeros((), dtype=torch.long, device=stream.device))
         self.violations: Tensor = nn.Buffer(torch.zeros((), dtype=torch.long, device=stream.device))
 

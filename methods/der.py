@@ -12,11 +12,13 @@ from torch.nn import functional as F
 
 from datasets.data import Task, as_bytes
 from methods import Method, MethodConfig
-from methods.mechanisms.buffer import Buffer
+from methods.mechanisms.memory import Memory
 from models.learner import NO_LOGIT, Learner
 
 
 class Config(MethodConfig):
+    """The memory of DER, and the weights of its two terms."""
+
     alpha: float = Field(0.5, ge=0)
     """weight of the squared error between logits and stored logits"""
     beta: float = Field(0.5, ge=0)
@@ -24,7 +26,7 @@ class Config(MethodConfig):
     memory_size: int = Field(500, ge=1)
     """images stored, of all tasks together: a reservoir of everything that was trained on"""
     sample_size: int | None = Field(None, ge=1)
-    """stored images a step, in each of the two batches; by default as many as current ones"""
+    """stored images per step, in each of the two batches; by default as many as current ones"""
 
 
 class DER(Method):
@@ -40,11 +42,13 @@ class DER(Method):
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.memory = Buffer(config.memory_size, learner.encoder.image_shape, stream, logits=max(learner.widths))
+        self.memory = Memory(config.memory_size, learner.encoder.image_shape, stream, logits=max(learner.widths))
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         config, logits = self.config, self.learner(x, task.index)
         terms = {"cross_entropy": F.cross_entropy(logits, self.learner.columns(y, task.index))}
+        if config.alpha == config.beta == 0:
+            return terms
         count = config.sample_size or len(y)
         if task.index > 0 and config.alpha:
             stored = self.memory.draw(count)

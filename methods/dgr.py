@@ -27,6 +27,8 @@ VAEConfig: Any = options_of(VAE)
 
 
 class Config(MethodConfig):
+    """How DGR labels and weighs generated images, and its generator."""
+
     distillation: bool = False
     """label generated images with the probabilities of all past classes, not with the most likely class"""
     temperature: float = Field(2.0, gt=0)
@@ -89,7 +91,8 @@ class DGR(Method):
         return {"cross_entropy": share * current, "replay": replay}
 
     def end_task(self, task: Task) -> None:
-        (x_old, answers), self.rehearsal = self.rehearsal or (None, []), None
+        x_old, answers = self.rehearsal or (None, [])
+        self.rehearsal = None
         self.vae.fit(task.train.x, x_old, self.stream)
         x, _ = task.train.batch(slice(0, MEASURED))
         with torch.no_grad():

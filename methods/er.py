@@ -13,18 +13,20 @@ from torch.nn import functional as F
 
 from datasets.data import Task, as_floats
 from methods import Method, MethodConfig
-from methods.mechanisms.buffer import Buffer, random_choice
 from methods.mechanisms.distance import DISTANCES, Distance
+from methods.mechanisms.memory import Memory, random_choice
 from models.learner import Learner
 
 
 class Config(MethodConfig):
+    """The memory of Embedding Regularization, and its distance."""
+
     importance: float = Field(1.0, ge=0)
     """weight of the distance"""
     memory_per_task: int = Field(200, ge=1)
     """images stored of each task"""
     sample_size: int | None = Field(None, ge=1)
-    """stored images a step; by default as many as current ones"""
+    """stored images per step; by default as many as current ones"""
     distance: Distance = "cosine"
     """cosine: 1 - cos(a, b); euclidean: |a - b|"""
     normalize: bool = False
@@ -40,7 +42,7 @@ class ER(Method):
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         places = config.memory_per_task * len(learner.groups)
-        self.memory = Buffer(places, learner.encoder.image_shape, stream, embedding=learner.encoder.embedding_dim)
+        self.memory = Memory(places, learner.encoder.image_shape, stream, embedding=learner.encoder.embedding_dim)
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         terms = super().loss(x, y, task)

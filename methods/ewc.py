@@ -12,13 +12,15 @@ from torch.nn import functional as F
 
 from datasets.data import Split, Task
 from methods.mechanisms.anchored import Anchored, AnchoredConfig
-from methods.mechanisms.buffer import random_choice
 from methods.mechanisms.gradients import flat_parameters, mean_over_samples
+from methods.mechanisms.memory import random_choice
 from models.learner import Learner
 from utils.settings import AnyCase
 
 
 class Config(AnchoredConfig):
+    """The weight of EWC's penalty, and its Fisher information."""
+
     importance: float = Field(1000.0, ge=0)
     """lambda: loss + lambda / 2 * penalty; of ewc the penalties of all tasks are added up"""
     fisher: Annotated[Literal["empirical", "exact"], AnyCase] = "exact"

@@ -10,19 +10,21 @@ import torch
 from pydantic import Field
 from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.data import Split, Task
 from methods import Diagnostic, Method, MethodConfig
-from methods.mechanisms.buffer import Buffer, random_choice
 from methods.mechanisms.gradients import flat_gradients, gradient_of, set_gradients
+from methods.mechanisms.memory import Memory, random_choice
 from models.learner import Learner
 
 RIDGE = 1e-7  # added to the diagonal of the Gram matrix, relative to its mean, so that it can be factored
 
 
 class Config(MethodConfig):
+    """The memory of GEM, and its margin."""
+
     memory_per_task: int = Field(200, ge=0)
     """images stored of each task; all of them are used at each step"""
     margin: float = Field(0.0, ge=0)
@@ -42,12 +44,11 @@ class GEM(Method):
         "violations": Diagnostic("steps whose gradient opposed a past task's (share of all so far)"),
         "fallbacks": Diagnostic("projections without a solution, replaced by dropping the step (number)"),
     }
-    counts: Tensor  # steps, violations, fallbacks
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.memory = Buffer(config.memory_per_task * len(learner.groups), learner.encoder.image_shape, stream)
-        self.register_buffer("counts", torch.zeros(3, dtype=torch.long))
+        self.memory = Memory(config.memory_per_task * len(learner.groups), learner.encoder.image_shape, stream)
+        self.counts: Tensor = nn.Buffer(torch.zeros(3, dtype=torch.long))  # steps, violations, fallbacks
         self.past: list[Split] = []
 
     def begin_task(self, task: Task) -> Task:
@@ -72,7 +73,7 @@ class GEM(Method):
             projected = torch.zeros_like(gradient)
         set_gradients(parameters, projected)
 
-    def _gradient_of(self, task: int, parameters: list[torch.nn.Parameter]) -> Tensor:
+    def _gradient_of(self, task: int, parameters: list[nn.Parameter]) -> Tensor:
         x, y = self.past[task].batch(slice(None))
         return gradient_of(F.cross_entropy(self.learner(x, task), self.learner.columns(y, task)), parameters)
 

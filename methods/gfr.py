@@ -27,6 +27,8 @@ GANConfig: Any = options_of(FeatureGAN)
 
 
 class Config(MethodConfig):
+    """The weights of GFR's terms, and its generator."""
+
     replay: float = Field(1.0, ge=0)
     """factor on the weight of the generated embeddings' cross-entropy, which is 1 - 1 / tasks seen; the current batch's
     is 1 / tasks seen. 0: no generated embeddings, and weight 1 for the current batch"""

@@ -1,4 +1,4 @@
-"""LwF: on the new task's images, the network goes on saying about the old tasks what it said before.
+"""LwF: on the new task's images, the outputs for the old tasks are held to those of the previous network.
 
 Li and Hoiem, "Learning without forgetting", ECCV 2016 (arXiv 1606.09282), equations 1 to 3.
 """
@@ -17,6 +17,8 @@ from models.learner import Learner
 
 
 class Config(MethodConfig):
+    """The distillation of LwF."""
+
     alpha: float = Field(1.0, ge=0)
     """weight of the distillation, next to the current task's loss (the paper's lambda_o)"""
     temperature: float = Field(2.0, gt=0)

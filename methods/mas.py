@@ -8,11 +8,13 @@ from pydantic import Field
 
 from datasets.data import Task
 from methods.mechanisms.anchored import Anchored, AnchoredConfig
-from methods.mechanisms.buffer import random_choice
 from methods.mechanisms.gradients import flat_parameters, mean_over_samples
+from methods.mechanisms.memory import random_choice
 
 
 class Config(AnchoredConfig):
+    """The weight of MAS's penalty, and the images it is measured on."""
+
     samples: int | None = Field(1000, ge=1)
     """images of a task that importance is measured on; null: all"""
 

@@ -11,6 +11,8 @@ from methods.mechanisms.gradients import flat_parameters
 
 
 class Config(ewc.Config):
+    """As those of `ewc`, with a decay."""
+
     gamma: float = Field(1.0, ge=0, le=1)
     """decay of the information of the tasks before, at the end of each task"""
 

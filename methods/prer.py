@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from datasets.data import Split, Task, as_floats, concatenate, mapped
 from methods import ImageGrid
-from methods.mechanisms import sections
+from methods.mechanisms import prer_config
 from methods.mechanisms.rehearsal import PER_ROW, Rehearsing, cycle_labels, reconstructions
 from models.autoencoder import Autoencoder
 from models.code_flow import Condition
@@ -27,17 +27,21 @@ from utils.settings import AnyCase, configured
 MAX_ROWS = 20  # classes of which samples are drawn; of more, an even selection
 
 
-class RegularizationConfig(sections.RegularizationConfig):
+class RegularizationConfig(prer_config.RegularizationConfig):
+    """How generated images enter the loss."""
+
     type: Annotated[Literal["alternation", "overwrite", "concatenation"], AnyCase] = "alternation"
     """alternation: a batch of their own next to the real one; concatenation: appended to the real batch, one pass;
     overwrite: a real sample stays with probability (current classes / all seen), else a generated one replaces it"""
 
 
-class Config(sections.RehearsingConfig):
+class Config(prer_config.RehearsingConfig):
+    """The options of both PRER methods, and those of generated images."""
+
     target: Annotated[Literal["past_encoder", "flow"], AnyCase] = "past_encoder"
     """what the embedding of a generated image is held to: that of the encoder when the last task ended, or the flow's
     own sample (then the flow models the encoder's embeddings themselves)"""
-    autoencoder: sections.AutoencoderConfig = sections.AutoencoderConfig()
+    autoencoder: prer_config.AutoencoderConfig = prer_config.AutoencoderConfig()
     """the decoder, and the codes that the flow models"""
     regularization: RegularizationConfig = RegularizationConfig()
     """how the generated images enter the loss"""
@@ -61,7 +65,7 @@ class PRER(Rehearsing):
         condition = configured(Condition, config.autoencoder.conditioning)(classes)
         decoder = partial(encoder.mirror, dimension + condition.size, encoder.image_shape)
         self.autoencoder = configured(Autoencoder, config.autoencoder)(projection, condition, decoder)
-        self.flow = sections.build_flow(config.flow, dimension, classes)
+        self.flow = prer_config.build_flow(config.flow, dimension, classes)
         self.to(stream.device)
 
     @torch.no_grad()

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.data import Task, mapped
+from methods.mechanisms.prer_config import RehearsingConfig, build_flow
 from methods.mechanisms.rehearsal import Rehearsing
-from methods.mechanisms.sections import RehearsingConfig, build_flow
 from models.learner import Learner
 from models.subspace import Subspace
 from utils.settings import BadInput

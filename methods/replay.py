@@ -12,18 +12,20 @@ from torch import Tensor
 
 from datasets.data import Task
 from methods import Method, MethodConfig
-from methods.mechanisms.buffer import Buffer, random_choice
+from methods.mechanisms.memory import Memory, random_choice
 from models.learner import Learner
 from utils.settings import AnyCase
 
 
 class Config(MethodConfig):
+    """The memory of experience replay."""
+
     memory_size: int = Field(1000, ge=1)
     """images stored, of all tasks together"""
     buffer: Annotated[Literal["balanced", "reservoir"], AnyCase] = "balanced"
     """balanced: as many of each class seen; reservoir: every image seen with the same probability"""
     sample_size: int | None = Field(None, ge=1)
-    """stored images a step; by default as many as current ones"""
+    """stored images per step; by default as many as current ones"""
     share: float | None = Field(None, ge=0, le=1)
     """w: (1 - w) * current loss + w * loss of stored images; by default the share of past tasks among those seen"""
 
@@ -36,7 +38,7 @@ class Replay(Method):
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.memory = Buffer(config.memory_size, learner.encoder.image_shape, stream)
+        self.memory = Memory(config.memory_size, learner.encoder.image_shape, stream)
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         terms = super().loss(x, y, task)

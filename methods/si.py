@@ -14,6 +14,8 @@ from models.learner import Learner
 
 
 class Config(AnchoredConfig):
+    """The weight of SI's penalty, and its damping."""
+
     importance: float = Field(10.0, ge=0)
     """c: loss + c * penalty"""
     damping: float = Field(0.1, gt=0)

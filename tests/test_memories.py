@@ -9,8 +9,8 @@ from scipy import stats
 from torch.nn import functional as F
 
 from datasets.data import as_bytes
-from methods.mechanisms.buffer import Buffer, balanced_choice
 from methods.mechanisms.distance import divergence
+from methods.mechanisms.memory import Memory, balanced_choice
 from models.encoders import paper
 from models.learner import HEADS, NO_LOGIT, Learner
 
@@ -92,7 +92,7 @@ def test_a_reservoir_keeps_everything_with_the_same_probability(batch):
     """Chi-squared over many streams of 40 samples into 8 places."""
     counts, streams, capacity, n = torch.zeros(40), 1500, 8, 40
     for seed in range(streams):
-        buffer = Buffer(capacity, (1, 1, 1), torch.Generator().manual_seed(seed))
+        buffer = Memory(capacity, (1, 1, 1), torch.Generator().manual_seed(seed))
         for start in range(0, n, batch):
             buffer.add_reservoir(**numbered(min(batch, n - start), start))
         assert len(buffer) == capacity and len(set(buffer.y.tolist())) == capacity
@@ -104,7 +104,7 @@ def test_a_reservoir_keeps_everything_with_the_same_probability(batch):
 
 
 def test_a_reservoir_is_full_as_soon_as_it_can_be():
-    buffer = Buffer(10, (1, 1, 1), torch.Generator())
+    buffer = Memory(10, (1, 1, 1), torch.Generator())
     sizes = []
     for start in range(0, 24, 6):
         buffer.add_reservoir(**numbered(6, start))
@@ -113,7 +113,7 @@ def test_a_reservoir_is_full_as_soon_as_it_can_be():
 
 
 def test_a_balanced_memory_is_balanced_and_exactly_full():
-    buffer = Buffer(10, (1, 1, 1), torch.Generator())
+    buffer = Memory(10, (1, 1, 1), torch.Generator())
     for classes in ((0, 1), (2,), (3, 4)):
         y = torch.tensor(classes).repeat_interleave(20)
         buffer.add_balanced(x=torch.zeros(len(y), 1, 1, 1, dtype=torch.uint8), y=y)
@@ -135,12 +135,12 @@ def test_a_balanced_choice_is_random_within_a_class():
 
 
 def test_what_belongs_to_a_sample_stays_with_it_and_survives_saving():
-    buffer = Buffer(6, (1, 1, 1), torch.Generator().manual_seed(0), code=1)
+    buffer = Memory(6, (1, 1, 1), torch.Generator().manual_seed(0), code=1)
     for start in range(0, 60, 10):
         samples = numbered(10, start)
         code = samples["y"][:, None].float()
         buffer.add_reservoir(**{**samples, "x": samples["y"].view(-1, 1, 1, 1).to(torch.uint8), "code": code})
-    other = Buffer(6, (1, 1, 1), torch.Generator(), code=1)
+    other = Memory(6, (1, 1, 1), torch.Generator(), code=1)
     other.load_state_dict(buffer.state_dict())
     assert (len(other), other.seen) == (6, 60)
     drawn = other.draw(50)

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from datasets.data import Split, Task
@@ -14,6 +14,8 @@ from models.learner import Learner
 
 
 class AnchoredConfig(MethodConfig):
+    """The weight of the penalty."""
+
     importance: float = Field(1.0, ge=0)
     """lambda: loss + lambda * penalty"""
 
@@ -24,13 +26,12 @@ class Anchored(Method):
     config: AnchoredConfig
     off: ClassVar = {"importance": 0.0}
     factor: ClassVar[float] = 1.0  # strength / the option `importance`
-    anchor: Tensor  # (P,) in the order of `parameters()`; `end_task` sets both
-    importance: Tensor
 
     def __init__(self, config: AnchoredConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.register_buffer("anchor", flat_parameters(learner))
-        self.register_buffer("importance", torch.zeros_like(self.anchor))
+        # both (P,) in the order of `parameters()`; `end_task` sets them
+        self.anchor: Tensor = nn.Buffer(flat_parameters(learner))
+        self.importance: Tensor = nn.Buffer(torch.zeros_like(self.anchor))
 
     @property
     def strength(self) -> float:

@@ -1,7 +1,7 @@
 """Pseudo-rehearsal with a conditional flow: what `prer` and `prer_features` have in common."""
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from datasets.data import Split, Task, chunks, mapped
 from methods import Diagnostic, ImageGrid, Method
 from methods.mechanisms.distance import DISTANCES, divergence, frechet
-from methods.mechanisms.sections import RehearsingConfig
+from methods.mechanisms.prer_config import RehearsingConfig
 from models.code_flow import CodeFlow
 from models.learner import Learner
 from utils.settings import BadInput
@@ -71,18 +71,19 @@ class Rehearsing(Method):
             problem = "none cannot say which class a sample is; set weights.replay: 0 and predict: head"
             raise BadInput(f"method.flow.conditioning.type: {problem}")
         self.rehearsal: Samples | None = None
+        self.past = torch.empty(0)  # in the class scenario: the columns of the classes before
 
-    @abstractmethod
     def generate(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Samples (N, ...) of classes y (N,), and the codes (N, dimension) they come from."""
+        raise NotImplementedError
 
-    @abstractmethod
     def embed_generated(self, x: Tensor) -> Tensor:
         """Generated samples (B, ...) -> embeddings (B, d), with gradients."""
+        raise NotImplementedError
 
-    @abstractmethod
     def codes(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> codes (B, dimension), without gradients in the encoder."""
+        raise NotImplementedError
 
     @property
     def rehearses(self) -> bool:
@@ -96,6 +97,7 @@ class Rehearsing(Method):
             z = self.embed_all(x)
             targets = (codes if self.held_to_codes else z) if self.config.weights.er else z[:, :0].clone()
             self.rehearsal = Samples(x, y, targets, self.learner.mixed_logits(z, y))
+            self.past = torch.tensor(self.learner.classes_before(task.index), device=self.stream.device)
         return task
 
     @torch.no_grad()
@@ -137,13 +139,13 @@ class Rehearsing(Method):
         logits, columns = self.learner.logits(z, task.index), self.learner.columns(y, task.index)
         terms = {"cross_entropy": new * _mean(F.cross_entropy(logits, columns, reduction="none"), of_new)}
         if weights.replay:
-            terms["replay"] = past * (weights.replay * _mean(self._replay(z_old, old, task), of_old))
+            terms["replay"] = past * (weights.replay * _mean(self._replay(z_old, old), of_old))
         if weights.er:
             distance = DISTANCES[self.config.regularization.distance](z_old, old.targets)
             terms["distance"] = held * (weights.er * _mean(distance, of_old))
         return terms
 
-    def _replay(self, z: Tensor, old: Samples, task: Task) -> Tensor:
+    def _replay(self, z: Tensor, old: Samples) -> Tensor:
         """Loss (B,) of embeddings z (B, d) of generated samples under the heads of their classes."""
         replay, loss = self.config.replay, torch.zeros_like(z[:, 0])
         logits, answers = self.learner.mixed_logits(z, old.y), old.answers
@@ -151,15 +153,15 @@ class Rehearsing(Method):
             loss = loss + F.cross_entropy(logits, self.learner.columns(old.y, 0), reduction="none")
         if replay.targets != "labels":
             if self.learner.scenario == "class":
-                known = list(self.learner.classes_before(task.index))
-                logits, answers = logits[:, known], answers[:, known]
+                logits, answers = logits[:, self.past], answers[:, self.past]
             loss = loss + divergence(logits, answers, replay.temperature)
         return loss
 
     def l1(self, trained: nn.Module) -> dict[str, Tensor]:
         """The term of the L1 norm of a module's parameters, if it has a weight."""
-        weight, zero = self.config.weights.l1, torch.zeros((), device=self.stream.device)
-        return {"l1": weight * sum((p.abs().sum() for p in trained.parameters()), zero)} if weight else {}
+        if weight := self.config.weights.l1:
+            return {"l1": weight * reduce(torch.add, [p.abs().sum() for p in trained.parameters()])}
+        return {}
 
     def replayed(self, task: Task) -> tuple[Tensor, Tensor] | None:
         """Samples and classes that the generator is fitted to again; drops the rehearsal. None on the first task."""

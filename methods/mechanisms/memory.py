@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from datasets.data import Split, as_floats
 
 
-class Buffer(nn.Module):
+class Memory(nn.Module):
     """Images x, labels y, and named vectors of some size of each sample; a part of the state dictionary.
 
     `stream` decides what is kept and what is drawn; its device is the memory's.

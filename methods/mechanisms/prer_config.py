@@ -17,6 +17,8 @@ AutoencoderOptions: Any = options_of(Autoencoder)
 
 
 class FlowConfig(FlowOptions):
+    """Which flow, and how it is fitted and sampled."""
+
     type: str = "realnvp"
     """which flow: the name of a file in flows/"""
     dimension: int = Field(32, ge=2)
@@ -26,11 +28,15 @@ class FlowConfig(FlowOptions):
 
 
 class AutoencoderConfig(AutoencoderOptions):
+    """The decoder and its fit."""
+
     conditioning: ConditioningConfig = ConditioningConfig()
     """how the decoder is conditioned on the class"""
 
 
 class RegularizationConfig(Settings):
+    """The generated samples, and the distance of their embeddings."""
+
     distance: Distance = "cosine"
     """between an embedding and its target: 1 - cos(a, b), or |a - b|"""
     fixed_replay: int = Field(10_000, ge=1)
@@ -42,6 +48,8 @@ class RegularizationConfig(Settings):
 
 
 class ReplayConfig(Settings):
+    """What the heads learn from generated samples."""
+
     targets: Annotated[Literal["labels", "logits", "both"], AnyCase] = "labels"
     """labels: the classes asked for; logits: those of the heads when the last task ended; both: the sum"""
     temperature: float = Field(2.0, gt=0)
@@ -49,6 +57,8 @@ class ReplayConfig(Settings):
 
 
 class WeightsConfig(Settings):
+    """The weights of the terms of the loss."""
+
     er: float = Field(1.0, ge=0)
     """of the distance between embeddings and their targets"""
     replay: float = Field(0.0, ge=0)
@@ -64,6 +74,8 @@ FLOW = Chosen(flows, "type", FlowConfig, "build")
 
 
 class RehearsingConfig(MethodConfig):
+    """The options that `prer` and `prer_features` share."""
+
     flow: Annotated[FlowConfig, FLOW] = Field({}, validate_default=True)
     """the normalizing flow; `dimension` is the size of the codes"""
     regularization: RegularizationConfig = RegularizationConfig()
