@@ -26,9 +26,9 @@ from bench.ideas import GREY, Ways, convolutions, couplings, gem
 from bench.measuring import machine, markdown
 from datasets.data import as_floats, laid_out
 from methods.mechanisms.gradients import gradient_of
+from models.autoencoder import pixel_cross_entropy
 from models.encoders import paper
 from models.encoders.paper import BlockwiseTranspose
-from models.fitting import pixel_cross_entropy
 from utils.run.allocator import keep_freed_memory
 
 COLOUR = (3, 32, 32)

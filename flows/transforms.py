@@ -41,21 +41,21 @@ class Compose(Transform):
         for transform in self.transforms:
             head, ladj = transform(head, c)
             total = total + ladj
-        return torch.cat((head, x[:, head.shape[1] :]), dim=1), total
+        return _rejoined(head, x), total
 
     def inverse(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         head, total = z[:, : self.width], z.new_zeros(len(z))
         for transform in reversed(self.transforms):
             head, ladj = transform.inverse(head, c)
             total = total + ladj
-        return torch.cat((head, z[:, head.shape[1] :]), dim=1), total
+        return _rejoined(head, z), total
 
     @torch.no_grad()
     def initialize(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         head = x[:, : self.width]
         for transform in self.transforms:
             head = transform.initialize(head, c)
-        return torch.cat((head, x[:, head.shape[1] :]), dim=1)
+        return _rejoined(head, x)
 
 
 class Standardize(Transform):
@@ -186,6 +186,12 @@ def perceptron(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn
     """Linear layers of these sizes, with an activation between two."""
     layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), activation())]
     return nn.Sequential(*layers[:-1])
+
+
+def _rejoined(head: Tensor, whole: Tensor) -> Tensor:
+    """`whole` (B, d) with its first dimensions replaced by `head`."""
+    width = head.shape[1]
+    return head if width == whole.shape[1] else torch.cat((head, whole[:, width:]), dim=1)
 
 
 def _join(a: Tensor, c: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from datasets.data import Split, as_bytes, chunks
 from models.code_flow import Condition
-from models.fitting import MAX_NORM, Objective, class_weights, fit, pixel_cross_entropy
+from models.fitting import MAX_NORM, Objective, class_weights, fit
 
 
 class Autoencoder(nn.Module):
@@ -77,6 +77,14 @@ class Autoencoder(nn.Module):
         parts = [self.projection, self.decoder, self.condition, nn.ParameterList([self.log_deviation])]
         self._fit([Objective(nn.ModuleList(parts), loss)], class_weights(pool.y), stream)
         self.fits.add_(1)
+
+
+def pixel_cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
+    """Binary cross-entropy of each pixel: logits and pixels x in [0, 1], both (B, C, H, W) -> the same shape.
+
+    log(1 + e^-|l|) is computed as -log sigmoid(|l|), twice as fast on CPU (bench/choices.py).
+    """
+    return logits.relu() - x * logits - logits.abs().sigmoid().log()
 
 
 def gaussian_loss(logits: Tensor, x: Tensor, log_deviation: Tensor) -> Tensor:

@@ -111,14 +111,6 @@ def class_weights(y: Tensor) -> Tensor:
     return 1.0 / y.bincount().clamp(min=1)[y]
 
 
-def pixel_cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
-    """Binary cross-entropy of each pixel: logits and pixels x in [0, 1], both (B, C, H, W) -> the same shape.
-
-    log(1 + e^-|l|) is computed as -log sigmoid(|l|), twice as fast on CPU (bench/choices.py).
-    """
-    return logits.relu() - x * logits - logits.abs().sigmoid().log()
-
-
 def fit(
     objectives: Sequence[Objective],
     weights: Tensor,

@@ -9,8 +9,9 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from datasets.data import as_bytes, as_floats, chunks
+from models.autoencoder import pixel_cross_entropy
 from models.encoders import Encoder
-from models.fitting import Objective, fit, pixel_cross_entropy
+from models.fitting import Objective, fit
 
 
 class VAE(nn.Module):

@@ -11,10 +11,10 @@ import flows
 from datasets.data import Split, concatenate, mapped
 from flows import gaussian
 from methods.mechanisms.distance import frechet
-from models.autoencoder import RECONSTRUCTION_LOSSES
+from models.autoencoder import RECONSTRUCTION_LOSSES, pixel_cross_entropy
 from models.code_flow import CodeFlow, Condition
 from models.encoders.paper import BlockwiseTranspose
-from models.fitting import Objective, class_weights, fit, pixel_cross_entropy
+from models.fitting import Objective, class_weights, fit
 from utils.run.evaluation import evaluating
 from utils.settings import find, modules, options_of
 
