@@ -84,7 +84,7 @@ def trains(folder: Path) -> Callable[[], bool]:
 
 def resumed(folder: Path) -> int:
     """How often a seed went on from a checkpoint."""
-    return sum(log.read_text().count("going on in task") for log in folder.glob("exp_*/experiment.log"))
+    return sum(log.read_text().count("resuming in task") for log in folder.glob("exp_*/experiment.log"))
 
 
 def finish(process: subprocess.Popen, traceback: bool = False) -> tuple[int, str, str]:
@@ -143,7 +143,7 @@ def test_ray_on_this_machine_stops_goes_on_survives_a_kill_and_gives_the_same_bi
     wait_until(lambda: resumed(folder) == 2, process)
     os.kill(int(processes(process.pid, b"ray::_task")[0].name), signal.SIGKILL)
     code, _, error = finish(process)
-    assert code == 0 and resumed(folder) == 3 and error.count("goes on from its last checkpoint") == 1, error
+    assert code == 0 and resumed(folder) == 3 and error.count("resumes from its last checkpoint") == 1, error
     assert left_by(folder) == expected
 
 
@@ -186,7 +186,7 @@ def test_a_ray_node_that_is_killed_loses_nothing(tmp_path, expected):
         code, out, error = finish(process)
     finally:
         cluster.communicate(timeout=PATIENCE)  # its input ends, and so does it
-    assert code == 0 and error.count("goes on from its last checkpoint") == 1, error
+    assert code == 0 and error.count("resumes from its last checkpoint") == 1, error
     assert resumed(folder) == 1 and "2 seeds (0, 1)" in out
     assert left_by(folder) == expected
 

@@ -195,6 +195,7 @@ def test_missing_or_damaged_scores(study, tmp_path, capsys, monkeypatch):
         "{}",
         whole.replace("FinalAccuracy", "finalaccuracy"),
         whole.replace("0.93,", "null,"),
+        whole.replace('"seeds": [', '"seeds": [99,'),
     ):
         (run / "final_score.json").write_text(damaged)
         assert re.search(r"lwf/final_score.json is damaged or of an older", refused(capsys, "--compare", run))

@@ -219,7 +219,7 @@ def test_ctrl_c_ends_with_one_line_and_is_resumable(small, run, capsys, monkeypa
     assert capsys.readouterr().err.strip().startswith("interrupted; to resume: python main.py")
     monkeypatch.undo()
     assert run(small) == 0
-    assert "going on in task 1" in (tmp_path / "results" / "exp_0" / "experiment.log").read_text()
+    assert "resuming in task 1" in (tmp_path / "results" / "exp_0" / "experiment.log").read_text()
 
 
 @pytest.mark.parametrize("way", ["option", "environment", "config"])

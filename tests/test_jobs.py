@@ -90,7 +90,7 @@ def test_jobs_stop_save_and_go_on(tmp_path):
     assert process.returncode == 130 and "interrupted by SIGINT; to resume:" in error and "Traceback" not in out + error
     assert not finished_runs(tmp_path / "results")
     done = subprocess.run(**command, check=False)
-    assert done.returncode == 0 and "going on in task" in done.stdout and "3 seeds (0, 1, 2)" in done.stdout
+    assert done.returncode == 0 and "resuming in task" in done.stdout and "3 seeds (0, 1, 2)" in done.stdout
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

@@ -175,8 +175,8 @@ def test_check_shows_the_configuration_once_and_then_the_queue(small, run, capsy
     assert run(small, "--check", "--seeds", "0-3", "--jobs", "2") == 0
     said = capsys.readouterr().out
     assert said.count("scenario:\n") == 1 and said.count("tasks of seed 0:") == 1 and "the first of 6 points" in said
-    assert re.search(r"estimate per seed: [\d.]+ min, [\d.]+ MB on disk\n", said)
-    assert re.search(r"total of runs: 24, about [\d.]+ min, [\d.]+ min with 2 side by side, [\d.]+ MB", said)
+    assert re.search(r"estimate per seed: \d:\d\d:\d\d, [\d.]+ MB on disk\n", said)
+    assert re.search(r"total of runs: 24, about \d:\d\d:\d\d, \d:\d\d:\d\d with 2 side by side, [\d.]+ MB", said)
     assert "within a factor of 2" in said and "Not counted: " in said
     assert not (tmp_path / "results").exists()
 

@@ -11,7 +11,7 @@ import main
 import methods
 from methods import MethodConfig
 from utils.config import load as loading
-from utils.config.aliases import KEYS, METHODS, SECTIONS, WITHOUT_EFFECT, translate, translate_key
+from utils.config.aliases import KEYS, METHODS, SECTIONS, WITHOUT_EFFECT, known_names, translate, translate_key
 from utils.config.schema import ScenarioConfig, TrainConfig
 from utils.config.yaml_text import flatten
 from utils.settings import BadInput, Chosen, Settings
@@ -105,19 +105,16 @@ def write(tmp_path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cl_technique_config: {name: prer, blokcs: 3}", "method.blokcs: unknown key; known here: name, plot, "),
+        ("cl_technique_config: {name: prer, blokcs: 3}", r"method.blokcs: unknown key; did you mean blocks\?"),
         ("cl_technique_config: {name: prer, nf: {tolerence: 3}}", "method.flow.tolerence: .* did you mean tolerance"),
         ("cl_technique_config: {name: prer, importance: 3}", "method.importance: unknown key"),
         ("cl_technique_config: {name: naive, blocks: 3}", "method.blocks: unknown key; known here: name, plot"),
         ("cl_technique_config: {name: naive, memory_size: 3}", "method.memory_size: unknown key"),
         ("cl_technique_config: {name: ewc, nf: {levels: 3}}", "method.nf: unknown key"),
         ("cl_technique_config: {name: ewc, penalty: 3}", r"method.penalty: unknown key"),
-        (
-            "cl_technique_config: {name: ewc, penalty_importence: 3}",
-            "method.penalty_importence: unknown key; did you mean importance",
-        ),
-        ("cl_technique_config: {name: lwf, memory_sice: 3}", "method.memory_sice: unknown key"),
-        ("cl_technique_config: {name: prer}\ntrain_config: {warm_up: 3}", "train.warm_up: unknown key"),
+        ("cl_technique_config: {name: ewc, penalty_importence: 3}", "did you mean penalty_importance"),
+        ("cl_technique_config: {name: lwf, memory_sice: 3}", "did you mean memory_size"),
+        ("cl_technique_config: {name: prer}\ntrain_config: {warm_up: 3}", "train.warm_up: unknown key; did you mean"),
         ("cl_technique_config: {name: prer}\nprer: {weights: {ce: 1}}", "prer: unknown key"),
         ("cl_technique_config: {name: gna}", "unknown method 'gna'"),
         ("cl_technique_config: {name: prer, blocks: 2x}", "method.flow.blocks: got '2x'; expected a valid integer"),
@@ -219,6 +216,8 @@ def test_names_belong_to_their_method():
     assert translate_key("method.importance", "prer") == "method.importance"
     assert translate_key("cl_technique_config.penalty_importance", "prer") == "method.penalty_importance"
     assert translate_key("cl_technique_config.penalty_importance", "er") == "method.importance"
+    assert "penalty_importance" in known_names("method", "ewc") and not known_names("method", "naive")
+    assert set(known_names("", "prer")) == set(SECTIONS)
     assert {"name", "plot"} == fields(MethodConfig)
 
 

@@ -159,6 +159,7 @@ BAD = [
     ({"train.lr": [1], "train_config.lr": [2]}, {}, "train.lr and train_config.lr both set train.lr; keep one"),
     ({"train.lr": list(range(1, 99)), "train.epochs": list(range(1, 99))}, {}, "9,604 points; at most 1,000"),
     ({"lr": [1], "train.lr": [1]}, {}, "lr: unknown key"),
+    ({"scenario.data_root": ["x" * 300]}, {}, "too long for the name of a folder"),
 ]
 
 

@@ -17,7 +17,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("configs", nargs="*", default=[], metavar="CONFIG", help="YAML file, see files/")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override, e.g. train.epochs=2")
     add("--seeds", type=seeds, help="0-4 or 0,3 instead of the config's `experiments`")
-    add("--backend", choices=("local", "ray", "slurm"), default="local", help="where seeds run; see the README")
+    add("--backend", choices=("local", "ray", "slurm"), default="local", help="where seeds run; see docs/cluster.md")
     add("--jobs", type=jobs, metavar="N|auto", help="seeds and files side by side; auto: as many as there is room for")
     add("--device", help="auto, cpu, cuda or cuda:1 instead of the config's")
     add("--cuda", "--gpu", dest="device", type="cuda:{}".format, metavar="N", help="the same as --device cuda:N")

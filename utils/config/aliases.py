@@ -130,6 +130,16 @@ def translate_key(key: str, method: str) -> str:
     return f"{section}.{done}" if parts else section
 
 
+def known_names(prefix: str, method: str) -> list[str]:
+    """The original's names of the keys directly under our section `prefix`; of the sections, if it is empty."""
+    if not prefix:
+        return list(SECTIONS)
+    section, _, parent = prefix.partition(".")
+    owner = _owner(section, method)
+    ignored = [key.removeprefix(f"{owner}.") for key in WITHOUT_EFFECT if key.startswith(f"{owner}.")]
+    return [name for above, _, name in (k.rpartition(".") for k in (*KEYS.get(owner, ()), *ignored)) if above == parent]
+
+
 def _owner(section: str, method: str) -> str:
     """The table entry for the keys of a section: the method, or the section."""
     return method if section == "method" else section if section in SECTIONS.values() else ""

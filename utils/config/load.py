@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from utils.config.aliases import Entry, named_method, translate
-from utils.config.schema import Config
+from utils.config.aliases import Entry, known_names, named_method, translate
+from utils.config.schema import METHOD, Config
 from utils.config.yaml_text import Pair, flatten, overlap, parse, read_layers, unflatten
 from utils.settings import BadInput, Chosen, nearest, prefix_errors
 
@@ -104,7 +104,8 @@ def _describe(tree: dict[str, Any], problem: Any) -> str:
     keys, section = _locate(tree, [str(part) for part in problem["loc"]])
     key, (*parents, name) = ".".join(keys), keys
     if problem["type"] == "extra_forbidden":
-        known = [*section.model_fields, *([] if parents else ["sweep", "base"])]
+        originals = known_names(".".join(parents), str(METHOD.name_in(tree.get("method"))))
+        known = [*section.model_fields, *originals, *([] if parents else ["sweep", "base"])]
         return f"{key}: unknown key; {nearest(name, known) or 'known here: ' + ', '.join(section.model_fields)}"
     if problem["type"] == "missing":
         description = section.model_fields[name].description or "see docs/options.md"

@@ -15,6 +15,7 @@ from utils.config.yaml_text import Pair, flatten, overlap, read_layers
 from utils.settings import BadInput, prefix_errors
 
 MAX_POINTS = 1000
+MAX_NAME = 200  # of a point's folder; file systems allow 255 bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +152,8 @@ def _named(points: Sequence[dict[str, Any]], keys: Mapping[str, str]) -> dict[st
     seen: dict[str, dict[str, Any]] = {}  # some file systems ignore case
     for values in points:
         name = ",".join(f"{short[key]}={label(value)}" for key, value in values.items())
+        if len(name) > MAX_NAME:
+            raise BadInput(f"sweep: {name} is too long for the name of a folder; shorten the values")
         if (other := seen.setdefault(name.lower(), values)) is not values:
             raise BadInput(f"sweep: {other} and {values} would both be named {name}; change one of the values")
         named[name] = values

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from itertools import accumulate, groupby
 
 import torch
@@ -34,10 +35,11 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
             with evaluating(learner):
                 training = method.begin_task(replace(whole, train=part))
             learner.train()
-            for index in range(1 + TIMED_STEPS):
-                train_step(method, optimizer, *training.train.batch(slice(0, train.batch_size)), training)
-                if index == 0:  # it is slow
-                    start = _now(device)
+            batch = training.train.batch(slice(0, train.batch_size))
+            train_step(method, optimizer, *batch, training)  # not timed: the first one is slow
+            start = _now(device)
+            for _ in range(TIMED_STEPS):
+                train_step(method, optimizer, *batch, training)
             step, start = (_now(device) - start) / TIMED_STEPS, _now(device)
             if whole is tasks[0]:
                 with evaluating(learner):
@@ -49,6 +51,10 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
     steps = sum(steps_of(train, count) for count in images)
     weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
     return steps * step + per_image * sum(images), train.save * (len(own) * weights + 4 * (3 * weights + held))
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))  # h:mm:ss
 
 
 def _now(device: torch.device) -> float:
@@ -79,12 +85,12 @@ def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
         yield (f"# the first of {len(points)} points\n" if points[0].sweep else "") + explain(points[0])
         try:
             seconds, disk = estimate(points[0])
-            yield f"estimate per seed: {seconds / 60:.1f} min, {disk / 1e6:,.1f} MB on disk\n"
+            yield f"estimate per seed: {_duration(seconds)}, {disk / 1e6:,.1f} MB on disk\n"
         except (ArithmeticError, MemoryError, RuntimeError) as error:  # a flow without samples; out of memory
             seconds = disk = 0.0
             yield f"no estimate, counted as 0 s ({type(error).__name__}: {error})\n"
         count = sum(len(point.seeds) for point in points)
         total, size = total + count * seconds, size + count * disk
-    beside = f", {total / 60 / at_once:.1f} min with {at_once} side by side" if at_once > 1 else ""
+    beside = f", {_duration(total / at_once)} with {at_once} side by side" if at_once > 1 else ""
     runs = sum(len(experiment.seeds) for experiment in experiments)
-    yield f"total of runs: {runs}, about {total / 60:.1f} min{beside}, {size / 1e6:,.1f} MB on disk\n{NOTE}"
+    yield f"total of runs: {runs}, about {_duration(total)}{beside}, {size / 1e6:,.1f} MB on disk\n{NOTE}"

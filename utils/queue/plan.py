@@ -126,6 +126,10 @@ def prepare_folders(experiments: Sequence[Experiment], restart: bool, make: bool
     for folder, group in groupby(experiments, lambda experiment: experiment.folder):  # a sweep's points together
         points = list(group)
         with prefix_errors(points[0].path):
+            there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+            if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+                problem = f"{there} is not a directory that may be written to"
+                raise BadInput(f"train.save_path: {folder} cannot be made: {problem}; choose another")
             try:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with results.locked(folder):

@@ -47,6 +47,18 @@ def run_on_ray(work: Callable[..., int], jobs: Sequence[Job], at_once: int, stop
     """As `run_side_by_side`, on the connected cluster; disconnects it at the end."""
     import ray
 
+    try:
+        yield from _run_connected(work, jobs, at_once, stop)
+    finally:
+        time.sleep(LOG_SECONDS)
+        ray.shutdown()
+
+
+def _run_connected(
+    work: Callable[..., int], jobs: Sequence[Job], at_once: int, stop: Stop
+) -> Iterator[tuple[int, int]]:
+    import ray
+
     machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
     for needs in {job.needs for job in jobs}:
         if not any(machine.get("CPU", 0) >= needs.cpus and machine.get("GPU", 0) >= needs.gpus for machine in machines):
@@ -72,14 +84,12 @@ def run_on_ray(work: Callable[..., int], jobs: Sequence[Job], at_once: int, stop
             if death and not stop.requested:
                 deaths[index] += 1
                 again = deaths[index] < MAX_DEATHS
-                how = "goes on from its last checkpoint" if again else f"is given up, after {MAX_DEATHS} deaths"
+                how = "resumes from its last checkpoint" if again else f"is given up, after {MAX_DEATHS} deaths"
                 print(f"{jobs[index].name} {how}: {death}", file=sys.stderr)
                 if again:
                     waiting.append(index)
                     continue
             yield index, code
-    time.sleep(LOG_SECONDS)
-    ray.shutdown()
 
 
 def _task(work: Callable[..., int], arguments: tuple[Any, ...], folder: str) -> int:

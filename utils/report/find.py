@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AliasPath, BaseModel, Field, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError, model_validator
 
 from utils.config.load import load
 from utils.config.schema import Config
@@ -44,6 +44,15 @@ class Score(BaseModel, allow_inf_nan=False):
     seconds: Annotated[Summary, Field(validation_alias=AliasPath("time", "total_s"))]
     memory: Annotated[int, Field(validation_alias=AliasPath("memory", "method_floats"))]
     stored: Annotated[int, Field(validation_alias=AliasPath("memory", "stored_real_samples"))]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Score":
+        if not self.seeds or not len(self.seeds) == len(self.FinalAccuracy.values) == len(self.matrices):
+            raise ValueError("not one FinalAccuracy and one accuracy matrix per seed")
+        tasks = len(self.matrix)
+        if any([len(row) for row in matrix] != [tasks] * tasks for matrix in (self.matrix, *self.matrices)):
+            raise ValueError("the accuracy matrices are not square")
+        return self
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
 
 def _read_metrics(path: Path) -> Numbers:
     with path.open(newline="") as file:
-        return {tuple(row[1:5]): float(row[5]) for row in list(csv.reader(file))[1:]}
+        keys = ("task", "epoch", "split", "metric")
+        return {tuple(row[key] for key in keys): float(row["value"]) for row in csv.DictReader(file)}
 
 
 def _accuracies(run: FinishedRun, seed: int) -> Numbers:

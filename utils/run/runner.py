@@ -161,5 +161,5 @@ class Run:
         self.stopwatch.seconds.update(saved.seconds)
         self._restore(saved.before)
         within = f", epoch {saved.position['epoch']}, step {saved.position['step']}" if saved.position else ""
-        log.info("going on in task %d%s", saved.tasks_done, within)
+        log.info("resuming in task %d%s", saved.tasks_done, within)
         return True
