@@ -32,7 +32,7 @@ STYLE: Any = {"svg.fonttype": "none", "font.size": 11, "grid.alpha": 0.15, **dic
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 2, 1.5, 2)))
 MARKERS = {"o": "●", "s": "■", "D": "◆", "v": "▼", "^": "▲"}  # matplotlib's marker -> the same as a character
-MAX_FEW = 8  # runs up to which bands are dark, and points have their names beside them
+MAX_FEW = 8  # runs up to which bands are dark
 WIDE = 100  # values whose ratio exceeds this get a logarithmic axis
 BANDS = "Mean over seeds; bars and bands: lowest to highest."
 MAX_SAMPLES = 12  # runs whose generated samples are shown
@@ -55,11 +55,12 @@ def looks(group: Group) -> list[Look]:
     """How each run is drawn in every figure; no two of 40 look alike. A single run of naive or joint is grey."""
     methods, found = [run.method for run in group.runs], []
     for i, (name, method) in enumerate(zip(group.names, methods, strict=True)):
-        colour, dashes = COLOURS[i % 8], DASHES[i // 8 % 4]
+        colour, dashes, marker = COLOURS[i % 8], DASHES[i // 8 % 4], [*MARKERS][i % 5]
         if method in REFERENCES and methods.count(method) == 1:
-            colour, dashes = REFERENCE, DASHES[1 + REFERENCES.index(method)]
+            rank = REFERENCES.index(method)
+            colour, dashes, marker = REFERENCE, DASHES[1 + rank], [*MARKERS][rank]
         identity = {"label": name, "gid": f"run r{i}"}
-        found.append(identity | {"color": colour, "linestyle": dashes, "marker": [*MARKERS][i % 5]})
+        found.append(identity | {"color": colour, "linestyle": dashes, "marker": marker})
     return found
 
 
@@ -134,7 +135,7 @@ def samples(group: Group) -> list[Figure]:
 
 
 def _chart(lines: Sequence[tuple[Look, Values]], x_label: str, y_label: str, title: str, caption: str) -> Figure:
-    """The mean of each line's values, with their range as a band; if each has one x, as points with bars and names."""
+    """The mean of each line's values, with their range as a band; if each has one x, as points with bars."""
     drawing, points = new_figure(6, 3.8), all(len(values) == 1 for _, values in lines)
     axes = drawing.add_subplot()
     axes.grid()
@@ -146,10 +147,6 @@ def _chart(lines: Sequence[tuple[Look, Values]], x_label: str, y_label: str, tit
         band = {"color": look["color"], "gid": look["gid"]}
         if points:
             axes.vlines(x, low, high, linewidth=1.2, **band)
-            if len(lines) <= MAX_FEW:
-                axes.annotate(
-                    look["label"], (x[0], y[0]), (7, -4), textcoords="offset points", gid=look["gid"], size=10
-                )
         else:
             axes.fill_between(x, low, high, linewidth=0, alpha=0.12 if len(lines) <= MAX_FEW else 0.04, **band)
         every_x, lowest = every_x + x, lowest + low
