@@ -54,6 +54,8 @@ class Method(nn.Module):
             only.
     """
 
+    static: bool = False
+    """Whether `loss` and `after_backward` may be captured as a CUDA graph: see `models.captured.Captured`."""
     off: ClassVar[dict[str, Any] | None] = {}
     """Options that turn the method into fine-tuning, bit for bit. None if there are none."""
     diagnosed: ClassVar[dict[str, Diagnostic]] = {}

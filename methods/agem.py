@@ -29,6 +29,7 @@ class AGEM(Method):
     """Where the gradient g opposes the memory's gradient r, the part of g along r is taken out."""
 
     config: Config
+    static = True
     off: ClassVar = {"memory_per_task": 0}
     diagnosed: ClassVar = {"violations": Diagnostic("steps whose gradient opposed the memory's (share of all so far)")}
 

@@ -44,6 +44,11 @@ class DER(Method):
         super().__init__(config, learner, stream)
         self.memory = Memory(config.memory_size, learner.encoder.image_shape, stream, logits=max(learner.widths))
 
+    def begin_task(self, task: Task) -> Task:
+        # the number of stored samples to draw from must not change inside a task
+        self.static = task.index == 0 or len(self.memory) == self.memory.capacity
+        return task
+
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         config, logits = self.config, self.learner(x, task.index)
         terms = {"cross_entropy": F.cross_entropy(logits, self.learner.columns(y, task.index))}
@@ -61,3 +66,6 @@ class DER(Method):
         padded = F.pad(logits.detach(), (0, max(self.learner.widths) - logits.shape[1]), value=NO_LOGIT)
         self.memory.add_reservoir(x=as_bytes(x), y=y, logits=padded)
         return terms
+
+    def end_task(self, task: Task) -> None:
+        self.memory.recount()

@@ -54,6 +54,7 @@ class DGR(Method):
     """
 
     config: Config
+    static = True
     off: ClassVar = {"replay": 0.0}
     diagnosed: ClassVar = {
         "agreement": Diagnostic("generated images classified as before the task (share)"),

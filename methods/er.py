@@ -37,6 +37,7 @@ class ER(Method):
     """Cross-entropy + importance * mean distance of stored images' embeddings to those stored with them."""
 
     config: Config
+    static = True
     off: ClassVar = {"importance": 0.0}
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:

@@ -49,6 +49,7 @@ class GFR(Method):
     """
 
     config: Config
+    static = True
     off: ClassVar = {"replay": 0.0, "feature_distillation": 0.0}
     diagnosed: ClassVar = {"agreement": Diagnostic("generated embeddings classified as their class (share)")}
 

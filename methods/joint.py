@@ -14,6 +14,7 @@ from models.learner import Learner
 class Joint(Method):
     """Trains on all data seen so far, from the weights after the task before; an epoch is a pass over all of it."""
 
+    static = True
     off: ClassVar = None
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:

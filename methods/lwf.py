@@ -32,6 +32,7 @@ class LwF(Method):
     """
 
     config: Config
+    static = True
     off: ClassVar = {"alpha": 0.0}
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
@@ -44,9 +45,10 @@ class LwF(Method):
         learner, teacher = self.learner, self.teacher
         z = learner.embed(x)
         current = self.cross_entropy(z, y, task)
-        seen = list(learner.classes_before(task.index)) if learner.scenario == "class" else slice(None)  # columns
-        pairs = zip(learner.past_logits(z, task.index), teacher.past_logits(teacher.embed(x), task.index), strict=True)
-        past = [divergence(new[:, seen], old[:, seen], self.config.temperature).mean() for new, old in pairs]
+        new, old = learner.past_logits(z, task.index), teacher.past_logits(teacher.embed(x), task.index)
+        if learner.scenario == "class":
+            new, old = ([logits[:, learner.columns_before(task.index)] for logits in each] for each in (new, old))
+        past = [divergence(*pair, self.config.temperature).mean() for pair in zip(new, old, strict=True)]
         return {"cross_entropy": current, "distillation": self.config.alpha * torch.stack(past).mean()}
 
     def end_task(self, task: Task) -> None:

@@ -5,3 +5,5 @@ from methods import Method
 
 class Naive(Method):
     """Nothing is done against forgetting."""
+
+    static = True

@@ -34,6 +34,7 @@ class Replay(Method):
     """A memory of real images, filled when a task ends."""
 
     config: Config
+    static = True
     off: ClassVar = {"share": 0.0}
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:

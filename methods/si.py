@@ -40,8 +40,8 @@ class SI(Anchored):
     def after_backward(self) -> None:
         weights = self._walk()
         from_penalty = 2 * self.strength * self.importance * (weights - self.anchor)
-        self.last_gradient = flat_gradients(self.learner.parameters()) - from_penalty
-        self.last_weights = weights
+        self.last_gradient.copy_(flat_gradients(self.learner.parameters()) - from_penalty)
+        self.last_weights.copy_(weights)
 
     def end_task(self, task: Task) -> None:
         weights = self._walk()
@@ -52,5 +52,5 @@ class SI(Anchored):
     def _walk(self) -> Tensor:
         """Continue the path to the present weights; returns them."""
         weights = flat_parameters(self.learner)
-        self.path = self.path - self.last_gradient * (weights - self.last_weights)
+        self.path.sub_(self.last_gradient * (weights - self.last_weights))
         return weights

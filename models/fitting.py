@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from models.captured import Captured
+
 MAX_NORM = 10.0  # of gradients, where they are clipped
 
 
@@ -95,15 +97,15 @@ class Objective:
     loss: Callable[[Tensor], Tensor]  # indices of samples (B,) -> the loss ()
     every: int = 1  # batches per step; an epoch's last batch is always one
 
-    def step(self, optimizer: torch.optim.Optimizer, index: Tensor, max_norm: float | None) -> Tensor:
-        """Returns the loss () before the step."""
+    def step(self, optimizer: torch.optim.Optimizer, total: Tensor, max_norm: float | None, index: Tensor) -> None:
+        """A step of the optimizer; the loss before it is added to `total` ()."""
         optimizer.zero_grad()
         loss = self.loss(index)
         loss.backward()
         if max_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), max_norm)
         optimizer.step()
-        return loss.detach()
+        total.add_(loss.detach())
 
 
 def class_weights(y: Tensor) -> Tensor:
@@ -152,13 +154,22 @@ def fit(
     groups: dict[str, list[Any]] = {"module": modules, "optimizer": optimizers, "schedule": schedules, "best": [best]}
     parts = {f"{kind} {n}": part for kind, group in groups.items() for n, part in enumerate(group)}
     journal = _journal.get(None) or Journal()
+    total = torch.zeros((), device=weights.device)  # of this epoch's losses
+    taken = [
+        (
+            objective.every,
+            Captured(partial(objective.step, optimizer, total, max_norm), optimizer, batch_size, [stream]),
+        )
+        for objective, optimizer in zip(objectives, optimizers, strict=True)
+    ]
     for epoch in journal.epochs(ceil(steps / per_epoch), parts, stream, lambda: best.since == tolerance):
-        total, count = torch.zeros((), device=weights.device), min(per_epoch, steps - epoch * per_epoch)
+        count = min(per_epoch, steps - epoch * per_epoch)
+        total.zero_()
         order = torch.multinomial(weights, count * batch_size, replacement=True, generator=stream)
         for position, index in enumerate(order.split(batch_size), start=1):
-            for objective, optimizer in zip(objectives, optimizers, strict=True):
-                if position % objective.every == 0 or position == count:
-                    total += objective.step(optimizer, index, max_norm)
+            for every, step in taken:
+                if position % every == 0 or position == count:
+                    step(index)
             for schedule in schedules:
                 schedule.step()
         if not total.isfinite():

@@ -29,9 +29,12 @@ class Learner(nn.Module):
         sizes = [len(group) for group in self.groups]
         self.widths = {"task": sizes, "class": [sum(sizes)], "domain": [max(sizes)]}[scenario]  # columns of each head
         self.heads = nn.ModuleList(head(encoder.embedding_dim, width) for width in self.widths)
+        self.order = nn.Buffer(torch.tensor(self.classes_before(len(sizes))), persistent=False)  # classes as they come
         self.task_of = nn.Buffer(torch.zeros(sum(sizes), dtype=torch.long), persistent=False)
         self.position_of = nn.Buffer(torch.zeros(sum(sizes), dtype=torch.long), persistent=False)
+        self.class_at = nn.Buffer(torch.full((len(sizes), max(sizes)), -1), persistent=False)  # -1: no such position
         for index, group in enumerate(self.groups):
+            self.class_at[index, : len(group)] = torch.tensor(group)
             self.task_of[list(group)], self.position_of[list(group)] = torch.tensor(index), torch.arange(len(group))
 
     def embed(self, x: Tensor) -> Tensor:
@@ -46,6 +49,10 @@ class Learner(nn.Module):
         """The global class ids of all tasks before the task of index `task`, in their order."""
         return tuple(c for group in self.groups[:task] for c in group)
 
+    def columns_before(self, task: int) -> Tensor:
+        """In the class scenario: the columns (k,) of the classes of all tasks before the task of index `task`."""
+        return self.order[: len(self.classes_before(task))]
+
     def logits(self, z: Tensor, task: int) -> Tensor:
         """Embeddings (B, d) -> logits (B, k) of the head that serves the task of index `task`."""
         return self.heads[task if self.scenario == "task" else 0](z)
@@ -56,8 +63,8 @@ class Learner(nn.Module):
             return [self.logits(z, task) for task in range(tasks)]
         logits = self.logits(z, 0)
         if self.scenario == "class":
-            later = [c for group in self.groups[tasks:] for c in group]
-            logits = logits.index_fill(1, torch.tensor(later, device=z.device), NO_LOGIT)
+            later = self.order[len(self.classes_before(tasks)) :]
+            logits = logits.index_fill(1, later, NO_LOGIT)
         return [logits]
 
     def columns(self, y: Tensor, task: int) -> Tensor:
@@ -86,11 +93,11 @@ class Learner(nn.Module):
 
     def predict_mixed(self, z: Tensor, y: Tensor) -> Tensor:
         """Embeddings (B, d) -> the class (B,) that the head of each one's own label y (B,) takes it for."""
-        predicted = torch.empty_like(y)
-        for task in self.task_of[y].unique().tolist():
-            of_task = self.task_of[y] == task
-            predicted[of_task] = self.predict(z[of_task], task)
-        return predicted
+        if self.scenario == "class":
+            return self.predict(z, 0)
+        logits, classes = self.mixed_logits(z, y), self.class_at[self.task_of[y]]
+        logits = logits.masked_fill(classes < 0, -torch.inf)
+        return classes.gather(1, logits.argmax(dim=1, keepdim=True))[:, 0]
 
     def likeliest(self, probabilities: Tensor, task: int) -> Tensor:
         """Probabilities (B, K) of all global classes -> the likeliest class (B,) that the task may have.
@@ -108,7 +115,7 @@ class Learner(nn.Module):
         """The global class id (B,) of the largest of a head's columns (B, k), among those that the task may have."""
         if self.scenario == "class":
             return scores.argmax(dim=1)
-        group = torch.tensor(self.groups[task], device=scores.device)
+        group = self.class_at[task, : len(self.groups[task])]
         return group[scores[:, : len(group)].argmax(dim=1)]  # an uneven task may have fewer classes than columns
 
 

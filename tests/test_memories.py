@@ -109,7 +109,7 @@ def test_a_reservoir_is_full_as_soon_as_it_can_be():
     for start in range(0, 24, 6):
         buffer.add_reservoir(**numbered(6, start))
         sizes.append(len(buffer))
-    assert sizes == [6, 10, 10, 10] and buffer.seen == 24
+    assert sizes == [6, 10, 10, 10] and buffer.offered == 24
 
 
 def test_a_balanced_memory_is_balanced_and_exactly_full():
@@ -142,7 +142,7 @@ def test_what_belongs_to_a_sample_stays_with_it_and_survives_saving():
         buffer.add_reservoir(**{**samples, "x": samples["y"].view(-1, 1, 1, 1).to(torch.uint8), "code": code})
     other = Memory(6, (1, 1, 1), torch.Generator(), code=1)
     other.load_state_dict(buffer.state_dict())
-    assert (len(other), other.seen) == (6, 60)
+    assert (len(other), other.offered) == (6, 60)
     drawn = other.draw(50)
     torch.testing.assert_close(drawn["code"][:, 0], drawn["y"].float())
     torch.testing.assert_close(drawn["x"].flatten() * 255, drawn["y"].float())

@@ -24,6 +24,7 @@ class Anchored(Method):
     """loss + strength * sum_i importance_i * (weight_i - anchor_i)^2, over all weights of the classifier."""
 
     config: AnchoredConfig
+    static = True
     off: ClassVar = {"importance": 0.0}
     factor: ClassVar[float] = 1.0  # strength / the option `importance`
 

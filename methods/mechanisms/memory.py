@@ -17,21 +17,23 @@ class Memory(nn.Module):
     ) -> None:
         super().__init__()
         self.capacity, self.stream, self.names = capacity, stream, ("x", "y", *vectors)
-        self.seen = 0  # samples that were ever offered
+        self.filled = 0  # places in use
+        self.offered: Tensor = nn.Buffer(torch.zeros((), dtype=torch.long, device=stream.device), persistent=False)
         self.x: Tensor = nn.Buffer(torch.zeros(capacity, *image_shape, dtype=torch.uint8, device=stream.device))
         self.y: Tensor = nn.Buffer(torch.zeros(capacity, dtype=torch.long, device=stream.device))
         for name, size in vectors.items():
             self.register_buffer(name, torch.zeros(capacity, size, device=stream.device))
 
     def __len__(self) -> int:
-        return min(self.seen, self.capacity)
+        return self.filled
 
     def append(self, **samples: Tensor) -> None:
         """Put samples into the next free places: x uint8 (N, C, H, W), y (N,), and every vector (N, size)."""
         count = len(samples["y"])
         for name in self.names:
-            getattr(self, name)[self.seen : self.seen + count] = samples[name]
-        self.seen += count
+            getattr(self, name)[self.filled : self.filled + count] = samples[name]
+        self.filled += count
+        self.offered += count
 
     def add_reservoir(self, **samples: Tensor) -> None:
         """Offer samples one after the other; everything ever offered is in the memory with the same probability.
@@ -39,16 +41,24 @@ class Memory(nn.Module):
         Vitter, "Random sampling with a reservoir", 1985, algorithm R, a whole batch at a time.
         """
         count, device = len(samples["y"]), self.y.device
-        offered = torch.arange(count, device=device)
-        turn = self.seen + offered
+        turn = self.offered + torch.arange(count, device=device)
         place = (torch.rand(count, device=device, dtype=torch.double, generator=self.stream) * (turn + 1)).long()
         place = torch.where(turn < self.capacity, turn, place).clamp(max=self.capacity)  # the last place: refused
         last = torch.full((self.capacity + 1,), -1, device=device)  # of two samples at one place the later stays
-        last.scatter_reduce_(0, place, offered, "amax")
-        places = (last[:-1] >= 0).nonzero().squeeze(1)
+        last.scatter_reduce_(0, place, torch.arange(count, device=device), "amax")
+        # every sample writes, to read nothing from the device: a refused one what another writes or what is there
+        accepted = place < self.capacity
+        place = torch.where(accepted, place, torch.where(accepted, place, 0).amax())
+        writer = last[place]
         for name in self.names:
-            getattr(self, name)[places] = samples[name][last[places]]
-        self.seen += count
+            kept, new = getattr(self, name), samples[name][writer.clamp(min=0)]
+            kept[place] = torch.where((writer >= 0).view(-1, *[1] * (new.dim() - 1)), new, kept[place])
+        self.offered += count
+        self.filled = min(self.filled + count, self.capacity)
+
+    def recount(self) -> None:
+        """Count the places in use on the device: a replayed CUDA graph of `add_reservoir` does not count here."""
+        self.filled = min(int(self.offered), self.capacity)
 
     def add_balanced(self, **samples: Tensor) -> None:
         """Keep a random choice of old and new samples in which the classes' numbers differ by one at the most.
@@ -57,7 +67,8 @@ class Memory(nn.Module):
         """
         everything = {name: torch.cat((getattr(self, name)[: len(self)], samples[name])) for name in self.names}
         kept = balanced_choice(everything["y"], self.capacity, self.stream)
-        self.seen += len(samples["y"])
+        self.offered += len(samples["y"])
+        self.filled = len(kept)
         for name in self.names:
             getattr(self, name)[: len(kept)] = everything[name][kept]
 
@@ -68,10 +79,11 @@ class Memory(nn.Module):
         return {**drawn, "x": as_floats(drawn["x"])}
 
     def get_extra_state(self) -> dict[str, int]:
-        return {"seen": self.seen}
+        return {"seen": int(self.offered)}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        self.seen = state["seen"]
+        self.offered.fill_(state["seen"])
+        self.recount()
 
 
 def balanced_choice(y: Tensor, n: int, stream: torch.Generator) -> Tensor:

@@ -54,6 +54,7 @@ class Rehearsing(Method):
 
     config: RehearsingConfig
     flow: CodeFlow
+    static = True
     held_to_codes = False  # is the target of a sample's embedding its code, or what it was when the last task ended?
     off: ClassVar = {"weights": {"er": 0.0, "replay": 0.0}}
     diagnosed: ClassVar = {
@@ -97,7 +98,7 @@ class Rehearsing(Method):
             z = self.embed_all(x)
             targets = (codes if self.held_to_codes else z) if self.config.weights.er else z[:, :0].clone()
             self.rehearsal = Samples(x, y, targets, self.learner.mixed_logits(z, y))
-            self.past = torch.tensor(self.learner.classes_before(task.index), device=self.stream.device)
+            self.past = self.learner.columns_before(task.index)
         return task
 
     @torch.no_grad()
@@ -177,7 +178,8 @@ class Rehearsing(Method):
         asked = cycle_labels(seen, max(JUDGED, MIN_JUDGED * len(seen)), self.stream.device)
         with torch.no_grad():
             as_asked = (learner.predict_mixed(self.embed_all(self.generate(asked)[0]), asked) == asked).float()
-        self.measured |= {f"agreement/class {c}": float(as_asked[asked == c].mean()) for c in seen}
+        agreement = torch.stack([as_asked[k :: len(seen)].mean() for k in range(len(seen))]).tolist()
+        self.measured |= {f"agreement/class {c}": share for c, share in zip(seen, agreement, strict=True)}
         for t in range(task.index + 1):
             some = (learner.task_of[y] == t).nonzero()[:MEASURED, 0]
             self.measured[f"flow_nll/task {t}"] = flow.negative_log_likelihood(codes[some], y[some])

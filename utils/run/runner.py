@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from datasets.data import Data, Task
+from models.captured import capturing
 from models.fitting import Journal
 from utils.config.schema import Config
 from utils.run.build import build_learner, build_method, build_optimizer, build_tasks
@@ -18,7 +19,7 @@ from utils.run.evaluation import evaluating, scored_part
 from utils.run.recording import Recording
 from utils.run.signals import Interrupted, Stop
 from utils.run.stopwatch import Stopwatch
-from utils.run.streams import Streams, isolated, preserved
+from utils.run.streams import Streams, isolated, preserved, reproducible
 from utils.run.training import Training
 from utils.store.folder import RunFolder
 from utils.store.log import bar, log
@@ -49,7 +50,9 @@ class Run:
             TrainingFailed: a loss or a weight is not finite.
             OSError: the results folder cannot be written.
         """
-        with self.stopwatch.timing("total_s"), closing(self.folder):
+        config = self.config.train
+        graphs, kernels = capturing(config.cuda_graphs is not False), reproducible(config.deterministic)
+        with self.stopwatch.timing("total_s"), closing(self.folder), graphs, kernels:
             if not self._resume():
                 self.recording.begin(self.method, self.device)
                 self._save(tasks_done=0)

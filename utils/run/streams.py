@@ -1,6 +1,7 @@
 """Named random streams: the draws of one part of a run never change those of another."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -61,6 +62,22 @@ def isolated(stream: torch.Generator) -> Iterator[None]:
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def reproducible(wanted: bool) -> Iterator[None]:
+    """Inside, if `wanted`, CUDA computes with kernels that give the same bits each time.
+
+    Raises RuntimeError in an operation that has none.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The steps of one task, resumable after any of them."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from math import ceil
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datasets.data import Split, Task
 from methods import Method
+from models.captured import Captured
 from utils.config.schema import TrainConfig
 from utils.run.build import SCHEDULES
 from utils.run.evaluation import accuracy
@@ -40,16 +41,6 @@ def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: T
     return {"loss": loss.detach(), **{f"loss/{name}": term.detach() for name, term in terms.items()}}
 
 
-def batches(split: Split, size: int, stream: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over a split in random order, drawn at once, without its first `skip` batches.
-
-    Yields:
-        Images (B, C, H, W) in [0, 1] and labels (B,).
-    """
-    order = torch.randperm(len(split), generator=stream, device=split.y.device)
-    return (split.batch(index) for index in order.split(size)[skip:])
-
-
 @dataclass(eq=False)
 class Training:
     """The steps of one task on the learner of `method`, whose parameters are those of `optimizer`."""
@@ -71,7 +62,7 @@ class Training:
         self.schedule = SCHEDULES[self.config.schedule](self.optimizer, self.steps)
         self.last: dict[str, Tensor] = {}  # of the last step: the loss and its terms
         self.epoch = self.step = 0  # epochs done, steps done in this one
-        self.totals: dict[str, Tensor] = {}  # sums over this epoch of the loss and its terms
+        self.totals: dict[str, Tensor] = {}  # sums over this epoch of the loss and its terms, in place
         self.order_state: Tensor | None = None  # of `order` at the start of this epoch
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {"accuracy": -1.0, "weights": None}
@@ -100,13 +91,20 @@ class Training:
         """
         epochs = ceil(self.steps / self.per_epoch)
         self.method.learner.train()
+        size, device = self.config.batch_size, self.task.train.y.device
+        why_not = None if self.method.static else f"the step of {self.method.config.name} is not static"
+        step = Captured(self._step, self.optimizer, size, [self.method.stream], why_not)
         with bar(epochs, f"task {self.task.index}", 2, "epoch", done=self.epoch) as progress:
             while self.epoch < epochs:
                 count = min(self.per_epoch, self.steps - self.epoch * self.per_epoch)
                 self.order_state = self.order.get_state()
-                left = batches(self.task.train, self.config.batch_size, self.order, skip=self.step)
-                for _, (x, y) in zip(range(self.step, count), left, strict=False):
-                    self._step(x, y, last=self.step + 1 == count)
+                order = torch.randperm(len(self.task.train), generator=self.order, device=device)
+                for index in order.split(size)[self.step : count]:
+                    self.last = step(index)
+                    self.schedule.step()
+                    self.step += 1
+                    if self.step == count or device.type == "cpu" or self.step % STEPS_BETWEEN_CHECKS == 0:
+                        self._check(self.totals["loss"])
                     after_step(self.step == count)
                 self._end_epoch(count, progress)
         self.check_weights()
@@ -114,17 +112,16 @@ class Training:
             self.method.learner.load_state_dict(self.best["weights"])
         return self.history
 
-    def _step(self, x: Tensor, y: Tensor, last: bool) -> None:
-        self.last = train_step(self.method, self.optimizer, x, y, self.task)
-        self.schedule.step()
-        for name, value in self.last.items():
-            self.totals[name] = self.totals[name] + value if name in self.totals else value
-        self.step += 1
-        if last or y.device.type == "cpu" or self.step % STEPS_BETWEEN_CHECKS == 0:
-            self._check(self.totals["loss"])
+    def _step(self, index: Tensor) -> dict[str, Tensor]:
+        """On the images at `index` (B,); everything that a CUDA graph repeats."""
+        terms = train_step(self.method, self.optimizer, *self.task.train.batch(index), self.task)
+        for name, value in terms.items():
+            self.totals.setdefault(name, torch.zeros_like(value)).add_(value)
+        return terms
 
     def _end_epoch(self, count: int, progress: Any) -> None:
-        means = {name: float(total) / count for name, total in self.totals.items()}
+        totals = torch.stack(list(self.totals.values())).tolist()
+        means = {name: total / count for name, total in zip(self.totals, totals, strict=True)}
         loss, reached = means["loss"], accuracy(self.method, self.watched, self.task.index)
         self.history.append({**means, "accuracy": reached})
         progress.set_postfix_str(f"loss {loss:.4f}, accuracy {reached:.4f}")
@@ -132,7 +129,9 @@ class Training:
         log.log(EPOCH, "task %d epoch %d: loss %.4f, accuracy %.4f", self.task.index, self.epoch, loss, reached)
         if self.config.selection == "dev" and reached > self.best["accuracy"]:
             self.best = {"accuracy": reached, "weights": copy.deepcopy(self.method.learner.state_dict())}
-        self.totals, self.epoch, self.step = {}, self.epoch + 1, 0
+        self.epoch, self.step = self.epoch + 1, 0
+        for total in self.totals.values():
+            total.zero_()
 
     def check_weights(self) -> None:
         """Raise TrainingFailed if a weight is not finite."""
