@@ -135,7 +135,7 @@ def bare_step(data: Data, captured: bool) -> float:
 
     if not captured:
         return timed(partial(one, step))
-    graph = CUDAGraph(GPU, [])
+    graph = CUDAGraph(torch.Generator(GPU))
     for _ in range(3):
         graph.warm_up(step)
     graph.capture(step)

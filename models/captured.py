@@ -5,7 +5,7 @@ a step takes a fifth of the time (bench/GPU.md).
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -36,13 +36,19 @@ def _side(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-class CUDAGraph:
-    """The kernels of one call of a function, captured to be launched again with the same tensors."""
+_broken: list[torch.cuda.CUDAGraph] = []  # torch's allocator refers to a graph whose capture failed
 
-    def __init__(self, device: torch.device, streams: Sequence[torch.Generator]) -> None:
-        self._device, self._graph = device, torch.cuda.CUDAGraph()
-        for stream in streams:  # torch's global one is always registered
-            self._graph.register_generator_state(stream)
+
+class CUDAGraph:
+    """The kernels of one call of a function, captured to be launched again with the same tensors.
+
+    The function may draw from `stream` and from torch's global generator.
+    """
+
+    def __init__(self, stream: torch.Generator) -> None:
+        self._device, self._graph = stream.device, torch.cuda.CUDAGraph()
+        self._streams = [stream, torch.cuda.default_generators[stream.device.index]]
+        self._graph.register_generator_state(stream)  # the global one always is
 
     def warm_up(self, function: Callable[[], Any]) -> Any:
         """Call it where it is captured later."""
@@ -54,9 +60,21 @@ class CUDAGraph:
         return outputs
 
     def capture(self, function: Callable[[], Any]) -> Any:
-        """Its outputs, to be filled by each `replay`; nothing is computed yet."""
-        with torch.cuda.graph(self._graph, stream=_side(self._device)):
-            return function()
+        """Its outputs, to be filled by each `replay`; nothing is computed yet.
+
+        Raises RuntimeError if that is not possible; the random streams are as they were.
+        """
+        states = [stream.get_state() for stream in self._streams]
+        try:
+            with torch.cuda.graph(self._graph, stream=_side(self._device)):
+                return function()
+        except RuntimeError as error:
+            _broken.append(self._graph)
+            for stream, state in zip(self._streams, states, strict=True):  # torch leaves them in the capture
+                fresh = torch.Generator(self._device)
+                fresh.set_state(state)
+                stream.graphsafe_set_state(fresh)
+            raise RuntimeError(str(error.__context__ or error).partition("\n")[0]) from error  # the first one says why
 
     def replay(self) -> None:
         """Compute; random numbers continue where their streams are."""
@@ -68,16 +86,15 @@ GRAPHS: dict[str, type[CUDAGraph]] = {"cuda": CUDAGraph}
 
 
 class Captured:
-    """A training step, from its `WARM_UP`-th full batch on as a graph; its results are the same, bit for bit.
+    """A training step that becomes a graph after `WARM_UP` full batches; its results are the same, bit for bit.
 
     A graph repeats kernels, not Python. So the step must be static: whatever it keeps it changes in place, it never
     reads from the device, and its shapes and choices depend on the size of the batch only.
 
     Args:
-        step: indices of samples (B,) -> outputs; includes the optimizer's step.
-        optimizer: its learning rates are read from tensors on the device, which follow `param_groups`.
+        step: indices of samples (B,) -> outputs; includes the step of the optimizer, which has one group of parameters.
         size: B of a full batch; others run eagerly.
-        streams: the random numbers that the step draws, apart from torch's global ones.
+        stream: the random numbers that the step draws, apart from torch's global ones; on the samples' device.
         why_not: why the step is not static, for the log; None if it is.
     """
 
@@ -86,75 +103,51 @@ class Captured:
         step: Callable[[Tensor], Any],
         optimizer: Optimizer,
         size: int,
-        streams: Sequence[torch.Generator],
+        stream: torch.Generator,
         why_not: str | None = None,
     ) -> None:
-        self._step, self._optimizer, self._size, self._streams = step, optimizer, size, streams
-        self._rates: list[Tensor] = []
-        self._known_rates: list[float] = []
-        self._index = torch.empty(0)
-        self._graph: CUDAGraph | None = None
-        self._outputs: Any = None
-        self._left, self._eager = WARM_UP, why_not is not None  # steps before the capture
-        if why_not:
-            self._log(why_not)
+        self._step, self._optimizer, self._size, kind = step, optimizer, size, GRAPHS.get(stream.device.type)
+        # a graph can only see a change of the learning rate in a tensor; eager steps use it too, for the same bits
+        self._rate = torch.zeros((), device=stream.device) if kind else None
+        self._graph = kind(stream) if kind and _reasons.get() is not None else None
+        self._number, self._index, self._outputs = 0, torch.empty(0), None
+        if self._graph and why_not:
+            self._run_eagerly(why_not)
 
     def __call__(self, index: Tensor) -> Any:
         """One step; after a replay, the outputs are tensors that the next replay overwrites."""
-        kind = GRAPHS.get(index.device.type)
-        if kind is None:
+        if self._rate is None:
             return self._step(index)
-        self._follow_rates(index.device)
-        if self._eager or len(index) != self._size or _reasons.get() is None:
-            return self._with_rates(index)
-        self._graph = self._graph or kind(index.device, self._streams)
-        if self._left > 0:
-            self._left -= 1
-            return self._graph.warm_up(lambda: self._with_rates(index))
-        if self._left == 0:
-            self._left = -1
-            self._capture(self._graph, index)
-            if self._eager:
-                return self._with_rates(index)
+        self._rate.fill_(self._optimizer.param_groups[0]["lr"])
+        if self._graph is None or len(index) != self._size:
+            return self._with_rate(index)
+        self._number += 1
+        if self._number <= WARM_UP:
+            return self._graph.warm_up(lambda: self._with_rate(index))
+        if self._number == WARM_UP + 1:
+            self._index = index.clone()
+            try:
+                self._outputs = self._graph.capture(lambda: self._with_rate(self._index, capturable=True))
+            except RuntimeError as error:
+                self._run_eagerly(str(error))
+                return self._with_rate(index)
         self._index.copy_(index)
         self._graph.replay()
         return self._outputs
 
-    def _capture(self, graph: CUDAGraph, index: Tensor) -> None:
-        self._index, groups = index.clone(), self._optimizer.param_groups
+    def _with_rate(self, index: Tensor, capturable: bool = False) -> Any:
+        """The step with the tensor for a learning rate; schedules see the number."""
+        (group,) = self._optimizer.param_groups
+        before = dict(group)
+        group.update(lr=self._rate, capturable=capturable)
         try:
-            for group in groups:
-                group["capturable"] = True
-            self._outputs = graph.capture(lambda: self._with_rates(self._index))
-        except RuntimeError as error:
-            self._graph, self._eager = None, True
-            self._log(str(error).partition("\n")[0])
-        finally:
-            for group in groups:
-                group["capturable"] = False
-
-    def _follow_rates(self, device: torch.device) -> None:
-        """Fill the tensors with the learning rates of now, where they changed."""
-        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
-        if rates != self._known_rates:
-            self._rates = self._rates or [torch.zeros((), device=device) for _ in rates]
-            for tensor, rate in zip(self._rates, rates, strict=True):
-                tensor.fill_(rate)
-            self._known_rates = rates
-
-    def _with_rates(self, index: Tensor) -> Any:
-        """The step, with the tensors for learning rates; schedules see numbers."""
-        groups = self._optimizer.param_groups
-        try:
-            for group, tensor in zip(groups, self._rates, strict=True):
-                group["lr"] = tensor
             return self._step(index)
         finally:
-            for group, rate in zip(groups, self._known_rates, strict=True):
-                group["lr"] = rate
+            group.clear()
+            group.update(before)
 
-    def _log(self, why: str) -> None:
-        reasons = _reasons.get()
+    def _run_eagerly(self, why: str) -> None:
+        self._graph, reasons = None, _reasons.get()
         if reasons is not None and why not in reasons:
             reasons.add(why)
             log.info("steps run eagerly, not as CUDA graphs: %s", why)

@@ -108,6 +108,11 @@ class Objective:
         total.add_(loss.detach())
 
 
+def _numbered(**parts: Sequence[Any]) -> dict[str, Any]:
+    """Each part under a name of its own, "kind number"."""
+    return {f"{kind} {number}": part for kind, group in parts.items() for number, part in enumerate(group)}
+
+
 def class_weights(y: Tensor) -> Tensor:
     """Weights (N,) of samples with labels y (N,) under which every class is drawn equally often."""
     return 1.0 / y.bincount().clamp(min=1)[y]
@@ -147,28 +152,22 @@ def fit(
         weights = weights.index_fill(0, held_out, 0)
     per_epoch = ceil((samples or int((weights > 0).sum())) / batch_size)
     steps = epochs * per_epoch if steps is None else steps
-    adam = partial(torch.optim.Adam, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
+    options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "betas": betas, "fused": True}
     modules, best = [objective.module for objective in objectives], _Best()
-    optimizers = [adam(module.parameters()) for module in modules]
+    optimizers = [torch.optim.Adam(module.parameters(), **options) for module in modules]
     schedules = [CosineAnnealingLR(optimizer, max(1, steps)) for optimizer in optimizers] if annealing else []
-    groups: dict[str, list[Any]] = {"module": modules, "optimizer": optimizers, "schedule": schedules, "best": [best]}
-    parts = {f"{kind} {n}": part for kind, group in groups.items() for n, part in enumerate(group)}
+    parts = _numbered(module=modules, optimizer=optimizers, schedule=schedules, best=[best])
     journal = _journal.get(None) or Journal()
     total = torch.zeros((), device=weights.device)  # of this epoch's losses
-    taken = [
-        (
-            objective.every,
-            Captured(partial(objective.step, optimizer, total, max_norm), optimizer, batch_size, [stream]),
-        )
-        for objective, optimizer in zip(objectives, optimizers, strict=True)
-    ]
+    pairs = zip(objectives, optimizers, strict=True)
+    taken = [Captured(partial(one.step, adam, total, max_norm), adam, batch_size, stream) for one, adam in pairs]
     for epoch in journal.epochs(ceil(steps / per_epoch), parts, stream, lambda: best.since == tolerance):
         count = min(per_epoch, steps - epoch * per_epoch)
         total.zero_()
         order = torch.multinomial(weights, count * batch_size, replacement=True, generator=stream)
         for position, index in enumerate(order.split(batch_size), start=1):
-            for every, step in taken:
-                if position % every == 0 or position == count:
+            for objective, step in zip(objectives, taken, strict=True):
+                if position % objective.every == 0 or position == count:
                     step(index)
             for schedule in schedules:
                 schedule.step()

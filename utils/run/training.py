@@ -93,7 +93,7 @@ class Training:
         self.method.learner.train()
         size, device = self.config.batch_size, self.task.train.y.device
         why_not = None if self.method.static else f"the step of {self.method.config.name} is not static"
-        step = Captured(self._step, self.optimizer, size, [self.method.stream], why_not)
+        step = Captured(self._step, self.optimizer, size, self.method.stream, why_not)
         with bar(epochs, f"task {self.task.index}", 2, "epoch", done=self.epoch) as progress:
             while self.epoch < epochs:
                 count = min(self.per_epoch, self.steps - self.epoch * self.per_epoch)
