@@ -15,7 +15,8 @@ from scipy import stats
 
 from main import main
 from utils.config.load import load
-from utils.report import figures, statistics, tables
+from utils.report import compare as tables
+from utils.report import figures, statistics
 from utils.report.find import find
 from utils.report.groups import groups
 from utils.run import figures as plots

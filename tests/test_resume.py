@@ -20,7 +20,6 @@ from utils.run import runner
 from utils.run.runner import Run
 from utils.run.signals import Interrupted, Stop
 from utils.store import files
-from utils.store import folder as results
 from utils.store.files import (
     Damaged,
     previous,
@@ -311,7 +310,7 @@ def test_a_write_that_dies_halfway_leaves_what_was_there(tmp_path, monkeypatch):
 
 def test_checkpoints_are_written_no_more_often_than_asked_for(small, data, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(results, "write_checkpoint", lambda path, state: written.append(state["phase"]))
+    monkeypatch.setattr(files, "write_checkpoint", lambda path, state: written.append(state["phase"]))
     begun(experiment(small, tmp_path / "a", {"name": "naive", "plot": False}, checkpoint_minutes=60.0), data)()
     assert written == ["between"] * 4  # the beginning, and after each task
     written.clear()

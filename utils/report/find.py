@@ -6,53 +6,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AliasPath, BaseModel, Field, ValidationError, model_validator
+import numpy as np
+from pydantic import AliasPath, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from utils.config.load import load
 from utils.config.schema import Config
 from utils.settings import BadInput
 from utils.store.files import Damaged, read_pickle
 from utils.store.folder import RunFolder
+from utils.store.metrics import Summary
 
 
-class Summary(BaseModel, allow_inf_nan=False):
-    """One score over the seeds of a run; None where undefined."""
-
-    mean: float | None
-    std: float | None
-    ci95: float | None
-    values: Sequence[float | None]
-
-
-class Known(Summary):
-    """A score that no seed lacks."""
-
-    mean: float
-    values: Sequence[float]
+def _scores(test: Any) -> Any:
+    return {k: v for k, v in test.items() if k != "accuracy_matrix"} if isinstance(test, dict) else test
 
 
 class Score(BaseModel, allow_inf_nan=False):
-    """What a comparison reads of final_score.json; of test data the scores and, (T, T) and (S, T, T), the matrices."""
+    """What a comparison reads of final_score.json: S seeds, and of test data the scores and matrices (S, T, T)."""
 
     seeds: list[int]
-    matrix: Annotated[list[list[float]], Field(validation_alias=AliasPath("test", "accuracy_matrix", "mean"))]
+    scores: Annotated[dict[str, Summary], BeforeValidator(_scores), Field(validation_alias="test")]
+    mean: Annotated[float, Field(validation_alias=AliasPath("test", "FinalAccuracy", "mean"))]
+    ci95: Annotated[float | None, Field(validation_alias=AliasPath("test", "FinalAccuracy", "ci95"))]
+    final: Annotated[list[float], Field(validation_alias=AliasPath("test", "FinalAccuracy", "values"))]
     matrices: Annotated[list[list[list[float]]], Field(validation_alias=AliasPath("test", "accuracy_matrix", "values"))]
-    FinalAccuracy: Annotated[Known, Field(validation_alias=AliasPath("test", "FinalAccuracy"))]
-    BWT: Annotated[Summary, Field(validation_alias=AliasPath("test", "BWT"))]
-    Forgetting: Annotated[Summary, Field(validation_alias=AliasPath("test", "Forgetting"))]
-    FWT: Annotated[Summary, Field(validation_alias=AliasPath("test", "FWT"))]
     seconds: Annotated[Summary, Field(validation_alias=AliasPath("time", "total_s"))]
     memory: Annotated[int, Field(validation_alias=AliasPath("memory", "method_floats"))]
     stored: Annotated[int, Field(validation_alias=AliasPath("memory", "stored_real_samples"))]
 
     @model_validator(mode="after")
     def _check(self) -> "Score":
-        if not self.seeds or not len(self.seeds) == len(self.FinalAccuracy.values) == len(self.matrices):
-            raise ValueError("not one FinalAccuracy and one accuracy matrix per seed")
-        tasks = len(self.matrix)
-        if any([len(row) for row in matrix] != [tasks] * tasks for matrix in (self.matrix, *self.matrices)):
-            raise ValueError("the accuracy matrices are not square")
+        shape = np.shape(self.matrices)  # ValueError if rows differ in length
+        if not self.seeds or not len(self.seeds) == len(self.final) == shape[0] or shape[1:] != (self.tasks,) * 2:
+            raise ValueError("not one FinalAccuracy and one square accuracy matrix per seed")
         return self
+
+    @property
+    def tasks(self) -> int:
+        return len(self.matrices[0])
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,7 @@ class FinishedRun:
     @property
     def accuracy(self) -> dict[int, float]:
         """Seed -> FinalAccuracy on test data."""
-        return dict(zip(self.score.seeds, self.score.FinalAccuracy.values, strict=True))
+        return dict(zip(self.score.seeds, self.score.final, strict=True))
 
     @property
     def problem(self) -> dict[str, Any]:
@@ -105,8 +96,8 @@ def find(folders: Sequence[Path], option: str = "--compare") -> list[FinishedRun
         below = [p for p in sorted(folder.rglob(name)) if not re.search(r"\.old-\d+/", str(p.relative_to(folder)))]
         if not below:
             raise BadInput(f"{option} {folder}: no finished run (no {name} in or below it); run main.py first")
-        own = [path for path in below if path.parent == folder]
-        for path in own or below:
+        own = folder / name
+        for path in [own] if own in below else below:
             found.setdefault(path.resolve(), path)
     return [_read(path) for path in found.values()]
 

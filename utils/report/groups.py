@@ -84,7 +84,7 @@ class Group:
     @property
     def verdict(self) -> str:
         """The result of the tests in one or two sentences."""
-        final = plus_minus(self.runs[self.best].score.FinalAccuracy.model_dump())
+        final = plus_minus(self.runs[self.best].score.scores["FinalAccuracy"])
         opening = f"Best: {self.names[self.best]}, FinalAccuracy {final}."
         tests = [(row.name, row.paired) for row in self.rows if row.paired]
         if all(test.t is None for _, test in tests):
@@ -145,7 +145,7 @@ def grouped(runs: Sequence[FinishedRun], keys: Iterable[str]) -> list[Group]:
     keys, found = list(keys), dict[str, list[FinishedRun]]()
     for run in runs:
         found.setdefault(repr([run.settings.get(key) for key in keys]), []).append(run)
-    return [Group(sorted(some, key=lambda run: (-run.score.FinalAccuracy.mean, run.method))) for some in found.values()]
+    return [Group(sorted(some, key=lambda run: (-run.score.mean, run.method))) for some in found.values()]
 
 
 def groups(runs: Sequence[FinishedRun]) -> list[Group]:

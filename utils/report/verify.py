@@ -15,6 +15,7 @@ from utils.report.find import FinishedRun, find
 from utils.run.signals import Stop
 from utils.settings import BadInput
 from utils.store.folder import RunFolder, provenance_of
+from utils.store.metrics import splits
 
 TOLERANCE = 0.01  # largest difference between two accuracies that still counts as the same result
 Numbers = dict[tuple[str, ...], float]  # (task, epoch, split, metric) -> value, as in metrics.csv
@@ -32,8 +33,8 @@ def verify(options: Namespace) -> int:
 def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Experiment:
     if seed not in run.score.seeds:
         raise BadInput(f"--seeds {seed}: {run.folder} has {', '.join(map(str, run.score.seeds))}")
-    if options.tasks and options.tasks > (count := len(run.score.matrix)):
-        raise BadInput(f"--tasks {options.tasks}: {run.folder} has {count}")
+    if (options.tasks or 1) > run.score.tasks:
+        raise BadInput(f"--tasks {options.tasks}: {run.folder} has {run.score.tasks}")
     made = provenance_of(run.folder, seed)
     changes = ["save=yes", "load=yes", "tensorboard=no", f"save_path={json.dumps(str(folder))}"]
     command = Namespace(
@@ -55,18 +56,16 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
         torch.set_num_threads(made.threads)
         here = current_provenance(run.method, str(experiment.device))
         print(f"here: {made.changed_to(here) or 'the same'}")
-    again = RunFolder(experiment.config.save_path, seed)
     experiment.config.save_path.mkdir()
     if run_seed(experiment, seed, f"{run.method} seed {seed}", Stop(), tasks):
         return 1
-    stored, verdicts = RunFolder(run.folder, seed), []
-    numbers = _read_metrics(again.metrics)
+    stored, again = RunFolder(run.folder, seed), RunFolder(experiment.config.save_path, seed)
     expected = _read_metrics(stored.metrics) if stored.metrics.exists() else _accuracies(run, seed)
-    for task in sorted({int(key[0]) for key in numbers if key[0]}):
-        of_task = {key: value for key, value in expected.items() if key[0] == str(task) or (not key[0] and task == 0)}
+    numbers, verdicts = _read_metrics(again.metrics), []
+    for task in range(tasks or run.score.tasks):
+        of_task = {key: value for key, value in expected.items() if int(key[0] or 0) == task}
         differing = [key for key, value in of_task.items() if numbers.get(key) != value]
-        gaps = [abs(numbers[key] - of_task[key]) for key in differing if key[3].startswith("accuracy/")]
-        gap = max(gaps, default=0.0)
+        gap = max((abs(numbers[k] - of_task[k]) for k in differing if k[3].startswith("accuracy/")), default=0.0)
         weights = stored.weights(task)
         same = _same_tensors(weights, again.weights(task)) if weights.exists() else None
         identical = not differing and same is not False
@@ -87,8 +86,7 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
 
 def _read_metrics(path: Path) -> Numbers:
     with path.open(newline="") as file:
-        keys = ("task", "epoch", "split", "metric")
-        return {tuple(row[key] for key in keys): float(row["value"]) for row in csv.DictReader(file)}
+        return {(*row[1:5],): float(row[5]) for row in [*csv.reader(file)][1:]}
 
 
 def _accuracies(run: FinishedRun, seed: int) -> Numbers:
@@ -96,8 +94,8 @@ def _accuracies(run: FinishedRun, seed: int) -> Numbers:
     score, place = json.loads((run.folder / "final_score.json").read_text()), run.score.seeds.index(seed)
     return {
         (str(task), "", part, f"accuracy/{other}"): value
-        for part in ("test", "train", "dev")
-        for task, row in enumerate(score[part]["accuracy_matrix"]["values"][place] if part in score else ())
+        for part in splits(score)
+        for task, row in enumerate(score[part]["accuracy_matrix"]["values"][place])
         for other, value in enumerate(row)
     }
 

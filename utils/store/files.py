@@ -18,10 +18,9 @@ class Damaged(Exception):
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file atomically. Makes its folder, but not the one above: a removed results folder stays removed.
+    """Replace a file atomically; OSError if that fails.
 
-    Raises:
-        OSError: disk full, not writable, folder gone.
+    Makes its folder, but not the one above: a removed results folder stays removed.
     """
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -41,14 +40,22 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def write_tensors(path: Path, state: dict[str, Any]) -> None:
+    """Write what `torch.load(weights_only=True)` reads."""
+    write_bytes(path, _as_bytes(state))
+
+
 def write_pickle(path: Path, plain: object) -> None:
     """Write builtins as a pickle followed by its hash."""
     write_bytes(path, _sealed(pickle.dumps(plain, protocol=4)))
 
 
-def write_tensors(path: Path, state: dict[str, Any]) -> None:
-    """Write what `torch.load(weights_only=True)` reads."""
-    write_bytes(path, _as_bytes(state))
+def read_pickle(path: Path) -> Any:
+    """Read what `write_pickle` wrote; Damaged if a byte has changed, or if it holds more than builtins."""
+    try:
+        return _BuiltinsOnly(io.BytesIO(_unsealed(path))).load()
+    except pickle.UnpicklingError as error:
+        raise Damaged(f"{path}: {error}") from error
 
 
 class _BuiltinsOnly(pickle.Unpickler):
@@ -56,23 +63,10 @@ class _BuiltinsOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"refused to load {module}.{name}: results hold builtins only")
 
 
-def read_pickle(path: Path) -> Any:
-    """Read what `write_pickle` wrote.
-
-    Raises:
-        Damaged: a byte has changed, or it holds more than builtins.
-    """
-    try:
-        return _BuiltinsOnly(io.BytesIO(_unsealed(path))).load()
-    except pickle.UnpicklingError as error:
-        raise Damaged(f"{path}: {error}") from error
-
-
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain data with their hash; the checkpoint before it is kept at `previous(path)`.
 
-    Raises:
-        OSError: as `write_bytes`; one whole checkpoint is left.
+    After an OSError, one whole checkpoint is left.
     """
     following = path.with_name(f"{path.name}.new")
     write_bytes(following, _sealed(_as_bytes(state)))
@@ -87,11 +81,7 @@ def previous(path: Path) -> Path:
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `write_checkpoint` wrote, with tensors on `device`; runs no code from the file.
-
-    Raises:
-        Damaged: a byte has changed.
-    """
+    """Read what `write_checkpoint` wrote, with tensors on `device`; runs no code from the file. Damaged: as above."""
     return torch.load(io.BytesIO(_unsealed(path)), map_location=device, weights_only=True)
 
 
@@ -107,7 +97,7 @@ def _sealed(content: bytes) -> bytes:
 
 def _unsealed(path: Path) -> bytes:
     whole = path.read_bytes()
-    content, seal, digest = whole.rpartition(SEAL)
-    if not seal or digest != hashlib.sha256(content).hexdigest().encode():
+    content = whole.rpartition(SEAL)[0]
+    if _sealed(content) != whole:
         raise Damaged(f"{path} is damaged: its {len(whole):,} bytes do not match their hash")
     return content

@@ -6,24 +6,17 @@ from typing import Any
 import numpy as np
 
 from utils.config.schema import Config
-from utils.store import metrics
 from utils.store.files import write_text
 from utils.store.folder import finished_runs
-from utils.store.metrics import plus_minus
+from utils.store.metrics import Summary, plus_minus, scores, splits, summary
 
 
 def write_final_score(config: Config) -> None:
-    """Write final_score.json and final_score.log of all finished seeds, if there are any.
-
-    Raises:
-        OSError: the results folder cannot be written.
-    """
-    root = config.save_path
-    runs = list(finished_runs(root).values())
-    if runs:
+    """Write final_score.json and final_score.log of all finished seeds, if there are any; OSError if that fails."""
+    if runs := list(finished_runs(config.save_path).values()):
         score = _summaries(config, runs)
-        write_text(root / "final_score.json", json.dumps(score, indent=1, allow_nan=False) + "\n")
-        write_text(root / "final_score.log", _as_text(score))
+        write_text(config.save_path / "final_score.json", json.dumps(score, indent=1, allow_nan=False) + "\n")
+        write_text(config.save_path / "final_score.log", _as_text(score))
 
 
 def _summaries(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -35,11 +28,12 @@ def _summaries(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds": [run["seed"] for run in runs],
         "protocol": {"selection": config.train.selection, "epochs": config.train.epochs, "steps": config.train.steps},
     }
-    for part in _parts(runs[0]):
+    of_seeds = [seed_scores(run) for run in runs]
+    for part in splits(runs[0]):
         values = np.array([run[part]["accuracy_matrix"] for run in runs])  # (S, T, T)
         std = values.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
         matrix = {"mean": values.mean(axis=0).tolist(), "std": std, "values": values.tolist()}
-        score[part] = {"accuracy_matrix": matrix, **_over_seeds([seed_scores(run)[part] for run in runs])}
+        score[part] = {"accuracy_matrix": matrix, **_over_seeds([of_seed[part] for of_seed in of_seeds])}
     score["time"] = _over_seeds([run["time"] for run in runs])
     score["memory"] = {name: max(run["memory"][name] for run in runs) for name in runs[0]["memory"]}
     return score
@@ -48,35 +42,33 @@ def _summaries(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
 def seed_scores(run: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """Split -> name -> score, from the final results of one seed."""
     keys = ("accuracy_matrix", "initial_accuracy", "confusion")
-    return {part: metrics.scores(*(run[part][key] for key in keys)) for part in _parts(run)}
+    return {part: scores(*(run[part][key] for key in keys)) for part in splits(run)}
 
 
-def _parts(scores: dict[str, Any]) -> list[str]:
-    return [part for part in ("test", "train", "dev") if part in scores]
-
-
-def _over_seeds(of_runs: list[dict[str, float | None]]) -> dict[str, dict[str, object]]:
-    return {name: metrics.summary([values[name] for values in of_runs]) for name in of_runs[0]}
+def _over_seeds(of_seeds: list[dict[str, float | None]]) -> dict[str, Summary]:
+    return {name: summary([values[name] for values in of_seeds]) for name in of_seeds[0]}
 
 
 def _as_text(score: dict[str, Any]) -> str:
     """The content of final_score.log."""
-    seeds, protocol, parts = score["seeds"], score["protocol"], _parts(score)
+    seeds, protocol, parts = score["seeds"], score["protocol"], splits(score)
     length = f"{protocol['steps']} steps" if protocol["steps"] else f"{protocol['epochs']} epochs"
+    names = [name for name in score["test"] if name != "accuracy_matrix"]
+    matrix = score["test"]["accuracy_matrix"]["mean"]
     lines = [
         f"{score['method']} on {score['dataset']}, {score['scenario']} scenario, {length} per task, "
         f"selection: {protocol['selection']}",
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), mean ± std over seeds",
         "",
         " " * 22 + "".join(f"{part:>19}" for part in parts),
+        *(f"{name:22}" + "".join(f"{plus_minus(score[part][name]):>19}" for part in parts) for name in names),
+        "",
+        "test accuracy on each task (column) after training on each task (row), mean over seeds",
+        "",
+        " " * 6 + "".join(f"{j:>8}" for j in range(len(matrix))),
+        *(f"{i:>6}" + "".join(f"{value:>8.4f}" for value in row) for i, row in enumerate(matrix)),
+        "",
+        *(f"{name:22}{plus_minus(value, digits=1):>19}" for name, value in score["time"].items()),
+        *(f"{name:22}{value:>19,}" for name, value in score["memory"].items()),
     ]
-    names = [name for name in score["test"] if name != "accuracy_matrix"]
-    lines += [f"{name:22}" + "".join(f"{plus_minus(score[part][name]):>19}" for part in parts) for name in names]
-    lines += ["", "test accuracy on each task (column) after training on each task (row), mean over seeds", ""]
-    matrix = score["test"]["accuracy_matrix"]["mean"]
-    lines.append("      " + "".join(f"{j:>8}" for j in range(len(matrix))))
-    lines += [f"{i:>6}" + "".join(f"{value:>8.4f}" for value in row) for i, row in enumerate(matrix)]
-    lines.append("")
-    lines += [f"{name:22}{plus_minus(value, digits=1):>19}" for name, value in score["time"].items()]
-    lines += [f"{name:22}{value:>19,}" for name, value in score["memory"].items()]
     return "\n".join(lines) + "\n"

@@ -15,18 +15,9 @@ from utils.config.provenance import Provenance
 from utils.config.schema import Config
 from utils.config.yaml_text import as_yaml, read
 from utils.settings import BadInput
-from utils.store.files import (
-    Damaged,
-    previous,
-    read_checkpoint,
-    read_pickle,
-    write_checkpoint,
-    write_pickle,
-    write_tensors,
-    write_text,
-)
+from utils.store import files
 from utils.store.log import log
-from utils.store.long_format import MetricsWriter
+from utils.store.metrics import write_metrics
 
 SWEEP = "sweep.json"
 """In the folder of a sweep: its points and their ranking."""
@@ -38,7 +29,7 @@ class RunFolder:
     """The files of one seed, `exp_<seed>/`; `tensorboard` adds event files."""
 
     def __init__(self, root: Path, seed: int, tensorboard: bool = False) -> None:
-        self.seed, self.path = seed, root / f"exp_{seed}"
+        self.seed, self.path, self.tensorboard = seed, root / f"exp_{seed}", tensorboard
         self.final = self.path / "final_results.pkl"
         self.metrics = self.path / "metrics.csv"
         self.state = self.path / "state.pt"
@@ -46,7 +37,13 @@ class RunFolder:
         self.provenance = self.path / "provenance.yml"
         self.lock = self.path / ".lock"
         self.method = self.path / "models" / "method.pt"
-        self.writer = MetricsWriter(self.path, tensorboard)
+
+    def plot(self, name: str) -> Path:
+        return self.path / "plots" / f"{name}.png"
+
+    def weights(self, task: int) -> Path:
+        """The classifier's, after a task."""
+        return self.path / "models" / f"task_{task}.pt"
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -64,61 +61,52 @@ class RunFolder:
 
     def begin(self, provenance: Provenance) -> None:
         """Write the provenance; a resumed seed keeps its own, and the log says what has changed since."""
-        if not self.state.exists() and not previous(self.state).exists():
-            write_text(self.provenance, as_yaml(provenance.model_dump()))
+        if not self.state.exists() and not files.previous(self.state).exists():
+            files.write_text(self.provenance, as_yaml(provenance.model_dump()))
         elif (begun := provenance_of(self.path.parent, self.seed)) and (changes := begun.changed_to(provenance)):
             log.warning("resumed with %s: results may differ from those of an uninterrupted run", changes)
-
-    def plot(self, name: str) -> Path:
-        """The file of a figure."""
-        return self.path / "plots" / f"{name}.png"
-
-    def weights(self, task: int) -> Path:
-        """The file of the classifier's weights after a task."""
-        return self.path / "models" / f"task_{task}.pt"
 
     def save_task(
         self, task: int, learner: dict[str, torch.Tensor], method: dict[str, Any], results: dict[str, Any]
     ) -> None:
         """After a task: write the classifier's weights, the method's state (of the last task only), and the results."""
-        write_tensors(self.weights(task), learner)
-        write_tensors(self.method, method)
-        write_pickle(self.path / "results" / f"task_{task}.pkl", results)
-        self.writer.write(results)
+        files.write_tensors(self.weights(task), learner)
+        files.write_tensors(self.method, method)
+        files.write_pickle(self.path / "results" / f"task_{task}.pkl", results)
+        write_metrics(self.path, results, self.tensorboard)
 
     def save_final(self, results: dict[str, Any]) -> None:
         """After the last task: write the results, which mark the seed as finished."""
-        self.writer.write(results)
-        write_pickle(self.final, results)
-
-    def close(self) -> None:
-        """End the writing of events for TensorBoard."""
-        self.writer.close()
+        write_metrics(self.path, results, self.tensorboard)
+        files.write_pickle(self.final, results)
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write the checkpoint to resume from; the previous one is kept beside it."""
-        write_checkpoint(self.state, state)
+        files.write_checkpoint(self.state, state)
 
     def load_state(self, device: torch.device) -> dict[str, Any] | None:
         """The last checkpoint that is not damaged, or None; a damaged one is logged."""
-        for path in (self.state, previous(self.state)):
+        for path in (self.state, files.previous(self.state)):
             try:
-                return read_checkpoint(path, device)
+                return files.read_checkpoint(path, device)
             except FileNotFoundError:
                 continue
-            except Damaged as error:
+            except files.Damaged as error:
                 log.warning("%s; resuming from the checkpoint before it", error)
         return None
 
     def results(self) -> dict[str, Any] | None:
         """The final results; None if there are none, or if they are damaged, which is logged."""
         try:
-            return read_pickle(self.final)
+            return files.read_pickle(self.final)
         except FileNotFoundError:
             return None
-        except Damaged as error:
+        except files.Damaged as error:
             log.warning("%s; the seed is finished again", error)
             return None
+
+    def close(self) -> None:
+        """Does nothing; for callers that close a folder."""
 
 
 @contextmanager
@@ -141,8 +129,7 @@ def locked(root: Path) -> Iterator[None]:
 def check_free(root: Path, seeds: Sequence[int] | None = None) -> None:
     """Make sure that no process runs one of the seeds (None: any seed, in points too); call it inside `locked`.
 
-    Raises:
-        BadInput: one does; names the seed and its folder.
+    Raises BadInput with the seed and its folder if one does.
     """
     every = (*root.glob("exp_*/.lock"), *root.glob("*/exp_*/.lock"))
     for path in every if seeds is None else (RunFolder(root, seed).lock for seed in seeds):
@@ -160,21 +147,16 @@ def _seed_lock(path: Path) -> AbstractContextManager[None]:
 @contextmanager
 def _lock(path: Path, seconds: float, refusal: str) -> Iterator[None]:
     try:
-        lock = FileLock(path, timeout=seconds)
-        lock.acquire()
-    except Timeout:
+        with FileLock(path, timeout=seconds):
+            yield
+    except Timeout:  # of this lock: within, others end as BadInput here
         raise BadInput(refusal) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def check_folder(config: Config) -> None:
     """Make sure that the results folder is new, or was made by the same configuration; writes nothing.
 
-    Raises:
-        BadInput: it belongs to another configuration.
+    Raises BadInput if it belongs to another configuration.
     """
     root = config.save_path
     if not config.train.load:
@@ -185,24 +167,10 @@ def check_folder(config: Config) -> None:
         check_same(root, config.identity, load_config(root / "config.yml").identity)
 
 
-def make_folder(root: Path, anew: bool, name: str, text: str) -> None:
-    """Make a results folder with the file that describes it; with `anew`, an existing one is moved aside.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    if root.exists() and anew:
-        aside = (root.with_name(f"{root.name}.old-{i}") for i in itertools.count(1))
-        root.rename(next(path for path in aside if not path.exists()))
-    root.mkdir(exist_ok=True)
-    write_text(root / name, text)
-
-
 def check_same(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     """Make sure that the settings which decide the results are those of the folder `root`.
 
-    Raises:
-        BadInput: they are not; names the keys that differ.
+    Raises BadInput with the keys that differ.
     """
     differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     if differing:
@@ -213,18 +181,25 @@ def check_same(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None
         )
 
 
+def make_folder(root: Path, anew: bool, name: str, text: str) -> None:
+    """Make a results folder with the file that describes it; with `anew`, an existing one is moved aside."""
+    if root.exists() and anew:
+        aside = (root.with_name(f"{root.name}.old-{i}") for i in itertools.count(1))
+        root.rename(next(path for path in aside if not path.exists()))
+    root.mkdir(exist_ok=True)
+    files.write_text(root / name, text)
+
+
 def finished_runs(root: Path) -> dict[int, dict[str, Any]]:
     """Seed -> final results, of all finished seeds in ascending order."""
     seeds = sorted(int(folder.name[4:]) for folder in root.glob("exp_*") if folder.name[4:].isdecimal())
-    runs = {seed: RunFolder(root, seed).results() for seed in seeds}
-    return {seed: run for seed, run in runs.items() if run is not None}
+    return {seed: run for seed in seeds if (run := RunFolder(root, seed).results()) is not None}
 
 
 def provenance_of(root: Path, seed: int) -> Provenance | None:
     """From `exp_<seed>/provenance.yml`, else from `provenance.yml` of the folder; None if there is neither.
 
-    Raises:
-        BadInput: the file is damaged.
+    Raises BadInput if the file is damaged.
     """
     path = next((p for p in (RunFolder(root, seed).provenance, root / "provenance.yml") if p.exists()), None)
     try:

@@ -1,26 +1,25 @@
-"""Scores of continual learning: one function per score, registered by `@score` under its name in final_score.json."""
+"""Scores of continual learning, one function per score registered by `@score`; and metrics.csv, which holds them."""
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from typing_extensions import TypedDict
+
+from utils.store.files import write_text
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a score is computed from: T tasks, all of them trained on.
+    """What a score is computed from: T tasks, all of them trained on."""
 
-    Args:
-        r: accuracy matrix (T, T); r[i, j] is the accuracy on task j after training on task i, future tasks included.
-        initial: accuracy (T,) of the untrained classifier.
-        confusion: counts (K, K), true class x predicted class, on all T tasks after the last; None where it is not
-            known (in metrics.csv, after a task before the last).
-    """
-
-    r: np.ndarray
-    initial: np.ndarray
-    confusion: np.ndarray | None = None
+    r: np.ndarray  # accuracies (T, T); r[i, j]: on task j after training on task i, future tasks included
+    initial: np.ndarray  # accuracy (T,) of the untrained classifier
+    confusion: np.ndarray | None = None  # counts (K, K), true class x predicted, on all T tasks, if they are known
 
 
 Score = Callable[[Scored], float | None]
@@ -29,7 +28,7 @@ SCORES: dict[str, Score] = {}
 
 
 def score(name: str) -> Callable[[Score], Score]:
-    """Register a score: it then appears in final_score.json, final_score.log, experiment.log and metrics.csv."""
+    """Register a score: it then appears in all files with scores and tables of --compare."""
 
     def register(function: Score) -> Score:
         SCORES[name] = function
@@ -99,33 +98,97 @@ def scores(
         initial: accuracies of the untrained classifier (T).
         confusion: counts on the t tasks (K x K), if they are known.
     """
-    count = len(matrix)
+    t = len(matrix)
     counts = None if confusion is None else np.array(confusion)
-    scored = Scored(np.array(matrix)[:, :count], np.array(initial)[:count], counts)
+    scored = Scored(np.array(matrix)[:, :t], np.array(initial)[:t], counts)
     return {name: function(scored) for name, function in SCORES.items()}
 
 
-def summary(values: Sequence[float | None]) -> dict[str, object]:
-    """Mean, standard deviation (ddof 1), half-width of the 95% confidence interval (Student's t), and the values.
+def splits(results: Mapping[str, Any]) -> list[str]:
+    """The names of the splits that results of a seed, or final scores, hold."""
+    return [name for name in ("test", "train", "dev") if name in results]
 
-    None where undefined: the mean of no value, the other two of fewer than two.
-    """
+
+class Summary(TypedDict):
+    """A score over seeds; None where undefined: the mean of no value, the other two of fewer than two."""
+
+    mean: float | None
+    std: float | None  # ddof 1
+    ci95: float | None  # half-width of the 95% confidence interval, by Student's t
+    values: list[float | None]
+
+
+def summary(values: Sequence[float | None]) -> Summary:
+    """The summary of a score's values, one per seed."""
     from scipy.special import stdtrit  # Student's t; imported here because scipy is slow to import
 
     known = np.array([value for value in values if value is not None], dtype=float)
     n = len(known)
     std = float(known.std(ddof=1)) if n > 1 else None
-    return {
-        "mean": float(known.mean()) if n else None,
-        "std": std,
-        "ci95": float(stdtrit(n - 1, 0.975) * std / np.sqrt(n)) if n > 1 else None,
-        "values": list(values),
-    }
+    ci95 = None if std is None else float(stdtrit(n - 1, 0.975) * std / np.sqrt(n))
+    return Summary(mean=float(known.mean()) if n else None, std=std, ci95=ci95, values=list(values))
 
 
 def plus_minus(value: Mapping[str, Any], digits: int = 4) -> str:
-    """A `summary` as text: mean ± std, or - where there is no mean."""
+    """A `Summary` as text: mean ± std, or - where there is no mean."""
     if value["mean"] is None:
         return "-"
     spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"
     return f"{value['mean']:.{digits}f}{spread}"
+
+
+class Row(NamedTuple):
+    """One number of a run. `task` is the last task trained on; empty for the untrained classifier."""
+
+    seed: int
+    task: int | None
+    epoch: int | None  # of the task; empty for what is measured after the task
+    split: str  # test, train or dev; empty for the method's diagnostics
+    metric: str  # name or name/series: accuracy/3 is that on task 3, loss/replay the term replay of the loss
+    value: float
+
+
+def write_metrics(folder: Path, results: dict[str, Any], tensorboard: bool) -> None:
+    """Write all numbers of the results so far: metrics.csv, and with `tensorboard` an event file.
+
+    Events are written anew each time, with `purge_step` 0 for a TensorBoard that has read the old file: an interrupted
+    run may have left events of a task that the resumed run repeats. Steps are epochs over all tasks for what is
+    measured after each epoch, otherwise tasks.
+    """
+    found, text = rows(results), io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Row._fields, *found])
+    write_text(folder / "metrics.csv", text.getvalue())
+    if tensorboard:
+        from torch.utils.tensorboard import SummaryWriter  # needs an optional package
+
+        for path in folder.glob("events.out.tfevents.*"):
+            path.unlink()
+        epochs = 0
+        with SummaryWriter(str(folder), purge_step=0) as events:
+            for row in found:
+                epochs += row.metric == "loss"
+                step = row.task or 0 if row.epoch is None else epochs - 1
+                events.add_scalar(f"{row.split or 'method'}/{row.metric}", row.value, step)
+
+
+def rows(results: dict[str, Any]) -> list[Row]:
+    """All numbers of the results so far, in the order in which they became known: a task only appends rows."""
+    seed, parts = results["seed"], splits(results)
+    watched = "dev" if "dev" in parts else "train"  # the split of the accuracy after each epoch
+    found = [
+        Row(seed, None, None, part, f"initial_accuracy/{j}", value)
+        for part in parts
+        for j, value in enumerate(results[part]["initial_accuracy"])
+    ]
+    for task, diagnostics in enumerate(results["diagnostics"]):
+        for epoch, values in enumerate(results["epochs"][task]):
+            found += [Row(seed, task, epoch, "train", *loss) for loss in values.items() if loss[0] != "accuracy"]
+            found.append(Row(seed, task, epoch, watched, "accuracy", values["accuracy"]))
+        for part in parts:
+            matrix = results[part]["accuracy_matrix"][: task + 1]
+            counts = results[part]["confusion"] if task + 1 == len(results["tasks"]) else None  # kept of the last task
+            known = {f"accuracy/{j}": value for j, value in enumerate(matrix[-1])}
+            known |= scores(matrix, results[part]["initial_accuracy"], counts)
+            found += [Row(seed, task, None, part, name, value) for name, value in known.items() if value is not None]
+        found += [Row(seed, task, None, "", *number) for number in diagnostics.items()]
+    return found
