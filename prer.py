@@ -24,10 +24,7 @@ def run(
 ) -> dict[str, Any]:
     """Run or resume an experiment in this process; returns the content of its final_score.json.
 
-    Args:
-        config: a YAML file, or a mapping with its keys.
-        settings: dotted keys to override, such as {"train.epochs": 1}.
-        seeds: instead of those of the configuration.
+    `config`: a YAML file or a mapping with its keys. `settings`, such as {"train.epochs": 1}, and `seeds` override it.
 
     Raises:
         BadInput: the configuration, the data or the results folder cannot be used; nothing has been run.

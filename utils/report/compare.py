@@ -45,7 +45,7 @@ SCORES = (
     RUN,
     Column("seeds", "number of seeds", lambda row: len(row.run.score.seeds)),
     Column("FinalAccuracy", "mean accuracy on all tasks after the last"),
-    Column("± 95%", "half-width of its 95% confidence interval", lambda row: row.run.score.ci95),
+    Column("± 95%", "half-width of its 95% confidence interval", lambda row: row.run.score.final["ci95"]),
     Column("normalised", "FinalAccuracy between naive (0) and joint (1)", lambda row: row.normalised),
     Column("BWT", "backward transfer: final accuracy minus that right after a task"),
     Column("Forgetting", "best earlier accuracy minus final accuracy of a task"),
@@ -178,7 +178,7 @@ def side_by_side(groups: Sequence[Group]) -> Table:
     for name in dict.fromkeys(name for column in columns.values() for name in column):
         scores = [column.get(name) for column in columns.values()]
         stores = any(score.stored for score in scores if score)
-        cells = [plus_minus(score.scores["FinalAccuracy"]) if score else "" for score in scores]
+        cells = [plus_minus(score.final) if score else "" for score in scores]
         lines.append((stores, -min(score.mean for score in scores if score), [name, "yes" if stores else "no", *cells]))
     return [["method", "stores images", *columns], *(cells for _, _, cells in sorted(lines, key=lambda line: line[:2]))]
 

@@ -38,8 +38,7 @@ WIDE = 100  # values whose ratio exceeds this get a logarithmic axis
 BANDS = "Mean over seeds; bars and bands: lowest to highest."
 MAX_SAMPLES = 12  # runs whose generated samples are shown
 
-Look = dict[str, Any]
-"""matplotlib's label, colour, linestyle and marker of a run, and the gid that identifies it in the page."""
+Look = dict[str, Any]  # matplotlib's label, color, linestyle and marker of a run, and its gid, which the page uses
 Values = Mapping[Any, Sequence[Any]]  # x -> the values there, over seeds and what else there are several of
 _drawn = count()
 
@@ -54,13 +53,13 @@ class Figure(NamedTuple):
 
 def looks(group: Group) -> list[Look]:
     """How each run is drawn in every figure; no two of 40 look alike. A single run of naive or joint is grey."""
-    methods, found = [run.method for run in group.runs], []
+    methods, markers, found = [run.method for run in group.runs], [*MARKERS], list[Look]()
     for i, (name, method) in enumerate(zip(group.names, methods, strict=True)):
-        colour, dashes, marker = COLOURS[i % 8], DASHES[i // 8 % 4], [*MARKERS][i % 5]
+        look = {"color": COLOURS[i % 8], "linestyle": DASHES[i // 8 % 4], "marker": markers[i % 5]}
         if method in REFERENCES and methods.count(method) == 1:
             rank = REFERENCES.index(method)
-            colour, dashes, marker = REFERENCE, DASHES[1 + rank], [*MARKERS][rank]
-        found.append({"label": name, "gid": f"run r{i}", "color": colour, "linestyle": dashes, "marker": marker})
+            look = {"color": REFERENCE, "linestyle": DASHES[1 + rank], "marker": markers[rank]}
+        found.append(look | {"label": name, "gid": f"run r{i}"})
     return found
 
 
@@ -77,7 +76,7 @@ def scores(group: Group, looks: Sequence[Look]) -> list[Figure]:
     }
     for x_label, values in against.items():
         if None not in values:  # Forgetting of a single task is undefined
-            points = [(look, {x: score.final}) for look, x, score in zip(looks, values, of_runs, strict=True)]
+            points = [(look, {x: score.finals}) for look, x, score in zip(looks, values, of_runs, strict=True)]
             title = f"FinalAccuracy against {x_label}"
             figures.append(_chart(points, x_label, "FinalAccuracy", title, f"Upper left is better. {BANDS}"))
     return figures
@@ -100,32 +99,26 @@ def measured(group: Group, looks: Sequence[Look], results: Sequence[Sequence[dic
     captions = {(tasks, name): d.meaning for run in group.runs for name, d in find(run.method)[0].diagnosed.items()}
     captions[epochs, "loss"] = "Mean over the steps of each epoch, penalties included"
     captions[epochs, "accuracy"] = "On the current task after each epoch (dev data if there is any, else train data)"
-    lines: dict[tuple[str, str], list[tuple[Look, Values]]] = defaultdict(list)
-    for look, seeds in zip(looks, results, strict=True):
-        values: dict[tuple[str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    lines: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))  # (x, y) -> index of run -> Values
+    for i, seeds in enumerate(results):
         for seed in seeds:
             for x, epoch in enumerate(chain(*seed["epochs"]), 1):
                 for name in ("loss", "accuracy"):
-                    values[epochs, name][x].append(epoch[name])
+                    lines[epochs, name][i][x].append(epoch[name])
             for task, numbers in enumerate(seed["diagnostics"]):
                 for name, value in numbers.items():
                     if np.isfinite(value):
-                        values[tasks, name.partition("/")[0]][task].append(value)
-        for key, by_x in values.items():
-            lines[key].append((look, by_x))
+                        lines[tasks, name.partition("/")[0]][i][task].append(value)
     figures = []
-    for (x_label, name), drawn in lines.items():
-        label = name.replace("_", " ")
+    for (x_label, name), of_runs in lines.items():
+        label, drawn = name.replace("_", " "), [(looks[i], values) for i, values in of_runs.items()]
         caption = f"{captions.get((x_label, name), label)}. {BANDS}"
         figures.append(_chart(drawn, x_label, label, label.capitalize(), caption[0].upper() + caption[1:]))
     return figures
 
 
 def samples(group: Group) -> tuple[list[Figure], list[str]]:
-    """What the first seed of each run generated after its last task, for the first runs that drew samples.
-
-    With a note about each file that cannot be used.
-    """
+    """What the first seed of each run generated at the end, for the first runs that drew it; notes on damaged files."""
     figures, notes = list[Figure](), list[str]()
     for name, run in zip(group.names, group.runs, strict=True):
         seed = run.score.seeds[0]

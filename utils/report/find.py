@@ -26,9 +26,9 @@ class Score(BaseModel, allow_inf_nan=False):
 
     seeds: list[int]
     scores: Annotated[dict[str, Summary], BeforeValidator(_scores), Field(validation_alias="test")]
+    final: Annotated[Summary, Field(validation_alias=AliasPath("test", "FinalAccuracy"))]
     mean: Annotated[float, Field(validation_alias=AliasPath("test", "FinalAccuracy", "mean"))]
-    ci95: Annotated[float | None, Field(validation_alias=AliasPath("test", "FinalAccuracy", "ci95"))]
-    final: Annotated[list[float], Field(validation_alias=AliasPath("test", "FinalAccuracy", "values"))]
+    finals: Annotated[list[float], Field(validation_alias=AliasPath("test", "FinalAccuracy", "values"))]
     matrices: Annotated[list[list[list[float]]], Field(validation_alias=AliasPath("test", "accuracy_matrix", "values"))]
     seconds: Annotated[Summary, Field(validation_alias=AliasPath("time", "total_s"))]
     memory: Annotated[int, Field(validation_alias=AliasPath("memory", "method_floats"))]
@@ -37,7 +37,7 @@ class Score(BaseModel, allow_inf_nan=False):
     @model_validator(mode="after")
     def _check(self) -> "Score":
         shape = np.shape(self.matrices)  # ValueError if rows differ in length
-        if not self.seeds or not len(self.seeds) == len(self.final) == shape[0] or shape[1:] != (self.tasks,) * 2:
+        if not self.seeds or not len(self.seeds) == len(self.finals) == shape[0] or shape[1:] != (self.tasks,) * 2:
             raise ValueError("not one FinalAccuracy and one square accuracy matrix per seed")
         return self
 
@@ -62,7 +62,7 @@ class FinishedRun:
     @property
     def accuracy(self) -> dict[int, float]:
         """Seed -> FinalAccuracy on test data."""
-        return dict(zip(self.score.seeds, self.score.final, strict=True))
+        return dict(zip(self.score.seeds, self.score.finals, strict=True))
 
     @property
     def problem(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Groups of comparable runs: their names, the best run, and whether its lead is significant."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -52,11 +52,11 @@ class Group:
         for run in self.runs:
             keys = differing([other for other in self.runs if other.method == run.method])
             own = [f"{key.rpartition('.')[2]}={shown(run.settings.get(key))}" for key in keys]
-            names.append(" ".join([run.method, *own]) if len(own) <= MAX_IN_NAME else "")
+            names.append(" ".join([run.method, *(own if len(own) <= MAX_IN_NAME else ())]))
         folders = [run.folder.resolve() for run in self.runs]
         above = os.path.commonpath(folders)
         return [
-            name if name and names.count(name) == 1 else f"{run.method} ({os.path.relpath(folder, above)})"
+            name if names.count(name) == 1 else f"{run.method} ({os.path.relpath(folder, above)})"
             for name, run, folder in zip(names, self.runs, folders, strict=True)
         ]
 
@@ -84,7 +84,7 @@ class Group:
     @property
     def verdict(self) -> str:
         """The result of the tests in one or two sentences."""
-        final = plus_minus(self.runs[self.best].score.scores["FinalAccuracy"])
+        final = plus_minus(self.runs[self.best].score.final)
         opening = f"Best: {self.names[self.best]}, FinalAccuracy {final}."
         tests = [(row.name, row.paired) for row in self.rows if row.paired]
         if all(test.t is None for _, test in tests):
@@ -96,11 +96,8 @@ class Group:
     @property
     def notes(self) -> list[str]:
         """Limits of the comparison, one per line."""
-        notes = []
-        for key in protocol(self.runs):
-            notes.append(
-                f"the protocol differs in {key}: {self._by_value([run.settings.get(key) for run in self.runs])}"
-            )
+        settings = {key: [run.settings.get(key) for run in self.runs] for key in protocol(self.runs)}
+        notes = [f"the protocol differs in {key}: {self._by_value(values)}" for key, values in settings.items()]
         seeds = [", ".join(map(str, run.score.seeds)) for run in self.runs]
         if len(set(seeds)) > 1:
             notes.append(f"the seeds differ: {self._by_value(seeds)}; the tests use the seeds that both runs have")
@@ -140,9 +137,9 @@ def protocol(runs: Sequence[FinishedRun]) -> list[str]:
     return [key for key in differing(runs) if not key.startswith("method.")]
 
 
-def grouped(runs: Sequence[FinishedRun], keys: Iterable[str]) -> list[Group]:
+def grouped(runs: Sequence[FinishedRun], keys: Sequence[str]) -> list[Group]:
     """Runs with the same values of these settings, in the order in which they were found."""
-    keys, found = list(keys), dict[str, list[FinishedRun]]()
+    found: dict[str, list[FinishedRun]] = {}
     for run in runs:
         found.setdefault(repr([run.settings.get(key) for key in keys]), []).append(run)
     return [Group(sorted(some, key=lambda run: (-run.score.mean, run.method))) for some in found.values()]
@@ -150,4 +147,4 @@ def grouped(runs: Sequence[FinishedRun], keys: Iterable[str]) -> list[Group]:
 
 def groups(runs: Sequence[FinishedRun]) -> list[Group]:
     """Runs grouped by their learning problem."""
-    return grouped(runs, dict.fromkeys(key for run in runs for key in run.problem))
+    return grouped(runs, sorted({key for run in runs for key in run.problem}))

@@ -47,8 +47,7 @@ def paired(best: Sequence[float], other: Sequence[float]) -> Paired:
     from scipy import stats
 
     differences = np.round(np.subtract(best, other), DIGITS)
-    n = len(differences)
-    if n < 2:
+    if (n := len(differences)) < 2:
         return Paired(n, *differences.tolist())
     mean, changes = float(differences.mean()), differences[differences != 0]
     wilcoxon = float(stats.wilcoxon(changes).pvalue) if len(changes) else 1.0

@@ -36,16 +36,11 @@ def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Expe
     if (options.tasks or 1) > run.score.tasks:
         raise BadInput(f"--tasks {options.tasks}: {run.folder} has {run.score.tasks}")
     made = provenance_of(run.folder, seed)
-    changes = ["save=yes", "load=yes", "tensorboard=no", f"save_path={json.dumps(str(folder))}"]
-    command = Namespace(
-        configs=[run.folder / "config.yml"],
-        set=["method.plot=no", *(f"train.{change}" for change in changes)],
-        seeds=(seed,),
-        device=options.device or (made.device if made else None),
-        data_root=options.data_root,
-        backend="local",
-    )
-    return plan(command)[0]
+    changes = ["method.plot=no", "train.save=yes", "train.load=yes", "train.tensorboard=no"]
+    changes.append(f"train.save_path={json.dumps(str(folder))}")
+    device = options.device or (made.device if made else None)
+    command = {"configs": [run.folder / "config.yml"], "set": changes, "seeds": (seed,), "device": device}
+    return plan(Namespace(**command, data_root=options.data_root, backend="local"))[0]
 
 
 def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | None) -> int:
@@ -73,9 +68,8 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
         equal = f"{len(of_task) - len(differing)} of {len(of_task)} numbers are equal, {WEIGHTS[same]}"
         far = "" if identical else f"; accuracies differ by at most {gap:.4f}"
         print(f"task {task}: {verdicts[-1]}: {equal}{far}")
-    inexact = [task for task, verdict in enumerate(verdicts) if verdict != "identical"]
     told = "bit-identical" if same else "identical in all that is stored"
-    if inexact:
+    if inexact := [task for task, verdict in enumerate(verdicts) if verdict != "identical"]:
         told = f"the same within {TOLERANCE}, not to the bit from task {inexact[0]} on"
     if "DIFFERS" in verdicts:
         worst = verdicts.index("DIFFERS")
@@ -86,7 +80,8 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
 
 def _read_metrics(path: Path) -> Numbers:
     with path.open(newline="") as file:
-        return {(*row[1:5],): float(row[5]) for row in [*csv.reader(file)][1:]}
+        keys = ("task", "epoch", "split", "metric")
+        return {tuple(row[key] for key in keys): float(row["value"]) for row in csv.DictReader(file)}
 
 
 def _accuracies(run: FinishedRun, seed: int) -> Numbers:

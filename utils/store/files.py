@@ -18,10 +18,7 @@ class Damaged(Exception):
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file atomically; OSError if that fails.
-
-    Makes its folder, but not the one above: a removed results folder stays removed.
-    """
+    """Replace a file atomically. Makes its folder, but not the one above: a removed results folder stays removed."""
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -64,10 +61,7 @@ class _BuiltinsOnly(pickle.Unpickler):
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain data with their hash; the checkpoint before it is kept at `previous(path)`.
-
-    After an OSError, one whole checkpoint is left.
-    """
+    """Write tensors and plain data with their hash; the one before stays at `previous(path)`, also if this fails."""
     following = path.with_name(f"{path.name}.new")
     write_bytes(following, _sealed(_as_bytes(state)))
     if path.exists():

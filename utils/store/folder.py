@@ -49,9 +49,7 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Inside, only this process writes the seed. The lock ends with the process, however that ends.
 
-        Raises:
-            BadInput: another process runs the seed.
-            OSError: the results folder is gone, or cannot be written.
+        BadInput if another process runs the seed, OSError if the results folder is gone or cannot be written.
         """
         with ExitStack() as stack:
             with locked(self.path.parent):
@@ -114,10 +112,7 @@ def locked(root: Path) -> Iterator[None]:
     """Inside, no other process creates, moves or scores a results folder, or starts a seed of it. Keep it short.
 
     The lock lies beside the folder, which may be moved, and for a point of a sweep beside the sweep's folder.
-
-    Raises:
-        BadInput: another process holds the lock for too long.
-        OSError: the lock cannot be written.
+    BadInput if another process holds it for too long, OSError if it cannot be written.
     """
     folder = root.parent if (root.parent / SWEEP).exists() else root
     file = folder.with_name(f".{folder.name}.lock")
@@ -127,10 +122,7 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def check_free(root: Path, seeds: Sequence[int] | None = None) -> None:
-    """Make sure that no process runs one of the seeds (None: any seed, in points too); call it inside `locked`.
-
-    Raises BadInput with the seed and its folder if one does.
-    """
+    """BadInput if a process runs one of the seeds (None: any seed, in points too); call it inside `locked`."""
     every = (*root.glob("exp_*/.lock"), *root.glob("*/exp_*/.lock"))
     for path in every if seeds is None else (RunFolder(root, seed).lock for seed in seeds):
         if path.exists():
@@ -154,24 +146,16 @@ def _lock(path: Path, seconds: float, refusal: str) -> Iterator[None]:
 
 
 def check_folder(config: Config) -> None:
-    """Make sure that the results folder is new, or was made by the same configuration; writes nothing.
-
-    Raises BadInput if it belongs to another configuration.
-    """
-    root = config.save_path
-    if not config.train.load:
-        return
-    if (root / SWEEP).exists():
+    """BadInput unless the results folder is new, or was made by the same configuration; writes nothing."""
+    root, resumes = config.save_path, config.train.load
+    if resumes and (root / SWEEP).exists():
         raise BadInput(f"train.save_path: {root} holds a sweep; choose another, or start again with --restart")
-    if (root / "config.yml").exists():
+    if resumes and (root / "config.yml").exists():
         check_same(root, config.identity, load_config(root / "config.yml").identity)
 
 
 def check_same(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Make sure that the settings which decide the results are those of the folder `root`.
-
-    Raises BadInput with the keys that differ.
-    """
+    """BadInput with the keys that differ unless `ours`, the settings that decide results, are those of the folder."""
     differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     if differing:
         changes = ", ".join(f"{key}: {theirs.get(key)} -> {ours.get(key)}" for key in differing[:6])
@@ -197,10 +181,7 @@ def finished_runs(root: Path) -> dict[int, dict[str, Any]]:
 
 
 def provenance_of(root: Path, seed: int) -> Provenance | None:
-    """From `exp_<seed>/provenance.yml`, else from `provenance.yml` of the folder; None if there is neither.
-
-    Raises BadInput if the file is damaged.
-    """
+    """From `exp_<seed>/provenance.yml`, else `provenance.yml` of the folder, else None; BadInput if it is damaged."""
     path = next((p for p in (RunFolder(root, seed).provenance, root / "provenance.yml") if p.exists()), None)
     try:
         return Provenance.model_validate(read(path)) if path else None

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -137,15 +137,9 @@ def plus_minus(value: Mapping[str, Any], digits: int = 4) -> str:
     return f"{value['mean']:.{digits}f}{spread}"
 
 
-class Row(NamedTuple):
-    """One number of a run. `task` is the last task trained on; empty for the untrained classifier."""
-
-    seed: int
-    task: int | None
-    epoch: int | None  # of the task; empty for what is measured after the task
-    split: str  # test, train or dev; empty for the method's diagnostics
-    metric: str  # name or name/series: accuracy/3 is that on task 3, loss/replay the term replay of the loss
-    value: float
+Row = tuple[int | None, int | None, str, str, float]
+"""task (the last trained on; None: untrained), epoch of the task (None: after it), split (empty: diagnostics), metric
+(`accuracy/3` is that on task 3, `loss/replay` the term `replay` of the loss), value"""
 
 
 def write_metrics(folder: Path, results: dict[str, Any], tensorboard: bool) -> None:
@@ -155,8 +149,9 @@ def write_metrics(folder: Path, results: dict[str, Any], tensorboard: bool) -> N
     run may have left events of a task that the resumed run repeats. Steps are epochs over all tasks for what is
     measured after each epoch, otherwise tasks.
     """
-    found, text = rows(results), io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([Row._fields, *found])
+    rows, text = _rows(results), io.StringIO()
+    header = ("seed", "task", "epoch", "split", "metric", "value")
+    csv.writer(text, lineterminator="\n").writerows([header, *((results["seed"], *row) for row in rows)])
     write_text(folder / "metrics.csv", text.getvalue())
     if tensorboard:
         from torch.utils.tensorboard import SummaryWriter  # needs an optional package
@@ -165,30 +160,27 @@ def write_metrics(folder: Path, results: dict[str, Any], tensorboard: bool) -> N
             path.unlink()
         epochs = 0
         with SummaryWriter(str(folder), purge_step=0) as events:
-            for row in found:
-                epochs += row.metric == "loss"
-                step = row.task or 0 if row.epoch is None else epochs - 1
-                events.add_scalar(f"{row.split or 'method'}/{row.metric}", row.value, step)
+            for task, epoch, split, metric, value in rows:
+                epochs += metric == "loss"
+                step = task or 0 if epoch is None else epochs - 1
+                events.add_scalar(f"{split or 'method'}/{metric}", value, step)
 
 
-def rows(results: dict[str, Any]) -> list[Row]:
-    """All numbers of the results so far, in the order in which they became known: a task only appends rows."""
-    seed, parts = results["seed"], splits(results)
+def _rows(results: dict[str, Any]) -> list[Row]:
+    """In the order in which the numbers became known: a task only appends rows."""
+    parts, rows = splits(results), list[Row]()
     watched = "dev" if "dev" in parts else "train"  # the split of the accuracy after each epoch
-    found = [
-        Row(seed, None, None, part, f"initial_accuracy/{j}", value)
-        for part in parts
-        for j, value in enumerate(results[part]["initial_accuracy"])
-    ]
+    for part in parts:
+        initial = results[part]["initial_accuracy"]
+        rows += [(None, None, part, f"initial_accuracy/{j}", value) for j, value in enumerate(initial)]
     for task, diagnostics in enumerate(results["diagnostics"]):
         for epoch, values in enumerate(results["epochs"][task]):
-            found += [Row(seed, task, epoch, "train", *loss) for loss in values.items() if loss[0] != "accuracy"]
-            found.append(Row(seed, task, epoch, watched, "accuracy", values["accuracy"]))
+            rows += [(task, epoch, watched if name == "accuracy" else "train", name, v) for name, v in values.items()]
         for part in parts:
             matrix = results[part]["accuracy_matrix"][: task + 1]
             counts = results[part]["confusion"] if task + 1 == len(results["tasks"]) else None  # kept of the last task
-            known = {f"accuracy/{j}": value for j, value in enumerate(matrix[-1])}
-            known |= scores(matrix, results[part]["initial_accuracy"], counts)
-            found += [Row(seed, task, None, part, name, value) for name, value in known.items() if value is not None]
-        found += [Row(seed, task, None, "", *number) for number in diagnostics.items()]
-    return found
+            known = scores(matrix, results[part]["initial_accuracy"], counts)
+            rows += [(task, None, part, f"accuracy/{j}", value) for j, value in enumerate(matrix[-1])]
+            rows += [(task, None, part, name, value) for name, value in known.items() if value is not None]
+        rows += [(task, None, "", *number) for number in diagnostics.items()]
+    return rows
