@@ -233,6 +233,21 @@ def test_a_damaged_missing_or_older_seed_is_told_and_left_out_of_the_curves(stud
     assert capsys.readouterr().err.endswith("no learning curves without final_results.pkl: lwf\n")
 
 
+def test_a_damaged_sample_is_told_and_left_out(study, tmp_path, capsys):
+    run = shutil.copytree(study / "lwf", tmp_path / "lwf")
+    path, image = (
+        run / "exp_0" / "plots" / "samples_task_2.png",
+        plots.accuracy_matrix(np.eye(3), "in place of samples"),
+    )
+    path.parent.mkdir()
+    for content, notes in ((image, 0), (image[:-40], 1), (b"no image", 1), (b"", 1)):
+        path.write_bytes(content)
+        assert main(["--compare", str(run), "--out", str(tmp_path / "out")]) == 0
+        assert capsys.readouterr().err.count(f"note: {path} is damaged (") == notes
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert page.count("<img ") == 1 - notes and page.count("samples_task_2.png is damaged") == notes
+
+
 def test_a_single_seed_and_a_single_task(tmp_path):
     make_run(tmp_path / "naive", "naive", [0.9], tasks=1)
     make_run(tmp_path / "joint", "joint", [0.9], tasks=1)

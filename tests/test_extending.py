@@ -1,4 +1,4 @@
-"""A method, a data set, an encoder and a flow are each one file: the examples of CONTRIBUTING.md in a copy."""
+"""A method, a data set, an encoder and a flow are each one file, a score is a function: CONTRIBUTING.md in a copy."""
 
 import json
 import re
@@ -30,6 +30,10 @@ def copy(tmp_path_factory) -> Path:
         section = (ROOT / "CONTRIBUTING.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
         name, code = re.search(rf"`{package}/(\w+)\.py`:\n\n```python\n(.*?)```", section, re.S).groups()
         (folder / package / f"{name}.py").write_text(code)
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## A score\n")[2]
+    with (folder / "utils" / "store" / "metrics.py").open("a") as file:
+        file.write("\n\n" + re.search(r"```python\n(.*?)```", section, re.S).group(1))
+    shutil.copy(ROOT / "utils" / "report" / "report.html", folder / "utils" / "report")
     return folder
 
 
@@ -58,6 +62,18 @@ def test_a_method_a_data_set_and_an_encoder_run_with_options_of_their_own(copy):
     assert "30 degrees" in (copy / "anchored" / "exp_0" / "experiment.log").read_text()
     resolved = (copy / "anchored" / "config.yml").read_text()
     assert "channels: 16" in resolved and "noise: 0.05" in resolved and "importance: 0.01" in resolved
+
+
+def test_a_score_is_a_column_of_the_comparison(copy):
+    score = run(copy, "scored", {"name": "naive", "plot": False}, {})["test"]["Plasticity"]
+    assert f" {score['mean']:.4f} " in python(copy, "main.py", "--compare", "scored").splitlines()[4]
+    page, text = ((copy / "comparison" / name).read_text() for name in ("report.html", "comparison.md"))
+    assert "| FWT | Plasticity | seconds |" in text and "Mean accuracy on each task right after training on it." in page
+    (run_of,) = json.loads((copy / "comparison" / "comparison.json").read_text())["groups"][0]["runs"]
+    assert run_of["Plasticity"] == score
+    final = copy / "scored" / "final_score.json"  # written before the score was there
+    final.write_text(final.read_text().replace("Plasticity", "Other"))
+    assert "Plasticity" in python(copy, "main.py", "--compare", "scored")
 
 
 def test_a_flow_runs_with_an_option_of_its_own(copy):
