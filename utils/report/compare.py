@@ -76,9 +76,11 @@ def compare(folders: Sequence[Path], out: Path) -> int:
     page, notes = _page(compared)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+    beside = side_by_side(compared)
+    first = ["FinalAccuracy\n=============", _as_markdown(beside)] if beside else []
     files = {
         "comparison.csv": as_csv(compared),
-        "comparison.md": markdown(compared),
+        "comparison.md": "\n\n".join([*first, *(section(group, _as_markdown) for group in compared)]) + "\n",
         "comparison.tex": latex(compared),
         "comparison.json": json.dumps({"groups": [*map(plain, compared)]}, indent=1, allow_nan=False) + "\n",
         "report.html": page,
@@ -152,13 +154,6 @@ def section(group: Group, render: Callable[[Table], str] = _as_text) -> str:
         parts += [f"{group.names[group.best]} minus the others, paired by seed:", render(_table(TESTS, others))]
     notes = "\n".join(f"- note: {note}" for note in group.notes)
     return "\n\n".join(part for part in (*parts, group.verdict, notes) if part)
-
-
-def markdown(groups: Sequence[Group]) -> str:
-    """comparison.md: FinalAccuracy side by side where there are several columns, then a section per group."""
-    beside = side_by_side(groups)
-    first = ["FinalAccuracy\n=============", _as_markdown(beside)] if beside else []
-    return "\n\n".join([*first, *(section(group, _as_markdown) for group in groups)]) + "\n"
 
 
 def side_by_side(groups: Sequence[Group]) -> Table:

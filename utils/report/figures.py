@@ -65,18 +65,17 @@ def looks(group: Group) -> list[Look]:
 
 def scores(group: Group, looks: Sequence[Look]) -> list[Figure]:
     """Accuracy over tasks, and final accuracy against memory, time and forgetting."""
-    of_runs = [run.score for run in group.runs]
-    seen = [{i: [np.mean(r[i][: i + 1]) for r in s.matrices] for i in range(s.tasks)} for s in of_runs]
-    title, caption = "Accuracy over tasks", f"On test data. {BANDS}"
-    figures = [_chart([*zip(looks, seen, strict=True)], "after task", "accuracy on tasks seen", title, caption)]
-    against: dict[str, Sequence[float | None]] = {
-        "numbers stored between tasks": [score.memory for score in of_runs],
-        "seconds per seed": [score.seconds["mean"] for score in of_runs],
-        "Forgetting": [score.scores["Forgetting"]["mean"] for score in of_runs],
+    drawn = [(look, run.score) for look, run in zip(looks, group.runs, strict=True)]
+    seen = [(look, {i: [np.mean(r[i][: i + 1]) for r in s.matrices] for i in range(s.tasks)}) for look, s in drawn]
+    figures = [_chart(seen, "after task", "accuracy on tasks seen", "Accuracy over tasks", f"On test data. {BANDS}")]
+    against: dict[str, list[float | None]] = {
+        "numbers stored between tasks": [score.memory for _, score in drawn],
+        "seconds per seed": [score.seconds["mean"] for _, score in drawn],
+        "Forgetting": [score.forgetting["mean"] for _, score in drawn],
     }
-    for x_label, values in against.items():
-        if None not in values:  # Forgetting of a single task is undefined
-            points = [(look, {x: score.finals}) for look, x, score in zip(looks, values, of_runs, strict=True)]
+    for x_label, xs in against.items():
+        if None not in xs:  # Forgetting of a single task is undefined
+            points = [(look, {x: score.finals}) for x, (look, score) in zip(xs, drawn, strict=True)]
             title = f"FinalAccuracy against {x_label}"
             figures.append(_chart(points, x_label, "FinalAccuracy", title, f"Upper left is better. {BANDS}"))
     return figures

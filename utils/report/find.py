@@ -29,6 +29,7 @@ class Score(BaseModel, allow_inf_nan=False):
     final: Annotated[Summary, Field(validation_alias=AliasPath("test", "FinalAccuracy"))]
     mean: Annotated[float, Field(validation_alias=AliasPath("test", "FinalAccuracy", "mean"))]
     finals: Annotated[list[float], Field(validation_alias=AliasPath("test", "FinalAccuracy", "values"))]
+    forgetting: Annotated[Summary, Field(validation_alias=AliasPath("test", "Forgetting"))]
     matrices: Annotated[list[list[list[float]]], Field(validation_alias=AliasPath("test", "accuracy_matrix", "values"))]
     seconds: Annotated[Summary, Field(validation_alias=AliasPath("time", "total_s"))]
     memory: Annotated[int, Field(validation_alias=AliasPath("memory", "method_floats"))]

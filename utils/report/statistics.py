@@ -19,8 +19,7 @@ class Paired(NamedTuple):
 
     `difference` is the mean of best - other, `ci95` the half-width of its 95% confidence interval (Student's t),
     `effect` d_z = mean / standard deviation of the differences (Cohen, Statistical Power Analysis, 1988, eq. 2.3.5).
-    The p-values of the paired t-test and of the Wilcoxon signed-rank test, which drops pairs without a difference, are
-    two-sided, and corrected for the number of comparisons in `t_holm` and `wilcoxon_holm`.
+    The p-values are two-sided; Wilcoxon's signed-rank test drops pairs without a difference.
     """
 
     seeds: int

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-SEAL = b"\nsha256 "
-"""Stands before the hash of the content at a file's end, where unpicklers do not read."""
+SEAL = b"\nsha256 "  # before the hash of the content at a file's end, where unpicklers do not read
 
 
 class Damaged(Exception):

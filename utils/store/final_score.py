@@ -13,14 +13,9 @@ from utils.store.metrics import Summary, plus_minus, scores, splits, summary
 
 def write_final_score(config: Config) -> None:
     """Write final_score.json and final_score.log of all finished seeds, if there are any; OSError if that fails."""
-    if runs := list(finished_runs(config.save_path).values()):
-        score = _summaries(config, runs)
-        write_text(config.save_path / "final_score.json", json.dumps(score, indent=1, allow_nan=False) + "\n")
-        write_text(config.save_path / "final_score.log", _as_text(score))
-
-
-def _summaries(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The content of final_score.json, from the final results of each seed."""
+    runs = list(finished_runs(config.save_path).values())
+    if not runs:
+        return
     score: dict[str, Any] = {
         "method": config.method.name,
         "dataset": config.scenario.dataset.name,
@@ -36,7 +31,8 @@ def _summaries(config: Config, runs: list[dict[str, Any]]) -> dict[str, Any]:
         score[part] = {"accuracy_matrix": matrix, **_over_seeds([of_seed[part] for of_seed in of_seeds])}
     score["time"] = _over_seeds([run["time"] for run in runs])
     score["memory"] = {name: max(run["memory"][name] for run in runs) for name in runs[0]["memory"]}
-    return score
+    write_text(config.save_path / "final_score.json", json.dumps(score, indent=1, allow_nan=False) + "\n")
+    write_text(config.save_path / "final_score.log", _as_text(score))
 
 
 def seed_scores(run: dict[str, Any]) -> dict[str, dict[str, float | None]]:

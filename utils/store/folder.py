@@ -19,10 +19,9 @@ from utils.store import files
 from utils.store.log import log
 from utils.store.metrics import write_metrics
 
-SWEEP = "sweep.json"
-"""In the folder of a sweep: its points and their ranking."""
-MAX_WAIT_SECONDS = 60
-"""A folder's lock is held for milliseconds; after this long something is wrong."""
+SWEEP = "sweep.json"  # in the folder of a sweep: its points and their ranking
+MAX_WAIT_SECONDS = 60  # a folder's lock is held for milliseconds; after this long something is wrong
+State = dict[str, Any]  # what state_dict() of a module returns
 
 
 class RunFolder:
@@ -64,9 +63,7 @@ class RunFolder:
         elif (begun := provenance_of(self.path.parent, self.seed)) and (changes := begun.changed_to(provenance)):
             log.warning("resumed with %s: results may differ from those of an uninterrupted run", changes)
 
-    def save_task(
-        self, task: int, learner: dict[str, torch.Tensor], method: dict[str, Any], results: dict[str, Any]
-    ) -> None:
+    def save_task(self, task: int, learner: State, method: State, results: dict[str, Any]) -> None:
         """After a task: write the classifier's weights, the method's state (of the last task only), and the results."""
         files.write_tensors(self.weights(task), learner)
         files.write_tensors(self.method, method)
@@ -104,7 +101,7 @@ class RunFolder:
             return None
 
     def close(self) -> None:
-        """Does nothing; for callers that close a folder."""
+        """Nothing is left open: every write closes its file."""
 
 
 @contextmanager

@@ -10,10 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-log = logging.getLogger("experiment")
-"""The log of the current run. experiment.log gets every level, the screen INFO and above."""
-EPOCH = logging.DEBUG if sys.stderr.isatty() else logging.INFO
-"""Level of an epoch's line: on a terminal the progress bar shows the same."""
+log = logging.getLogger("experiment")  # of the current run: experiment.log gets every level, the screen INFO and above
+EPOCH = logging.DEBUG if sys.stderr.isatty() else logging.INFO  # on a terminal the progress bar shows the same
 
 
 class _File(logging.FileHandler):
@@ -47,10 +45,7 @@ def logging_to(path: Path, prefix: str) -> Iterator[None]:
 
 
 def bar(total: int, name: str, level: int, unit: str, done: int = 0) -> Any:
-    """A tqdm progress bar on line `level`, `done` of `total` reached; hidden without a terminal and in child processes.
-
-    A context manager with `update(n)`, `set_postfix_str(text)` and `close()`.
-    """
+    """A tqdm progress bar on line `level`, `done` of `total` reached; hidden without terminal or in a child process."""
     hidden = not sys.stderr.isatty() or multiprocessing.parent_process() is not None
     look = {"position": level, "leave": False, "dynamic_ncols": True, "disable": hidden}
     return tqdm(total=total, desc=name, unit=unit, initial=done, **look)

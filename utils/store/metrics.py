@@ -23,8 +23,7 @@ class Scored:
 
 
 Score = Callable[[Scored], float | None]
-SCORES: dict[str, Score] = {}
-"""Name -> score; None where it is undefined, such as a mean over no task. In the order of final_score.json."""
+SCORES: dict[str, Score] = {}  # in the order of final_score.json; None: undefined, such as a mean over no task
 
 
 def score(name: str) -> Callable[[Score], Score]:
@@ -93,10 +92,8 @@ def scores(
 ) -> dict[str, float | None]:
     """Every score by its name, of the t tasks trained on so far as if there were no others.
 
-    Args:
-        matrix: accuracies after each of them, on all tasks (t x T).
-        initial: accuracies of the untrained classifier (T).
-        confusion: counts on the t tasks (K x K), if they are known.
+    From the accuracies after each of them on all tasks (t x T), those of the untrained classifier (T), and the counts
+    on the t tasks (K x K), if they are known.
     """
     t = len(matrix)
     counts = None if confusion is None else np.array(confusion)
@@ -137,9 +134,7 @@ def plus_minus(value: Mapping[str, Any], digits: int = 4) -> str:
     return f"{value['mean']:.{digits}f}{spread}"
 
 
-Row = tuple[int | None, int | None, str, str, float]
-"""task (the last trained on; None: untrained), epoch of the task (None: after it), split (empty: diagnostics), metric
-(`accuracy/3` is that on task 3, `loss/replay` the term `replay` of the loss), value"""
+Row = tuple[int | None, int | None, str, str, float]  # task (None: untrained), epoch (None: after it), split, ...
 
 
 def write_metrics(folder: Path, results: dict[str, Any], tensorboard: bool) -> None:
