@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +52,7 @@ class Run:
         """
         config = self.config.train
         graphs, kernels = capturing(config.cuda_graphs is not False), reproducible(config.deterministic)
-        with self.stopwatch.timing("total_s"), closing(self.folder), graphs, kernels:
+        with self.stopwatch.timing("total_s"), graphs, kernels:
             if not self._resume():
                 self.recording.begin(self.method, self.device)
                 self._save(tasks_done=0)

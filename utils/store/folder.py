@@ -100,9 +100,6 @@ class RunFolder:
             log.warning("%s; the seed is finished again", error)
             return None
 
-    def close(self) -> None:
-        """Nothing is left open: every write closes its file."""
-
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
