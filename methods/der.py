@@ -58,6 +58,7 @@ class DER(Method):
         if task.index > 0 and config.alpha:
             stored = self.memory.draw(count)
             now = self.learner.mixed_logits(self.learner.embed(stored["x"]), stored["y"])
+            now = torch.where(stored["logits"] == NO_LOGIT, NO_LOGIT, now)  # columns that were not there then
             terms["logits"] = config.alpha * F.mse_loss(now, stored["logits"])
         if task.index > 0 and config.beta:
             stored = self.memory.draw(count)

@@ -1,40 +1,22 @@
-"""Joint training: every task is trained together with the data of all tasks before. The upper reference."""
+"""Joint training: per task a new classifier is trained on the data of all tasks so far. The upper reference."""
 
-from dataclasses import replace
-from typing import ClassVar
+import copy
 
 import torch
-from torch import Tensor, nn
 
-from datasets.data import Split, Task, concatenate
-from methods import Method, MethodConfig
+from datasets.data import Task
+from methods import MethodConfig
+from methods.cumulative import Cumulative
 from models.learner import Learner
 
 
-class Joint(Method):
-    """Trains on all data seen so far, from the weights after the task before; an epoch is a pass over all of it."""
-
-    static = True
-    off: ClassVar = None
+class Joint(Cumulative):
+    """Cumulative training that starts each task from the weights of the untrained classifier."""
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        shape = learner.encoder.image_shape
-        self.x: Tensor = nn.Buffer(torch.zeros(0, *shape, dtype=torch.uint8, device=stream.device))
-        self.y: Tensor = nn.Buffer(torch.zeros(0, dtype=torch.long, device=stream.device))
+        self.untrained = copy.deepcopy(learner).requires_grad_(False)
 
     def begin_task(self, task: Task) -> Task:
-        past = self.learner.classes_before(task.index)
-        return replace(task, classes=past + task.classes, train=concatenate(Split(self.x, self.y), task.train))
-
-    def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
-        if task.index == 0:
-            return super().loss(x, y, task)
-        return {"cross_entropy": self.learner.cross_entropy(self.learner.embed(x), y).mean()}
-
-    def end_task(self, task: Task) -> None:
-        self.x, self.y = task.train.x, task.train.y
-
-    @property
-    def stored_real_samples(self) -> int:
-        return len(self.y)
+        self.learner.load_state_dict(self.untrained.state_dict())
+        return super().begin_task(task)

@@ -19,10 +19,22 @@ Head = Callable[[int, int], nn.Module]  # head(d, k) builds a classifier of k co
 class Learner(nn.Module):
     """Encoder and heads. Labels are global class ids everywhere else; only here they become columns of a head.
 
-    `groups` are the global class ids of each task, in order of the tasks; d is `encoder.embedding_dim`.
+    Args:
+        groups: the global class ids of each task, in order of the tasks.
+        only_seen: in the class scenario, classes not seen yet have no part in the softmax: their logits are `NO_LOGIT`.
+            `see` says which were; at first, all.
+
+    d is `encoder.embedding_dim`.
     """
 
-    def __init__(self, encoder: Encoder, head: Head, scenario: Scenario, groups: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: Head,
+        scenario: Scenario,
+        groups: Sequence[Sequence[int]],
+        only_seen: bool = True,
+    ) -> None:
         super().__init__()
         self.encoder, self.scenario = encoder, scenario
         self.groups = tuple(tuple(group) for group in groups)
@@ -32,10 +44,17 @@ class Learner(nn.Module):
         self.order = nn.Buffer(torch.tensor(self.classes_before(len(sizes))), persistent=False)  # classes as they come
         self.task_of = nn.Buffer(torch.zeros(sum(sizes), dtype=torch.long), persistent=False)
         self.position_of = nn.Buffer(torch.zeros(sum(sizes), dtype=torch.long), persistent=False)
+        self.only_seen = only_seen and scenario == "class"
+        self.unseen = nn.Buffer(torch.zeros(sum(sizes), dtype=torch.bool), persistent=False)  # classes
         self.class_at = nn.Buffer(torch.full((len(sizes), max(sizes)), -1), persistent=False)  # -1: no such position
         for index, group in enumerate(self.groups):
             self.class_at[index, : len(group)] = torch.tensor(group)
             self.task_of[list(group)], self.position_of[list(group)] = torch.tensor(index), torch.arange(len(group))
+
+    def see(self, tasks: int) -> None:
+        """From now on the classes of the first `tasks` tasks are those seen; of no task: all classes."""
+        self.unseen.fill_(tasks > 0)
+        self.unseen[self.columns_before(tasks)] = False
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> embeddings (B, d)."""
@@ -55,7 +74,8 @@ class Learner(nn.Module):
 
     def logits(self, z: Tensor, task: int) -> Tensor:
         """Embeddings (B, d) -> logits (B, k) of the head that serves the task of index `task`."""
-        return self.heads[task if self.scenario == "task" else 0](z)
+        logits = self.heads[task if self.scenario == "task" else 0](z)
+        return logits.masked_fill(self.unseen, NO_LOGIT) if self.only_seen else logits
 
     def past_logits(self, z: Tensor, tasks: int) -> list[Tensor]:
         """Embeddings (B, d) -> logits (B, k) of each head of the first `tasks` tasks; later classes have `NO_LOGIT`."""

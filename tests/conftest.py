@@ -132,8 +132,10 @@ def step(method: Method, optimizer: torch.optim.Optimizer, task: Task, generator
 
 def train(method: Method, task: Task, steps: int = 3, end: bool = True, lr: float = 1e-3) -> None:
     """As the runner does it, in short: between the hooks the global generator is nobody's but dropout's."""
+    method.learner.see(task.index)
     with torch.random.fork_rng(), evaluating(method.learner):
         training = method.begin_task(task)
+    method.learner.see(task.index + 1)
     optimizer = torch.optim.Adam(method.learner.parameters(), lr=lr)
     generator = torch.Generator().manual_seed(task.index)
     for _ in range(steps):

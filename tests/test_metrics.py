@@ -19,6 +19,7 @@ THREE, ONE = Scored(R, INITIAL), Scored(np.array([[0.9]]), INITIAL[:1])
 def test_scores_of_three_tasks():
     assert metrics.final_accuracy(THREE) == pytest.approx((0.6 + 0.9 + 1.0) / 3)
     assert metrics.bwt(THREE) == pytest.approx(((0.6 - 0.9) + (0.9 - 0.8)) / 2)
+    assert metrics.fwt(metrics.Scored(THREE.r, np.zeros(0))) is None, "the class scenario has no initial accuracy"
     assert metrics.fwt(THREE) == pytest.approx(((0.5 - 0.3) + (0.6 - 0.2)) / 2)
     assert metrics.forgetting(THREE) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.9)) / 2)
     assert metrics.total_accuracy(THREE) == pytest.approx((0.9 + 0.7 + 0.8 + 0.6 + 0.9 + 1.0) / 6)

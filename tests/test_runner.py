@@ -220,12 +220,15 @@ def test_a_failed_seed_does_not_take_the_others(small, run, capsys, tmp_path, mo
     assert "3 seeds (0, 1, 2)" in (tmp_path / "results" / "final_score.log").read_text()
 
 
-def test_joint_trains_on_everything_and_says_what_it_keeps(config, data):
-    run = finished(config(method__name="joint"), data)
+@pytest.mark.parametrize("name", ["joint", "cumulative"])
+def test_joint_trains_on_everything_and_says_what_it_keeps(config, data, name):
+    run = finished(config(method__name=name), data)
+    trained, untrained = weights(run), weights(started(config(method__name=name), data))
     assert [m["stored_real_samples"] for m in results_of(run)["memory_by_task"]] == [48, 96, 144]
     training = run.method.begin_task(run.tasks[2])
     assert training.classes == (0, 1, 2, 3, 4, 5)
     assert len(training.train) == 144 + 48  # the last task was stored, and comes again
+    assert torch.equal(weights(run), untrained if name == "joint" else trained)
 
 
 def test_prer_on_features_holds_as_many_numbers_after_every_task(config, data):

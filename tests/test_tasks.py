@@ -50,6 +50,27 @@ def config(**scenario) -> Config:
     return Config.model_validate(tree)
 
 
+def class_learner(only_seen: bool) -> Learner:
+    torch.manual_seed(0)
+    return Learner(paper.build((1, 28, 28), 20), HEADS["linear"](0.0), "class", [(4, 0), (3, 1), (2, 5)], only_seen)
+
+
+@pytest.mark.parametrize("only_seen", [True, False])
+def test_classes_that_no_task_had_yet_take_part_only_if_asked_for(only_seen):
+    learner, z, y = class_learner(only_seen), torch.randn(50, 20), torch.tensor([4, 0] * 25)
+    with torch.no_grad():
+        learner.heads[0].bias[5] = 10.0  # the likeliest of all
+    assert (learner.predict(z, 0) == 5).all(), "before the first task all take part"
+    learner.see(1)
+    learner.cross_entropy(z, y).mean().backward()
+    touched = (learner.heads[0].bias.grad != 0).nonzero()[:, 0].tolist()
+    assert touched == ([0, 4] if only_seen else [0, 1, 2, 3, 4, 5])
+    assert set(learner.predict(z, 2).tolist()) == ({0, 4} if only_seen else {5})
+    assert torch.equal(learner.logits(z, 0), learner.logits(z, 2)), "whichever task"
+    learner.see(3)
+    assert (learner.predict(z, 0) == 5).all()
+
+
 def test_shuffled_labels_come_from_the_seed(data):
     orders = [
         [c for task in build_tasks(config(shuffle_labels=True), data, seed, CPU) for c in task.classes]

@@ -34,6 +34,9 @@ class ScenarioConfig(Settings):
     """task: one head per task; class: one head for all classes; domain: one head for the positions inside a task"""
     labels_per_task: int = Field(2, ge=1)
     """classes per task; a single last class joins the task before"""
+    active_classes: Annotated[Literal["seen", "all"], AnyCase] = "seen"
+    """class scenario: the softmax is over the classes of the tasks so far, or over all classes from the first task on
+    (as in the code of van de Ven et al. and in Mammoth)"""
     shuffle_labels: bool = False
     """shuffle the order of the classes by the seed"""
     dev_split: float = Field(0.0, ge=0, lt=1)

@@ -11,6 +11,7 @@ from utils.report.statistics import LEVEL, MIN_PAIRS_FOR_T, Paired, against_best
 from utils.store.metrics import plus_minus
 
 REFERENCES = ("naive", "joint")  # methods that give the lower and the upper reference score
+ON_ALL_DATA = ("joint", "cumulative")  # methods that do not compete
 WORDS = {  # verdict of a test -> its words in a sentence
     "better": "significantly better than",
     "worse": "significantly worse than",
@@ -62,8 +63,8 @@ class Group:
 
     @cached_property
     def best(self) -> int:
-        """Index of the run that the others are tested against: not joint, which trains on all tasks at once."""
-        return next((i for i, run in enumerate(self.runs) if run.method != "joint"), 0)
+        """Index of the run that the others are tested against: none that trains on all data at once."""
+        return next((i for i, run in enumerate(self.runs) if run.method not in ON_ALL_DATA), 0)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -78,8 +79,9 @@ class Group:
 
     @property
     def best_stands_out(self) -> bool:
-        """Whether the best is significantly better than every other run except joint."""
-        return {row.paired.verdict for row in self.rows if row.paired and row.run.method != "joint"} == {"better"}
+        """Whether the best is significantly better than every other run that competes."""
+        competing = [row for row in self.rows if row.paired and row.run.method not in ON_ALL_DATA]
+        return {row.paired.verdict for row in competing if row.paired} == {"better"}
 
     @property
     def verdict(self) -> str:

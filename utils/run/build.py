@@ -34,7 +34,8 @@ def build_learner(config: Config, data: Data, tasks: list[Task], seed: int) -> L
             encoder = ENCODER.builder_of(config.model.encoder)(data.image_shape, config.model.embedding)
         except ValueError as error:
             raise BadInput(f"model.encoder: {error}") from error
-        learner = Learner(encoder, HEADS[head](dropout), config.scenario.type, [task.classes for task in tasks])
+        groups, only_seen = [task.classes for task in tasks], config.scenario.active_classes == "seen"
+        learner = Learner(encoder, HEADS[head](dropout), config.scenario.type, groups, only_seen)
     return learner.to(tasks[0].train.y.device)
 
 

@@ -43,7 +43,8 @@ class Recording:
             sizes = len(task.train), len(task.dev) if task.dev else 0, len(task.test)
             log.debug("task %d: classes %s; %d train, %d dev, %d test images", task.index, names, *sizes)
         for part in self.parts:
-            initial = [accuracy(method, _split(task, part), task.index) for task in self.tasks]
+            known = [] if self.config.scenario.type == "class" else self.tasks  # FWT is None there
+            initial = [accuracy(method, _split(task, part), task.index) for task in known]
             self.results[part] = {"initial_accuracy": initial, "accuracy_matrix": []}
 
     def evaluate(self, method: Method, task: Task) -> None:

@@ -72,8 +72,10 @@ class Run:
     def _learn(self, task: Task) -> None:
         """The hooks and the steps of one task; of an interrupted one, those that are left."""
         config, checkpoint = self.config.train, self.checkpoint
+        self.learner.see(task.index)
         with self._hook():
             training_task = self.method.begin_task(task)
+        self.learner.see(task.index + 1)
         if config.reset_optimizer:
             self.optimizer = build_optimizer(config, self.learner)
         watched = task.dev or scored_part(task.train)

@@ -18,7 +18,7 @@ class Scored:
     """What a score is computed from: T tasks, all of them trained on."""
 
     r: np.ndarray  # accuracies (T, T); r[i, j]: on task j after training on task i, future tasks included
-    initial: np.ndarray  # accuracy (T,) of the untrained classifier
+    initial: np.ndarray  # accuracy (T,) of the untrained classifier; empty in the class scenario
     confusion: np.ndarray | None = None  # counts (K, K), true class x predicted, on all T tasks, if they are known
 
 
@@ -50,8 +50,11 @@ def bwt(s: Scored) -> float | None:
 
 @score("FWT")
 def fwt(s: Scored) -> float | None:
-    """Forward transfer: mean over j > 0 of R[j-1, j] - b[j], b (T,) the accuracy at initialisation. Same, eq. 4."""
-    return float((s.r.diagonal(offset=1) - s.initial[1:]).mean()) if len(s.r) > 1 else None
+    """Forward transfer: mean over j > 0 of R[j-1, j] - b[j], b (T,) the accuracy at initialisation. Same, eq. 4.
+
+    None in the class scenario, where classes to come are never predicted.
+    """
+    return float((s.r.diagonal(offset=1) - s.initial[1:]).mean()) if len(s.r) > 1 and len(s.initial) else None
 
 
 @score("Forgetting")
