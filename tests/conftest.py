@@ -43,6 +43,11 @@ def make_data(classes: int = 6, train: int = 24, test: int = 10, shape: tuple[in
     return Data(split(train), split(test), tuple(f"c{i}" for i in range(classes)))
 
 
+def few_images() -> Data:
+    """The data of test modules that do many whole runs: as many classes, few and small images."""
+    return make_data(train=12, test=4, shape=(1, 16, 16))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     """The tests' tensors are small: one thread is faster than two that wait for each other."""
@@ -71,7 +76,13 @@ SMALL_FEATURES = {
     "weights": {"er": 0.0, "replay": 1.0},
 }
 """The `method` section of PRER on features, as small as it gets."""
-SMALL = {"prer": SMALL_PRER, "prer_features": SMALL_FEATURES}
+SMALL = {
+    "prer": SMALL_PRER,
+    "prer_features": SMALL_FEATURES,
+    "dgr": {"fixed_replay": 40, "vae": {"epochs": 2, "batch_size": 32, "latent": 8}},
+    "gfr": {"fixed_replay": 40, "gan": {"epochs": 2, "batch_size": 32, "hidden_size": 16, "latent": 8}},
+    "agem": {"memory_per_task": 30, "sample_size": 16},
+}
 GROUPS = [(0, 1), (2, 3), (4, 5)]
 """Three tasks of the small data."""
 

@@ -94,7 +94,7 @@ def test_the_condition_matters(name):
 def test_density_of_a_two_dimensional_flow_integrates_to_one(name, context):
     flow = randomised(lambda c: make_flow(name, 2, c, blocks=3, hidden_size=16), context, spread=0.1)
     flow.standardize.deviation.fill_(1.0)  # keep the mass inside the grid
-    grid = torch.linspace(-25, 25, 701, dtype=torch.double)
+    grid = torch.linspace(-12, 12, 337, dtype=torch.double)  # the densities are below 1e-5 beyond 9
     points = torch.cartesian_prod(grid, grid)
     c = None if not context else torch.randn(1, context).double().expand(len(points), -1)
     with torch.no_grad():
@@ -148,16 +148,15 @@ def test_a_fitted_flow_finds_a_known_density(name):
     torch.manual_seed(0)
     factor = torch.tensor([[1.0, 0.0], [0.9, 0.4]])
     x = torch.randn(2000, 2) @ factor.T
-    flow = make_flow(name, 2, blocks=4, hidden_size=32)
+    flow = make_flow(name, 2, blocks=2, hidden_size=16)
     flow.initialize(x)
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
-    for _ in range(300):
+    for step in range(200):
         optimizer.zero_grad()
-        loss = -flow.log_prob(x).mean()
-        loss.backward()
+        (-flow.log_prob(x[step % 8 :: 8]).mean()).backward()
         optimizer.step()
     entropy = math.log(2 * math.pi * math.e) + torch.linalg.slogdet(factor).logabsdet
-    assert abs(float(loss.detach() - entropy)) < 0.1
+    assert abs(float(-flow.log_prob(x).mean().detach() - entropy)) < 0.1
 
 
 def test_initialisation_standardises_even_constant_dimensions():

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import method_settings
+from conftest import few_images, method_settings
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_resume import After, begun, experiment
 
 from bench.kill import left_by
+from datasets.data import Data
 from methods import find, known
 from utils.options import parse
 from utils.queue import check, plan
@@ -24,6 +25,11 @@ from utils.store.folder import finished_runs
 def table(folder: Path) -> list[dict[str, str]]:
     with (folder / "exp_0" / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    return few_images()
 
 
 @pytest.fixture
@@ -62,7 +68,7 @@ def test_metrics_are_the_numbers_of_the_run_in_long_format(two_tasks, run, tmp_p
 def test_without_save_metrics_come_with_the_results(two_tasks, data, tmp_path):
     config = experiment(two_tasks, tmp_path / "unsaved", two_tasks["method"], save=False)
     with pytest.raises(Interrupted):
-        begun(config, data, After(12))()
+        begun(config, data, After(6))()
     assert not (tmp_path / "unsaved" / "exp_0" / "metrics.csv").exists()
     begun(config, data)()
     assert {row["task"] for row in table(tmp_path / "unsaved")} == {"", "0", "1"}
@@ -156,8 +162,8 @@ def test_time_grows_with_the_work_and_disk_is_what_is_used(small, run, tmp_path)
 
 def test_an_estimate_is_of_the_right_size(small, run, tmp_path):
     """Real work, so that neither start-up nor chance decides: 5 times is what a busy machine may cost."""
-    small["method"] = method_settings("prer", autoencoder={"epochs": 60}, flow={"epochs": 60})
-    small["train"]["epochs"] = 60
+    small["method"] = method_settings("prer", autoencoder={"epochs": 16}, flow={"epochs": 16})
+    small["train"]["epochs"] = 16
     seconds, _ = check.estimate(plan.plan(_options(small, tmp_path))[0])
     assert run(small) == 0
     assert seconds / 5 < finished_runs(tmp_path / "results")[0]["time"]["total_s"] < 5 * seconds

@@ -8,12 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import few_images
 
 import methods.naive
+from datasets.data import Data
 from main import main
 from utils.config.provenance import current_provenance
 from utils.store.files import write_tensors
 from utils.store.folder import provenance_of
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    return few_images()
 
 
 @pytest.fixture
@@ -91,20 +98,20 @@ def test_another_method_is_told(finished, capsys):
     assert "seed 0: DIFFERS: not to the bit from task 0 on, by more than 0.01 from 1 on" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (("--seeds", "7"), "--seeds 7: "),
-        (("--tasks", "4"), "--tasks 4: "),
-        (("--tasks", "0"), "--tasks 0: expected 1 or more"),
-        (("--out", "x"), "--verify runs no experiment: leave out out"),
-        (("--restart",), "--verify runs no experiment: leave out restart"),
-        (("--device", "cuda:9"), "cuda:9 is not there"),
-    ],
-)
-def test_bad_input(finished, capsys, options, told):
-    assert verify(finished, *options) == 2
-    assert told in capsys.readouterr().err
+BAD = {
+    ("--seeds", "7"): "--seeds 7: ",
+    ("--tasks", "4"): "--tasks 4: ",
+    ("--tasks", "0"): "--tasks 0: expected 1 or more",
+    ("--out", "x"): "--verify runs no experiment: leave out out",
+    ("--restart",): "--verify runs no experiment: leave out restart",
+    ("--device", "cuda:9"): "cuda:9 is not there",
+}
+
+
+def test_bad_input(finished, capsys):
+    for options, told in BAD.items():
+        assert verify(finished, *options) == 2, options
+        assert told in capsys.readouterr().err
 
 
 def test_no_run_to_verify(tmp_path, capsys):
