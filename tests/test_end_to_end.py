@@ -1,9 +1,10 @@
 """The command line on real digits, and what it leaves in the results folder."""
 
+import io
 import json
 import re
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,12 @@ import torch
 import yaml
 from PIL import Image
 
+from bench import memory
+from main import main
 from utils.store.files import Damaged, read_pickle, write_pickle
 
 ROOT = Path(__file__).parent.parent
-
-
-def command(*options, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *map(str, options)], cwd=cwd, capture_output=True, text=True
-    )
+TASKS = 3
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +27,17 @@ def results(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "prer"
     options = [
         f"train.save_path={folder}",
-        "train.epochs=2",
-        "method.autoencoder.epochs=2",
-        "method.flow.epochs=2",
+        "train.epochs=1",
+        "scenario.labels_per_task=4",
+        "method.autoencoder.epochs=1",
+        "method.flow.epochs=1",
         "method.regularization.fixed_replay=100",
     ]
-    done = command("files/prer_digits.yaml", "--seeds", "0,2", "--device", "cpu", "--set", *options)
-    assert done.returncode == 0, done.stderr
-    assert "FinalAccuracy" in done.stdout and "seed 2: task 4 learnt" in done.stdout
-    assert "\r" not in done.stdout + done.stderr, "progress bars belong on a terminal"
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as error:
+        code = main([str(ROOT / "files/prer_digits.yaml"), "--seeds", "0,2", "--device", "cpu", "--set", *options])
+    assert code == 0, error.getvalue()
+    assert "FinalAccuracy" in out.getvalue() and f"seed 2: task {TASKS - 1} learnt" in out.getvalue()
+    assert "\r" not in out.getvalue() + error.getvalue(), "progress bars belong on a terminal"
     return folder
 
 
@@ -52,11 +52,10 @@ def test_the_results_folder_is_as_documented(results):
                 *("provenance.yml", ".lock", "models/method.pt"),
             )
         }
-        expected |= {f"exp_{seed}/models/task_{t}.pt" for t in range(5)}
-        expected |= {f"exp_{seed}/results/task_{t}.pkl" for t in range(5)}
-        expected |= {
-            f"exp_{seed}/plots/{name}_task_{t}.png" for t in range(5) for name in ("samples", "reconstructions")
-        }
+        expected |= {f"exp_{seed}/models/task_{t}.pt" for t in range(TASKS)}
+        expected |= {f"exp_{seed}/results/task_{t}.pkl" for t in range(TASKS)}
+        drawn = ("samples", "reconstructions")
+        expected |= {f"exp_{seed}/plots/{name}_task_{t}.png" for t in range(TASKS) for name in drawn}
         names = ("accuracy_matrix", "accuracy_over_tasks", "agreement", "flow_nll", "redrawn")
         expected |= {f"exp_{seed}/plots/{name}.png" for name in names}
     assert there == expected
@@ -65,11 +64,11 @@ def test_the_results_folder_is_as_documented(results):
 def test_scores_are_those_of_the_runs(results):
     score = json.loads((results / "final_score.json").read_text())
     assert (score["method"], score["dataset"], score["scenario"]) == ("prer", "digits", "task")
-    assert score["seeds"] == [0, 2] and score["protocol"] == {"selection": "last", "epochs": 2, "steps": None}
+    assert score["seeds"] == [0, 2] and score["protocol"] == {"selection": "last", "epochs": 1, "steps": None}
     runs = [read_pickle(results / f"exp_{seed}" / "final_results.pkl") for seed in (0, 2)]
     for part in ("test", "train"):
         matrices = np.array([run[part]["accuracy_matrix"] for run in runs])
-        assert matrices.shape == (2, 5, 5)
+        assert matrices.shape == (2, TASKS, TASKS)
         np.testing.assert_allclose(score[part]["accuracy_matrix"]["mean"], matrices.mean(0))
         np.testing.assert_allclose(score[part]["accuracy_matrix"]["std"], matrices.std(0, ddof=1))
         final = score[part]["FinalAccuracy"]
@@ -83,8 +82,8 @@ def test_scores_are_those_of_the_runs(results):
         }
     assert set(score["time"]) == {"train_s", "method_s", "eval_s", "total_s", "steps_per_s"}
     assert score["memory"]["stored_real_samples"] == 0 and score["memory"]["method_floats"] > 0
-    held = read_pickle(results / "exp_0" / "final_results.pkl")["memory_by_task"]  # after each of the five tasks
-    assert len(held) == 5 and all(after == held[0] for after in held)
+    held = read_pickle(results / "exp_0" / "final_results.pkl")["memory_by_task"]  # after each of the tasks
+    assert len(held) == TASKS and all(after == held[0] for after in held)
     log = (results / "final_score.log").read_text()
     assert f"{score['test']['FinalAccuracy']['mean']:.4f} ± {score['test']['FinalAccuracy']['std']:.4f}" in log
 
@@ -99,15 +98,15 @@ def test_checkpoints_are_plain_weights_that_give_the_recorded_accuracy(results, 
 
     data = datasets.load(config.scenario.dataset, tmp_path)
     run = Run(config, data, 2, torch.device("cpu"))
-    run.learner.load_state_dict(torch.load(results / "exp_2" / "models" / "task_3.pt", weights_only=True))
-    recorded = read_pickle(results / "exp_2" / "results" / "task_3.pkl")["test"]["accuracy_matrix"][3]
+    run.learner.load_state_dict(torch.load(results / "exp_2" / "models" / "task_1.pt", weights_only=True))
+    recorded = read_pickle(results / "exp_2" / "results" / "task_1.pkl")["test"]["accuracy_matrix"][1]
     assert [accuracy(run.method, task.test, task.index) for task in run.tasks] == recorded
 
 
 def test_pickles_hold_builtins_only_and_others_are_refused(results, tmp_path):
     plain = read_pickle(results / "exp_0" / "final_results.pkl")
-    assert plain["seed"] == 0 and plain["tasks"] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
-    assert len(plain["epochs"]) == 5 and set(plain["epochs"][0][0]) == {"loss", "loss/cross_entropy", "accuracy"}
+    assert plain["seed"] == 0 and plain["tasks"] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert len(plain["epochs"]) == TASKS and set(plain["epochs"][0][0]) == {"loss", "loss/cross_entropy", "accuracy"}
     write_pickle(tmp_path / "evil.pkl", Path("x"))
     with pytest.raises(Damaged, match="refused"):
         read_pickle(tmp_path / "evil.pkl")
@@ -119,11 +118,11 @@ def test_the_log_says_what_matters(results):
     for text in (
         "method.weights.er: ",
         "train.lr: 0.001",
-        "task 3: classes 6, 7;",
-        "task 4 learnt: test accuracy",
+        "task 1: classes 4, 5, 6, 7;",
+        "task 2 learnt: test accuracy",
         "agreement/class 9",
-        "task 4 test scores: FinalAccuracy 0.",
-        "task 2 train scores: FinalAccuracy",
+        "task 2 test scores: FinalAccuracy 0.",
+        "task 1 train scores: FinalAccuracy",
     ):
         assert text in log
 
@@ -193,8 +192,6 @@ def test_check_explains_and_runs_nothing(small, run, capsys, tmp_path):
 
 
 def test_several_files_run_one_after_the_other(small, tmp_path, npz):
-    from main import main
-
     paths = []
     for name in ("one", "two"):
         small["train"]["save_path"] = str(tmp_path / name)
@@ -240,8 +237,8 @@ def test_the_data_root_is_found_in_the_order_documented(small, run, capsys, tmp_
     assert f"mnist is missing or incomplete under {tmp_path / way}" in capsys.readouterr().err
 
 
-def test_the_memory_figure_is_made_from_finished_results(small, run, tmp_path):
+def test_the_memory_figure_is_made_from_finished_results(small, run, tmp_path, monkeypatch):
     assert run(small) == 0
-    words = [sys.executable, "bench/memory.py", str(tmp_path / "results"), "--out", str(tmp_path / "memory.png")]
-    assert subprocess.run(words, cwd=Path(__file__).parent.parent).returncode == 0
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "results"), "--out", str(tmp_path / "memory.png")])
+    assert memory.main() == 0
     assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")

@@ -44,19 +44,54 @@ def python(copy: Path, *command: str) -> str:
     return done.stdout
 
 
-def run(copy: Path, name: str, method: dict, model: dict) -> dict:
-    """Run an experiment on the new data set in the copy; returns its scores."""
+def experiment(name: str, method: dict, model: dict) -> dict:
+    """A small experiment on the new data set."""
     scenario = {"dataset": {"name": "stripes", "noise": 0.05}}
     train = {"epochs": 3, "batch_size": 16, "device": "cpu", "save": False, "save_path": name}
-    tree = {"method": method, "scenario": scenario, "model": model, "train": train}
-    (copy / f"{name}.yaml").write_text(as_yaml(tree))
-    python(copy, "main.py", f"{name}.yaml")
-    return json.loads((copy / name / "final_score.json").read_text())
+    return {"method": method, "scenario": scenario, "model": model, "train": train}
 
 
-def test_a_method_a_data_set_and_an_encoder_run_with_options_of_their_own(copy):
-    method = {"name": "anchor", "importance": 0.01, "plot": False}
-    score = run(copy, "anchored", method, {"encoder": {"name": "pooled", "channels": 16}})
+ANCHORED = experiment(
+    "anchored",
+    {"name": "anchor", "importance": 0.01, "plot": False},
+    {"encoder": {"name": "pooled", "channels": 16}},
+)
+GLOWING = experiment(
+    "glowing",
+    {**SMALL_PRER, "flow": {"type": "glow", "blocks": 2, "epochs": 2, "batch_size": 32, "dimension": 8}},
+    {},
+)
+WRONG = {"method": {"name": "anchor", "importence": 1}, "scenario": {"dataset": "stripe"}}
+PROGRAM = """
+import runpy, shutil, sys
+from main import main
+assert main(["anchored.yaml", "glowing.yaml"]) == 0
+print("--- the page of options")
+runpy.run_module("utils.config.options_page", run_name="__main__", alter_sys=True)
+print("--- what is wrong")
+sys.stderr = sys.stdout
+assert main(["wrong.yaml"]) == 2
+print("--- a comparison")
+assert main(["--compare", "anchored"]) == 0
+print("--- a comparison of older scores")
+older = shutil.copytree("anchored", "older") + "/final_score.json"
+text = open(older).read().replace("Plasticity", "Other")
+open(older, "w").write(text)
+assert main(["--compare", "older", "--out", "of_older"]) == 0
+"""
+"""One process for all that the program does in the copy: its imports take longer than the rest."""
+
+
+@pytest.fixture(scope="module")
+def said(copy) -> list[str]:
+    """What the program says of two experiments, its page of options, and what it says of a file with two mistakes."""
+    for name, tree in (("anchored", ANCHORED), ("glowing", GLOWING), ("wrong", WRONG)):
+        (copy / f"{name}.yaml").write_text(as_yaml(tree))
+    return re.split(r"^--- .*$", python(copy, "-c", PROGRAM), flags=re.M)
+
+
+def test_a_method_a_data_set_and_an_encoder_run_with_options_of_their_own(copy, said):
+    score = json.loads((copy / "anchored" / "final_score.json").read_text())
     assert (score["method"], score["dataset"]) == ("anchor", "stripes")
     assert score["test"]["accuracy_matrix"]["mean"][0][0] > 0.9
     assert "30 degrees" in (copy / "anchored" / "exp_0" / "experiment.log").read_text()
@@ -64,26 +99,23 @@ def test_a_method_a_data_set_and_an_encoder_run_with_options_of_their_own(copy):
     assert "channels: 16" in resolved and "noise: 0.05" in resolved and "importance: 0.01" in resolved
 
 
-def test_a_score_is_a_column_of_the_comparison(copy):
-    score = run(copy, "scored", {"name": "naive", "plot": False}, {})["test"]["Plasticity"]
-    assert f" {score['mean']:.4f} " in python(copy, "main.py", "--compare", "scored").splitlines()[4]
+def test_a_score_is_a_column_of_the_comparison(copy, said):
+    score = json.loads((copy / "anchored" / "final_score.json").read_text())["test"]["Plasticity"]
+    assert f" {score['mean']:.4f} " in said[3].splitlines()[5]
     page, text = ((copy / "comparison" / name).read_text() for name in ("report.html", "comparison.md"))
     assert "| FWT | Plasticity | seconds |" in text and "Mean accuracy on each task right after training on it." in page
     (run_of,) = json.loads((copy / "comparison" / "comparison.json").read_text())["groups"][0]["runs"]
     assert run_of["Plasticity"] == score
-    final = copy / "scored" / "final_score.json"  # written before the score was there
-    final.write_text(final.read_text().replace("Plasticity", "Other"))
-    assert "Plasticity" in python(copy, "main.py", "--compare", "scored")
+    assert "Plasticity" in said[4], "scores that were written before it was there"
 
 
-def test_a_flow_runs_with_an_option_of_its_own(copy):
-    flow = {"type": "glow", "blocks": 2, "epochs": 2, "batch_size": 32, "dimension": 8}
-    run(copy, "glowing", {**SMALL_PRER, "flow": flow}, {})
+def test_a_flow_runs_with_an_option_of_its_own(copy, said):
+    assert (copy / "glowing" / "final_score.json").exists()
     assert "type: glow" in (copy / "glowing" / "config.yml").read_text()
 
 
-def test_the_page_of_options_lists_them(copy):
-    page = python(copy, "-m", "utils.config.options_page")
+def test_the_page_of_options_lists_them(said):
+    page = said[1]
     for key in ("method: anchor", "scenario.dataset: stripes", "model.encoder: pooled", "method.flow: glow"):
         assert f"\n## {key}\n" in page
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
@@ -92,12 +124,9 @@ def test_the_page_of_options_lists_them(copy):
     assert "| `model.encoder.channels` | whole number, ≥ 1 | `32` | of both convolutions |" in page
 
 
-def test_a_misspelt_option_of_its_own_names_the_nearest(copy):
-    (copy / "wrong.yaml").write_text("method: {name: anchor, importence: 1}\nscenario: {dataset: stripe}\n")
-    done = subprocess.run([sys.executable, "main.py", "wrong.yaml"], cwd=copy, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "wrong.yaml: method.importence: unknown key; did you mean importance?" in done.stderr
-    assert "wrong.yaml: scenario.dataset: unknown dataset 'stripe'; did you mean stripes?" in done.stderr
+def test_a_misspelt_option_of_its_own_names_the_nearest(said):
+    assert "wrong.yaml: method.importence: unknown key; did you mean importance?" in said[2]
+    assert "wrong.yaml: scenario.dataset: unknown dataset 'stripe'; did you mean stripes?" in said[2]
 
 
 @pytest.mark.long
