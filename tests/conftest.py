@@ -12,6 +12,7 @@ from datasets.data import Data, Split, Task
 from datasets.tasks import split_by_class
 from main import main
 from methods import Method, find
+from methods.mechanisms import rehearsal
 from methods.mechanisms.gradients import flat_gradients
 from methods.prer import PRER
 from methods.prer_features import PRERFeatures
@@ -46,6 +47,13 @@ def make_data(classes: int = 6, train: int = 24, test: int = 10, shape: tuple[in
 def few_images() -> Data:
     """The data of test modules that do many whole runs: as many classes, few and small images."""
     return make_data(train=12, test=4, shape=(1, 16, 16))
+
+
+@pytest.fixture
+def quick_health(monkeypatch):
+    """PRER's health from 60 generated samples: with 2000 it takes longer than the small fits."""
+    monkeypatch.setattr(rehearsal, "JUDGED", 60)
+    monkeypatch.setattr(rehearsal, "MIN_JUDGED", 10)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,7 @@
 """DGR and GFR, and their generators: what they make up, what they learn from it, and that nothing real is kept."""
 
 import copy
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -215,7 +216,9 @@ def clusters(classes, n=150, seed=0):
     return Embeddings(z, y), centres
 
 
+@cache
 def fitted_gan(**options):
+    """For tests that do not change it; they copy."""
     torch.manual_seed(0)
     sizes = {"epochs": 40, "batch_size": 32, "hidden_size": 64, "latent": 8, "lr": 1e-2, **options}
     gan, stream = FeatureGAN(8, 4, **sizes), torch.Generator().manual_seed(0)
@@ -247,8 +250,8 @@ def test_made_up_embeddings_move_to_the_class_asked_for():
 
 
 def test_the_gan_keeps_the_classes_before():
-    kept, stream = fitted_gan()
-    lost = copy.deepcopy(kept)
+    fitted, stream = fitted_gan()
+    kept, lost = copy.deepcopy(fitted), copy.deepcopy(fitted)
     real, past = clusters([2, 3])[0], generated(kept, 300, [0, 1], stream)
     kept.fit(torch.cat((real.z, past.z)), torch.cat((real.y, past.y)), len(real.y), stream)
     lost.fit(*real, len(real.y), stream)

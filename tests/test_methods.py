@@ -9,6 +9,7 @@ from conftest import make_method, train
 from methods import find, known
 from utils.run.evaluation import evaluating
 
+pytestmark = pytest.mark.usefixtures("quick_health")
 SCENARIOS = ["task", "class", "domain"]
 SWITCHED = [name for name in known() if find(name)[0].off]
 

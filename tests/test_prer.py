@@ -11,6 +11,8 @@ from methods.mechanisms.distance import DISTANCES
 from methods.prer import Config
 from utils.settings import BadInput
 
+pytestmark = pytest.mark.usefixtures("quick_health")
+
 
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("target", ["past_encoder", "flow"])

@@ -18,6 +18,8 @@ from models.fitting import Objective, class_weights, fit
 from utils.run.evaluation import evaluating
 from utils.settings import find, modules, options_of
 
+pytestmark = pytest.mark.usefixtures("quick_health")
+
 
 def test_the_decoder_keeps_old_classes(tasks):
     """The original fitted the decoder on the current task only, and old classes decayed."""

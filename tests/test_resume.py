@@ -32,6 +32,7 @@ from utils.store.files import (
 )
 from utils.store.folder import finished_runs
 
+pytestmark = pytest.mark.usefixtures("quick_health")
 ROOT = Path(__file__).parent.parent
 
 

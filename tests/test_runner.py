@@ -16,6 +16,8 @@ from utils.run.runner import Run
 from utils.run.streams import generator, isolated
 from utils.store.files import read_pickle
 
+pytestmark = pytest.mark.usefixtures("quick_health")
+
 
 @pytest.fixture(scope="session")
 def data() -> Data:
