@@ -66,7 +66,7 @@ def begun(name, scenario, tasks, index=1, **options):
 def fitted_vae(tasks, encoder="mlp", **options):
     torch.manual_seed(0)
     shape = tuple(tasks[0].train.x.shape[1:])
-    options = {"epochs": 60, "batch_size": 16, "latent": 8, "lr": 3e-3, **options}
+    options = {"epochs": 40, "batch_size": 16, "latent": 8, "lr": 3e-3, **options}
     vae, stream = VAE(build_encoder(encoder, shape), **options), torch.Generator().manual_seed(0)
     vae.fit(tasks[0].train.x, None, stream)
     return vae, stream
@@ -188,18 +188,18 @@ def test_new_classes_are_told_from_made_up_images(tasks, distillation):
     assert (bias[2:4] > 0).all() and (bias[4:] == 0).all(), "classes that no task had yet take no part"
 
 
-@pytest.mark.parametrize("distillation", [False, True])
-def test_dgr_forgets_less_than_naive(tasks, distillation):
-    accuracy = {}
-    for replay in (0.0, 1.0):
-        vae = {"epochs": round(40 * replay), "batch_size": 16, "latent": 8}
+def test_dgr_forgets_less_than_naive(tasks):
+    x, y = tasks[0].test.batch(slice(None))
+    for replay, distillation in ((0.0, False), (1.0, False), (1.0, True)):
+        vae = {"epochs": round(30 * replay), "batch_size": 16, "latent": 8}
         method = make("dgr", embedding=None, replay=replay, vae=vae, distillation=distillation, fixed_replay=100)
         for task in tasks[:2]:
-            train(method, task, steps=60)
-        x, y = tasks[0].test.batch(slice(None))
-        accuracy[replay] = float((method.learner.predict(method.learner.embed(x), 0) == y).float().mean())
-    assert accuracy[0.0] < 0.1 and accuracy[1.0] > 0.8
-    assert method.diagnostics([])["agreement"] > 0.8
+            train(method, task, steps=40)
+        accuracy = float((method.learner.predict(method.learner.embed(x), 0) == y).float().mean())
+        if replay:
+            assert accuracy > 0.8 and method.diagnostics([])["agreement"] > 0.8
+        else:
+            assert accuracy < 0.1
 
 
 # --- the GAN of embeddings ---------------------------------------------------------------------------------------
@@ -319,8 +319,8 @@ def test_gfr_forgets_less_than_naive(tasks):
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("encoder", ["paper", "slim_resnet18"])
 def test_colour_images(name, encoder):
-    tasks = split_by_class(make_data(train=8, shape=(3, 32, 32)), GROUPS, 0.0, torch.Generator(), CPU)
-    method = make(name, "task", (3, 32, 32), encoder)
+    tasks = split_by_class(make_data(train=4, test=2, shape=(3, 20, 20)), GROUPS, 0.0, torch.Generator(), CPU)
+    method = make(name, "task", (3, 20, 20), encoder)
     for task in tasks[:2]:
         train(method, task, steps=1)
     assert all(torch.isfinite(p).all() for p in method.learner.parameters())

@@ -7,15 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import method_settings
+from conftest import few_images, method_settings
 
 from bench.kill import left_by
+from datasets.data import Data
 from prer import load_run, run
 from utils.run.runner import Run
 from utils.run.training import TrainingFailed
 from utils.settings import BadInput
 
 PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text()
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    return few_images()
 
 
 def test_the_example_of_the_page_works_as_it_stands(tmp_path, monkeypatch):
