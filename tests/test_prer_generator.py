@@ -40,7 +40,9 @@ def test_the_decoder_keeps_old_classes(tasks):
 def test_made_up_images_bear_global_labels_and_depend_on_them(tasks):
     """The original sampled with global labels what it had fitted with task-local ones."""
     method = make_prer(
-        autoencoder={"epochs": 40, "batch_size": 16}, flow={"epochs": 40}, regularization={"fixed_replay": 60}
+        autoencoder={"epochs": 20, "batch_size": 16, "lr": 5e-3},
+        flow={"epochs": 20, "batch_size": 16, "lr": 5e-3},
+        regularization={"fixed_replay": 60},
     )
     train(method, tasks[0], steps=20)
     train(method, tasks[1], steps=20)
