@@ -253,10 +253,10 @@ def seeds_table(root: Path, folder: Path) -> str:
 
 def tests_line() -> str:
     """The last line of the CUDA tests."""
-    command = [sys.executable, "-m", "pytest", "tests/test_cuda.py", "-q", "-n", "4"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:benchmark", "tests/test_cuda.py", "-n", "8"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     print(done.stdout[-4000:], done.stderr[-2000:], file=sys.stderr, flush=True)
-    return f"`python -m pytest tests/test_cuda.py -n 4`: {done.stdout.strip().splitlines()[-1].strip('= ')}"
+    return f"`python -m pytest tests/test_cuda.py -n 8`: {done.stdout.strip().splitlines()[-1].strip('= ')}"
 
 
 def main() -> int:

@@ -41,7 +41,8 @@ def test_files_that_a_page_names_exist(page):
 
 
 def test_the_commands_of_reliability_select_tests():
-    commands = re.findall(r"python -m pytest ([\w/. ]+?)(?: -m \S+)? -k \"?([\w ]+)", (ROOT / "RELIABILITY.md").read_text())
+    text = (ROOT / "RELIABILITY.md").read_text()
+    commands = re.findall(r"python -m pytest ([\w/. ]+?)(?: -m \S+)? -k \"?([\w ]+)", text)
     assert len(commands) > 5
     for files, words in commands:
         names = " ".join(re.findall(r"def (test_\w+)", "".join((ROOT / file).read_text() for file in files.split())))
