@@ -47,7 +47,8 @@ class CUDAGraph:
 
     def __init__(self, stream: torch.Generator) -> None:
         self._device, self._graph = stream.device, torch.cuda.CUDAGraph()
-        self._streams = [stream, torch.cuda.default_generators[stream.device.index]]
+        index = torch.cuda.current_device() if stream.device.index is None else stream.device.index
+        self._streams = [stream, torch.cuda.default_generators[index]]
         self._graph.register_generator_state(stream)  # the global one always is
 
     def warm_up(self, function: Callable[[], Any]) -> Any:
