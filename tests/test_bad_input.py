@@ -9,7 +9,7 @@ import main
 import methods
 from utils.config import load as loading
 from utils.config.aliases import translate_key
-from utils.config.sweep import load_points
+from utils.config.load import load_points
 from utils.settings import BadInput
 
 
@@ -53,6 +53,8 @@ KEYS = [
     ("scenario.dev_split", 1.0, "scenario.dev_split: got 1.0; expected less than 1"),
     ("model.encoder", "resnet9000", r"model.encoder: unknown encoder 'resnet9000'; did you mean resnet18\?"),
     ("model.encoder", {"name": "resnet18", "filter": 8}, r"model.encoder.filter: unknown key; did you mean filters\?"),
+    ("model.encoder", {"name": "mlp", "hiden": None}, r"encoder.hiden: unknown key; did you mean hidden_size\?"),
+    ("scenario.dataset", {"name": "npz", "path": "x.npz", "pth": None}, r"dataset.pth: unknown key; did you mean path\?"),
     ("model.encoder", {"name": "mlp", "hidden_size": 0}, "model.encoder.hidden_size: got 0; expected greater than"),
     ("method", {"name": "prer", "flow": {"type": "gaussian", "blocks": 2}}, "method.flow.blocks: unknown key; known"),
     ("method", {"name": "prer", "flow": {"type": "nce"}}, r"method.flow: unknown flow 'nce'; did you mean nice\?"),
@@ -317,7 +319,9 @@ def test_an_option_of_a_module_keeps_its_bare_name(tmp_path):
     assert load(tmp_path, text, "model.encoder.name=mlp").model.encoder.hidden_size == 400
 
 
-def test_null_for_a_key_of_another_data_set_is_dropped(tmp_path):
-    """Resolved configurations of older versions have them."""
-    text = "method: naive\nscenario: {dataset: {name: digits, path: null, image_size: null}}"
-    assert load(tmp_path, text).dump()["scenario"]["dataset"] == {"name": "digits"}
+def test_a_null_that_older_versions_wrote_for_another_data_set_is_the_default(tmp_path):
+    text = "method: naive\nscenario: {dataset: {name: %s, path: %s, image_size: null, channels: null}}"
+    assert load(tmp_path, text % ("digits", "null")).dump()["scenario"]["dataset"] == {"name": "digits"}
+    assert load(tmp_path, text % ("folder", "a")).scenario.dataset.image_size is None
+    with pytest.raises(BadInput, match=r"scenario.dataset.path: missing; add it: the \.npz file"):
+        load(tmp_path, text % ("npz", "null"))

@@ -7,7 +7,7 @@ import pytest
 
 import methods
 from utils.config import load as loading
-from utils.config.sweep import load_points
+from utils.config.load import load_points
 from utils.report.find import find
 from utils.store.folder import provenance_of
 

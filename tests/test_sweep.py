@@ -20,9 +20,9 @@ from bench.kill import left_by
 from datasets.data import Data
 from main import main
 from methods import find, known
-from utils.config.load import load
+from utils.config.load import load, load_points
 from utils.config.schema import Config
-from utils.config.sweep import MAX_POINTS, combinations, label, load_points, short_names
+from utils.config.sweep import MAX_POINTS, combinations, label, short_names
 from utils.queue import launch
 from utils.settings import BadInput
 from utils.store import folder as results

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, create_model
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, core_schema
 
 
 class BadInput(Exception):
@@ -42,12 +42,7 @@ AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) 
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name most similar to `name`; empty if none is similar.
-
-    Example:
-        >>> nearest("niave", ["naive", "prer"])
-        'did you mean naive?'
-    """
+    """A hint at the known name most similar to `name`, such as "did you mean naive?"; empty if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {near[0]}?" if near else ""
 
@@ -71,14 +66,17 @@ def find(package: ModuleType, name: str, builder: str = "") -> ModuleType:
 
 
 @cache
-def options_of(function: Callable[..., Any]) -> type[Settings]:
-    """The keyword-only parameters of a function or constructor as settings.
+def options_of(function: Callable[..., Any], base: type[Settings] = Settings) -> type[Settings]:
+    """The fields of `base` and the keyword-only parameters of a function or constructor, as settings.
 
     Types, bounds (`Annotated[int, Ge(1)]`) and defaults are those of its signature; descriptions come from the "Args:"
-    of its docstring. A `Literal` of strings matches without regard to case.
+    of its Google-style docstring, where "a, b: text" describes both. A `Literal` matches without regard to case.
     """
     text = inspect.getdoc(function) or ""
-    described, fields = _arguments(text), dict[str, Any]()
+    block = re.search(r"^Args:\n((?: +.*\n?|\n)+)", text, re.MULTILINE)
+    entries = re.findall(r"^ {4}(\w[\w, ]*): *(.*(?:\n {5,}.*)*)", block[1], re.MULTILINE) if block else []
+    described = {name: " ".join(words.split()) for names, words in entries for name in re.split(r",\s*", names)}
+    fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY:
             hint = Any if parameter.annotation is parameter.empty else parameter.annotation
@@ -86,7 +84,7 @@ def options_of(function: Callable[..., Any]) -> type[Settings]:
                 hint = Annotated[hint, AnyCase]
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[name] = (hint, Field(default, description=described.get(name)))
-    return create_model(function.__name__, __base__=Settings, __doc__=text, **fields)
+    return create_model(function.__name__, __base__=base, __doc__=text, **fields)
 
 
 def configured(function: Callable[..., Any], section: Settings) -> Callable[..., Any]:
@@ -94,20 +92,12 @@ def configured(function: Callable[..., Any], section: Settings) -> Callable[...,
     return partial(function, **{name: getattr(section, name) for name in options_of(function).model_fields})
 
 
-def _arguments(docstring: str) -> dict[str, str]:
-    """Parameter -> description, of a Google-style docstring; "a, b: text" describes both."""
-    block = re.search(r"^Args:\n((?: +.*\n?|\n)+)", docstring, re.MULTILINE)
-    entries = re.findall(r"^ {4}(\w[\w, ]*): *(.*(?:\n {5,}.*)*)", block[1], re.MULTILINE) if block else []
-    return {name: " ".join(text.split()) for names, text in entries for name in re.split(r",\s*", names)}
-
-
 @dataclass(frozen=True)
 class Chosen:
     """A section that names a module: a name, or a mapping of `key`, the fields of `base`, and the module's own options.
 
     It annotates a field: `flow: Annotated[FlowConfig, Chosen(flows, "type", FlowConfig, "build")]`. A module's options
-    are its `Config` or, without one, the keyword-only parameters of its builder. A null for a key that the module lacks
-    is dropped: older files write the keys of all modules.
+    are its `Config`, a subclass of `base`, or the keyword-only parameters of its builder.
     """
 
     package: ModuleType
@@ -121,15 +111,14 @@ class Chosen:
 
     def model_in(self, value: Any) -> type[Settings]:
         """The settings of an unvalidated section: `base` alone if it names no module."""
-        name = self.name_in(value)
-        is_known = isinstance(name, str) and name.lower() in modules(self.package, self.builder)
-        return self.model(name) if is_known else self.base
+        name = str(self.name_in(value)).lower()
+        return self.model(name) if name in modules(self.package, self.builder) else self.base
 
     def model(self, name: str) -> type[Settings]:
         """The settings of a section that names this module. BadInput: there is none."""
         module = find(self.package, name, self.builder)
-        own = getattr(module, "Config", None) or (options_of(vars(module)[self.builder]) if self.builder else self.base)
-        return own if issubclass(own, self.base) else _joined(own, self.base)
+        options = options_of(vars(module)[self.builder], self.base) if self.builder else self.base
+        return getattr(module, "Config", options)
 
     def builder_of(self, section: Settings) -> Callable[..., Any]:
         """The builder of the module that a section names, with the module's own options filled in."""
@@ -137,24 +126,15 @@ class Chosen:
 
     def validate(self, value: Any) -> Any:
         """A name, or a mapping -> the section."""
-        if not isinstance(value, str | dict):
-            return value  # `base` refuses it, unless it is a section already
         tree = {self.key: value} if isinstance(value, str) else value
         name = self.name_in(tree)
         if not isinstance(name, str):
-            return self.base.model_validate(tree)
+            return value  # `base` refuses it, unless it is a section already
         try:
-            model = self.model(name)
+            return self.model(name).model_validate({**tree, self.key: name.lower()})
         except BadInput as error:
-            raise PydanticCustomError("unknown_name", "{reason}", {"reason": str(error)}) from None
-        kept = {key: given for key, given in tree.items() if given is not None or key in model.model_fields}
-        return model.model_validate({**kept, self.key: name.lower()})
+            raise ValueError(error) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         own_class = core_schema.simple_ser_schema("any")  # serialise the module's options too
         return core_schema.no_info_before_validator_function(self.validate, handler(source), serialization=own_class)
-
-
-@cache
-def _joined(own: type[Settings], base: type[Settings]) -> type[Settings]:
-    return create_model(own.__name__, __base__=(own, base), __doc__=own.__doc__)

@@ -1,8 +1,10 @@
 """The names in YAML files of the original code and of older versions, translated to ours before validation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
+from utils.config.yaml_text import overlap
 from utils.settings import BadInput
 
 SECTIONS = {"cl_technique_config": "method", "cl_config": "scenario", "train_config": "train"}
@@ -82,6 +84,10 @@ WITHOUT_EFFECT = {
 """Our key (a method's own: under its name) that is accepted and ignored -> why."""
 
 
+NULLS = {"scenario.dataset.path", "scenario.dataset.image_size", "scenario.dataset.channels"}
+"""Options of some data sets, for which older versions wrote null where the data set has none."""
+
+
 class Entry(NamedTuple):
     """A dotted key of a configuration with its value, in our names."""
 
@@ -96,8 +102,7 @@ def translate(written: Sequence[tuple[str, Any]], method: str) -> list[Entry]:
     entries = []
     for name, value in written:
         key = translate_key(name, method)
-        section, _, rest = key.partition(".")
-        own = f"{_owner(section, method)}.{rest}"
+        own = _in_tables(key, method)
         word = value.lower() if isinstance(value, str) else value
         if (own, word) == ("prer.replay.space", "embedding"):
             raise BadInput(f"{key}: embedding is the method prer_features now; name that one")
@@ -107,21 +112,11 @@ def translate(written: Sequence[tuple[str, Any]], method: str) -> list[Entry]:
     return entries
 
 
-def named_method(written: Sequence[tuple[str, Any]]) -> str:
-    """Our name of the method that is named last, or empty."""
-    named = [
-        value.lower()
-        for key, value in written
-        if translate_key(key, "") in ("method", "method.name") and isinstance(value, str)
-    ]
-    return METHODS.get(named[-1], named[-1]) if named else ""
-
-
 def translate_key(key: str, method: str) -> str:
     """A dotted key in our names, for an experiment with this method; lower case, as in the original."""
     section, *parts = key.lower().split(".")
     section = SECTIONS.get(section, section)
-    names = KEYS.get(_owner(section, method), {})
+    names = KEYS.get(_in_tables(section, method), {})
     done = ""
     for part in parts:
         done = f"{done}.{part}" if done else part
@@ -130,16 +125,30 @@ def translate_key(key: str, method: str) -> str:
     return f"{section}.{done}" if parts else section
 
 
+def named_method(written: Sequence[tuple[str, Any]]) -> str:
+    """Our name of the method that is named last, or empty."""
+    of_method = [value for key, value in written if translate_key(key, "") in ("method", "method.name")]
+    name = next((value.lower() for value in reversed(of_method) if isinstance(value, str)), "")
+    return METHODS.get(name, name)
+
+
 def known_names(prefix: str, method: str) -> list[str]:
     """The original's names of the keys directly under our section `prefix`; of the sections, if it is empty."""
-    if not prefix:
-        return list(SECTIONS)
-    section, _, parent = prefix.partition(".")
-    owner = _owner(section, method)
-    ignored = [key.removeprefix(f"{owner}.") for key in WITHOUT_EFFECT if key.startswith(f"{owner}.")]
-    return [name for above, _, name in (k.rpartition(".") for k in (*KEYS.get(owner, ()), *ignored)) if above == parent]
+    old = [*SECTIONS, *WITHOUT_EFFECT, *(f"{owner}.{key}" for owner, names in KEYS.items() for key in names)]
+    parted = [key.rpartition(".") for key in old]
+    return [name for section, _, name in parted if section == _in_tables(prefix, method)]
 
 
-def _owner(section: str, method: str) -> str:
-    """The table entry for the keys of a section: the method, or the section."""
-    return method if section == "method" else section if section in SECTIONS.values() else ""
+def doubles(keys: Iterable[tuple[str, str]]) -> list[str]:
+    """Errors about keys, each as written and in our names: a file may set a key by one name only."""
+    return [
+        f"{one} and {other} both set {min(ours, theirs, key=len)}; keep one of them"
+        for (one, ours), (other, theirs) in combinations(keys, 2)
+        if overlap(ours, theirs)
+    ]
+
+
+def _in_tables(key: str, method: str) -> str:
+    """A key as the tables have it, a method's own under its name; what is none of theirs begins with a dot."""
+    section, dot, rest = key.partition(".")
+    return f"{method if section == 'method' else section if section in ('scenario', 'train') else ''}{dot}{rest}"

@@ -1,100 +1,142 @@
-"""YAML -> a validated configuration; else a BadInput with a line per error: file, key, and what is expected."""
+"""YAML -> validated configurations; else a BadInput with a line per error: file, key, and what is expected."""
 
 import sys
-from collections.abc import Iterable, Sequence
-from itertools import combinations
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from utils.config.aliases import Entry, known_names, named_method, translate
+from utils.config.aliases import NULLS, Entry, doubles, known_names, named_method, translate, translate_key
 from utils.config.schema import METHOD, Config
-from utils.config.yaml_text import Pair, flatten, overlap, parse, read_layers, unflatten
+from utils.config.sweep import Sweep, as_sweep, combinations, name_points
+from utils.config.yaml_text import Pair, flatten, overlap, parse, read_layers
 from utils.settings import BadInput, Chosen, nearest, prefix_errors
 
-NAMES = {"method": "method.name", "scenario.dataset": "scenario.dataset.name", "model.encoder": "model.encoder.name"}
+NAMES = {"method": "name", "dataset": "name", "encoder": "name", "flow": "type"}
 """Sections that may be a bare name -> the key of the name."""
 
 
+@dataclass(frozen=True)
+class Point:
+    """One experiment of a file; a file without `sweep` has one."""
+
+    config: Config
+    where: str  # its file, and its name in the sweep, for messages
+    sweep: Sweep | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The results folder; of a sweep's point, that of the sweep."""
+        return self.sweep.root if self.sweep else self.config.save_path
+
+
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the YAML file of one experiment, apply overrides such as "train.epochs=2", and validate everything."""
-    config, warnings = resolve(str(path), read_layers(path), [pair for text in overrides for pair in override(text)])
-    warn(path, warnings)
-    return config
+    """The configuration in a YAML file without `sweep`, after overrides such as "train.epochs=2"."""
+    return load_points(path, overrides)[0].config
 
 
-def resolve(where: str, layers: Sequence[Sequence[Pair]], changes: Sequence[Pair]) -> tuple[Config, list[str]]:
-    """The configuration, and warnings, of dotted keys and values: those of files, each over its base, then changes."""
-    sources = [*layers, changes]
-    with prefix_errors(where):
-        method = named_method([pair for pairs in sources for pair in pairs])
-        translated = [translate(pairs, method) for pairs in sources]
-        if lines := [line for of_file in translated[:-1] for line in doubles((e.written, e.key) for e in of_file)]:
+def load_points(path: Path, overrides: Sequence[str] = ()) -> list[Point]:
+    """The experiments of a YAML file after overrides; a key with a list in `sweep` or in an override is swept."""
+    files, changes = read_layers(path), [_override(text) for text in overrides]
+    method = named_method([pair for pairs in (*files, *changes) for pair in pairs])
+    with prefix_errors(str(path)):
+        translated = [[(key, translate_key(key, method)) for key, _ in pairs] for pairs in files]
+        if lines := [line for keys in translated for line in doubles(keys)]:
             raise BadInput("\n".join(lines))
-        entries = [entry for of_source in translated for entry in of_source]
-        sections = unflatten(_merged([entry for entry in entries if not entry.ignored]))
+        plain, lists = _part(files, changes, method)
+        is_swept, count, rank_by = bool(lists), lists.pop("random", None), lists.pop("rank_by", "dev")
+        keys = {key: translate_key(key, method) for key in lists}
+        named = name_points(combinations(lists, count), keys) if is_swept else {"": {}}
+    where = {name: f"{path} (sweep: {name})" if name else str(path) for name in named}
+    configs, warnings = dict[str, Config](), dict[str, None]()  # each warning once
+    for name, values in named.items():
+        own = [pair for key, value in values.items() for pair in _replacing(key, value)]
+        configs[name] = _resolve(where[name], [*plain, *own], warnings)
+    for warning in warnings:
+        print(f"{path}: {warning}", file=sys.stderr)
+    if not is_swept:
+        return [Point(configs[""], str(path))]
+    with prefix_errors(str(path)):
+        sweep = as_sweep(configs, named, list(keys.values()), rank_by)
+    return [Point(config.saved_in(sweep.root / name), where[name], sweep) for name, config in configs.items()]
+
+
+def _part(files: list[list[Pair]], changes: list[list[Pair]], method: str) -> tuple[list[Pair], dict[str, Any]]:
+    """What the files and overrides set to one value, and the swept keys with their lists.
+
+    A later file or an override that sets a key ends its sweep, unless it gives a list again.
+    """
+    plain, lists = list[Pair](), dict[str, Any]()
+    for number, pairs in enumerate([*files, *changes]):
+        own = {}
+        for key, value in pairs:
+            section, _, name = key.partition(".")
+            is_swept = section.lower() == "sweep"
+            written = name if is_swept else key
+            ours = translate_key(written, method)  # empty if the whole of `sweep` is set
+            lists = {k: v for k, v in lists.items() if ours and not overlap(translate_key(k, method), ours)}
+            if is_swept or (number >= len(files) and isinstance(value, list)):
+                own[written] = value
+            else:
+                plain.append((key, value))
+        lists |= own
+    if lists.pop("", None):
+        raise BadInput("sweep: expected keys and the lists of their values, e.g. train.lr: [1e-3, 1e-4]")
+    return plain, lists
+
+
+def _resolve(where: str, written: Sequence[Pair], warnings: dict[str, None]) -> Config:
+    """The configuration of dotted keys and values, later ones over earlier ones; adds to the warnings."""
+    with prefix_errors(where):
+        entries = translate(written, named_method(written))
+        sections = _merged([entry for entry in entries if not entry.ignored])
         try:
             config = Config.model_validate(sections)
         except ValidationError as error:
-            lines = [_describe(sections, problem) for problem in error.errors()]
-            raise BadInput("\n".join(dict.fromkeys(lines))) from None
-        _check_together(config)
-    return config, [f"{entry.written}: has no effect ({entry.ignored})" for entry in entries if entry.ignored]
-
-
-def warn(path: Path, warnings: Sequence[str]) -> None:
-    """Print the warnings about a file, each once."""
-    for warning in dict.fromkeys(warnings):
-        print(f"{path}: {warning}", file=sys.stderr)
-
-
-def doubles(keys: Iterable[tuple[str, str]]) -> list[str]:
-    """Errors about keys, each as written and in our names: a file may set a key by one name only."""
-    return [
-        f"{one} and {other} both set {min(ours, theirs, key=len)}; keep one of them"
-        for (one, ours), (other, theirs) in combinations(keys, 2)
-        if overlap(ours, theirs)
-    ]
+            raise BadInput("\n".join(dict.fromkeys(_describe(sections, each) for each in error.errors()))) from None
+        if config.train.momentum and config.train.optimizer != "sgd":
+            raise BadInput("train.momentum: requires train.optimizer: sgd; set that, or momentum to 0")
+        if config.train.selection == "dev" and config.scenario.dev_split == 0:
+            raise BadInput("train.selection: dev needs a dev set; set scenario.dev_split, e.g. to 0.1")
+        if config.scenario.type != "class" and config.scenario.labels_per_task == 1:
+            raise BadInput(
+                f"scenario.labels_per_task: with 1 there is nothing to classify in the {config.scenario.type} scenario; "
+                "set it to 2 or more, or scenario.type to class"
+            )
+    warnings |= {f"{entry.written}: has no effect ({entry.ignored})": None for entry in entries if entry.ignored}
+    return config
 
 
 def _merged(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Dotted keys and values. A later entry replaces those it overlaps, but an option of a module keeps a bare name."""
-    leaves: dict[str, Any] = {}
+    """Nested sections. A later entry replaces those it overlaps, but an option of a module keeps a bare name."""
+    tree: dict[str, Any] = {}
     for entry in entries:
-        for key in [key for key in leaves if overlap(key, entry.key)]:
-            value = leaves.pop(key)
-            if isinstance(value, str) and key in NAMES and len(key) < len(entry.key):
-                leaves[NAMES[key]] = value
-        leaves[entry.key] = entry.value
-    return leaves
+        node, (*parents, last) = tree, entry.key.split(".")
+        for parent in parents:
+            if not isinstance(below := node.get(parent), dict):
+                node[parent] = {NAMES[parent]: below} if isinstance(below, str) and parent in NAMES else {}
+            node = node[parent]
+        node[last] = {} if entry.value == {} else entry.value  # points share the entry's
+        if entry.value is None and entry.key in NULLS:
+            del node[last]
+    return {section: {} if value is None else value for section, value in tree.items()}
 
 
-def _check_together(config: Config) -> None:
-    if config.train.momentum and config.train.optimizer != "sgd":
-        raise BadInput("train.momentum: requires train.optimizer: sgd; set that, or momentum to 0")
-    if config.train.selection == "dev" and config.scenario.dev_split == 0:
-        raise BadInput("train.selection: dev needs a dev set; set scenario.dev_split, e.g. to 0.1")
-    if config.scenario.type != "class" and config.scenario.labels_per_task == 1:
-        raise BadInput(
-            f"scenario.labels_per_task: with 1 there is nothing to classify in the {config.scenario.type} scenario; "
-            "set it to 2 or more, or scenario.type to class"
-        )
-
-
-def override(text: str) -> list[Pair]:
+def _override(text: str) -> list[Pair]:
     """The pairs of KEY=VALUE, to apply in turn. BadInput: it is not of this form."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise BadInput(f"--set {text}: expected KEY=VALUE, e.g. train.epochs=2")
     try:
-        return replacing(key.strip(), parse(value))
+        return _replacing(key.strip(), parse(value))
     except yaml.YAMLError:
         raise BadInput(f"--set {text}: the value is not valid YAML") from None
 
 
-def replacing(key: str, value: Any) -> list[Pair]:
+def _replacing(key: str, value: Any) -> list[Pair]:
     """The pairs that set a key to this value alone: an empty mapping, then each key of the value if it is a mapping."""
     return [(key, {}), *flatten({key: value}).items()]
 
@@ -111,7 +153,7 @@ def _describe(tree: dict[str, Any], problem: Any) -> str:
         description = section.model_fields[name].description or "see docs/options.md"
         return f"{key}: missing; add it: {description.splitlines()[0]}"
     expected = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    if problem["type"] in ("value_error", "unknown_name"):
+    if problem["type"] == "value_error":
         return f"{key}: {expected}"
     if problem["type"] == "model_type":
         expected = "expected a mapping of keys to values"

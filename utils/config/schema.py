@@ -131,6 +131,10 @@ class Config(Settings):
         """The results folder."""
         return Path(self.train.save_path or f"results/{self.scenario.dataset.name}/{self.method.name}")
 
+    def saved_in(self, folder: Path) -> "Config":
+        """The same with another results folder."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"save_path": str(folder)})})
+
     @property
     def identity(self) -> dict[str, Any]:
         """The dotted keys that affect results, with values: runs that share them may share a results folder."""

@@ -69,18 +69,6 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested mappings; a section of value null is an empty one."""
-    tree: dict[str, Any] = {}
-    for dotted, value in leaves.items():
-        *parents, last = dotted.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return {section: {} if value is None else value for section, value in tree.items()}
-
-
 def overlap(one: str, other: str) -> bool:
     """Whether setting one of two dotted keys replaces the other."""
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")

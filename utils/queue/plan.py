@@ -15,7 +15,8 @@ import datasets
 from datasets.data import Data, Task
 from methods import Method
 from utils.config.schema import Config, TrainConfig
-from utils.config.sweep import Sweep, load_points
+from utils.config.load import load_points
+from utils.config.sweep import Sweep
 from utils.config.yaml_text import as_yaml
 from utils.queue import ranking
 from utils.run.build import build_learner, build_method, build_tasks
