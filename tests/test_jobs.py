@@ -1,6 +1,7 @@
 """Seeds and files side by side: the same bits, and nobody takes another one down."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from conftest import method_settings
 from bench.kill import left_by
 from utils.config.schema import ClusterConfig
 from utils.queue import launch
-from utils.queue.parallel_jobs import Job, run_side_by_side
+from utils.queue.local_jobs import Job, run_side_by_side
 from utils.run.signals import Stop
 from utils.store.folder import RunFolder, finished_runs, locked
 
@@ -50,12 +51,12 @@ def ends(how: str, folder: Path, stop: Stop) -> int:
 
 
 def job(how: str, folder: Path) -> Job:
-    return Job(how, (how, folder), ClusterConfig())
+    return Job(how, functools.partial(ends, how, folder), ClusterConfig())
 
 
 def test_a_job_that_dies_takes_no_other_with_it(tmp_path):
     jobs = [job(how, tmp_path) for how in ("killed", "fine", "raises", "returns 3", "fine")]
-    assert dict(run_side_by_side(ends, jobs, 2, Stop())) == {0: -9, 1: 0, 2: 1, 3: 3, 4: 0}
+    assert dict(run_side_by_side(jobs, 2, Stop())) == {0: -9, 1: 0, 2: 1, 3: 3, 4: 0}
 
 
 class Once(Stop):
@@ -70,7 +71,7 @@ class Once(Stop):
 
 
 def test_a_request_to_stop_reaches_the_jobs_and_no_other_begins(tmp_path):
-    ended = list(run_side_by_side(ends, [job("waits", tmp_path)] * 5, 2, Once(tmp_path)))
+    ended = list(run_side_by_side([job("waits", tmp_path)] * 5, 2, Once(tmp_path)))
     assert sorted(ended) == [(0, 0), (1, 0)]
     assert len(list(tmp_path.glob("*-stopped"))) == 2
 

@@ -29,7 +29,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--verify", nargs="+", type=Path, metavar="DIR", help="run a seed of finished runs (--seeds: each) again")
     add("--tasks", type=int, metavar="N", help="with --verify: only the first N tasks")
     options = parser.parse_args(arguments)
-    _check_either(parser, options)
+    given = {name for name, value in vars(options).items() if value != parser.get_default(name)}
+    for what, beside in (("compare", {"out"}), ("verify", {"tasks", "seeds", "device", "data_root"})):
+        if what in given and (others := sorted(given - {what} - beside)):
+            parser.error(f"--{what} runs no experiment: leave out {', '.join(others)}")
+    if not given & {"configs", "compare", "verify"}:
+        parser.error("what to do? give a CONFIG to run, --compare DIR, or --verify DIR")
+    for name, what in (("out", "compare"), ("tasks", "verify")):
+        if name in given and what not in given:
+            parser.error(f"--{name} is for --{what}")
     if options.jobs is None:
         options.jobs = 1 if options.backend == "local" else 0
     if options.device and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
@@ -37,21 +45,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if options.tasks is not None and options.tasks < 1:
         parser.error(f"--tasks {options.tasks}: expected 1 or more")
     return options
-
-
-def _check_either(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Either experiments are run, or finished ones are compared or verified."""
-    allowed = {"compare": ("out",), "verify": ("tasks", "seeds", "device", "data_root")}
-    given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
-    for what, beside in allowed.items():
-        others = [name for name in given if name not in (what, *beside)]
-        if what in given and others:
-            parser.error(f"--{what} runs no experiment: leave out {', '.join(others)}")
-    if not {"configs", *allowed} & {*given}:
-        parser.error("what to do? give a CONFIG to run, --compare DIR, or --verify DIR")
-    for name, what in (("out", "compare"), ("tasks", "verify")):
-        if name in given and what not in given:
-            parser.error(f"--{name} is for --{what}")
 
 
 def seeds(text: str) -> tuple[int, ...]:

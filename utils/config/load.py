@@ -25,7 +25,7 @@ class Point:
 
     config: Config
     where: str  # its file, and its name in the sweep, for messages
-    sweep: Sweep | None = None
+    sweep: Sweep | None
 
     @property
     def folder(self) -> Path:
@@ -58,7 +58,7 @@ def load_points(path: Path, overrides: Sequence[str] = ()) -> list[Point]:
     for warning in warnings:
         print(f"{path}: {warning}", file=sys.stderr)
     if not is_swept:
-        return [Point(configs[""], str(path))]
+        return [Point(configs[""], str(path), None)]
     with prefix_errors(str(path)):
         sweep = as_sweep(configs, named, list(keys.values()), rank_by)
     return [Point(config.saved_in(sweep.root / name), where[name], sweep) for name, config in configs.items()]

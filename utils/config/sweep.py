@@ -50,7 +50,7 @@ def combinations(lists: Mapping[str, Any], count: int | None = None) -> list[Val
     points = []
     for index in sorted(chosen) or range(total):
         point: Values = {}
-        for key, values in reversed(lists.items()):
+        for key, values in reversed(list(lists.items())):
             index, which = divmod(index, len(values))
             point = {key: values[which], **point}
         points.append(point)

@@ -5,12 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import accumulate, groupby
+from math import ceil
 
 import torch
 from pydantic import BaseModel
 
-from utils.queue.plan import Experiment, explain, steps_of
-from utils.run.build import build_learner, build_method, build_optimizer, build_tasks
+from utils.config.schema import TrainConfig
+from utils.config.yaml_text import as_yaml
+from utils.queue.plan import Experiment, build
+from utils.run.build import build_optimizer
 from utils.run.evaluation import evaluating, memory
 from utils.run.streams import generator, isolated
 from utils.run.training import train_step
@@ -21,14 +24,54 @@ for a sweep from its first point: within a factor of 2 for most.
 Not counted: reading the data, evaluation, figures, diagnostics, memories that grow."""
 
 
+def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
+    """The text that `--check` prints, part by part: each file, of a sweep the first point; then the estimates."""
+    total = size = 0.0
+    for _, group in groupby(experiments, lambda experiment: experiment.folder):
+        points = list(group)
+        yield (f"# the first of {len(points)} points\n" if points[0].sweep else "") + _explain(points[0])
+        try:
+            seconds, disk = estimate(points[0])
+            yield f"estimate per seed: {_duration(seconds)}, {disk / 1e6:,.1f} MB on disk\n"
+        except (ArithmeticError, MemoryError, RuntimeError) as error:  # a flow without samples; out of memory
+            seconds = disk = 0.0
+            yield f"no estimate, counted as 0 s ({type(error).__name__}: {error})\n"
+        count = sum(len(point.seeds) for point in points)
+        total, size = total + count * seconds, size + count * disk
+    beside = f", {_duration(total / at_once)} with {at_once} side by side" if at_once > 1 else ""
+    runs = sum(len(experiment.seeds) for experiment in experiments)
+    yield f"total of runs: {runs}, about {_duration(total)}{beside}, {size / 1e6:,.1f} MB on disk\n{NOTE}"
+
+
+def _explain(experiment: Experiment) -> str:
+    """The resolved configuration, tasks, sizes and steps of an experiment."""
+    config, data, seeds = experiment.config, experiment.data, experiment.seeds
+    tasks, method = build(config, data, seeds[0], torch.device("cpu"))
+    lines, held, total = [as_yaml(config.dump()), f"tasks of seed {seeds[0]}:"], memory(method), 0
+    for task in tasks:
+        steps = _steps(config.train, len(task.train))
+        total += steps
+        images = f"{len(task.train):,} train, {len(task.dev or ()):,} dev, {len(task.test):,} test images"
+        names = ", ".join(data.classes[label] for label in task.classes)
+        lines.append(f"  {task.index}: {names} ({images}, {steps:,} steps on its own data)")
+    lines += [
+        f"images: {' x '.join(map(str, data.image_shape))}, classes: {len(data.classes)}",
+        f"classifier: {held['learner_parameters']:,} parameters",
+        f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own",
+        f"memory before the first task: {held['method_floats']:,} numbers",
+        f"seeds: {', '.join(map(str, seeds))}, {total:,} steps each, on {experiment.device}",
+        f"results: {config.save_path}",
+    ]
+    return "\n".join(lines)
+
+
 def estimate(experiment: Experiment) -> tuple[float, float]:
-    """Seconds of one seed on its device, and bytes on disk; draws from a random stream of its own."""
+    """Seconds of one seed on its device, and bytes on disk; draws from random streams of its own."""
     config, device, seed, train = experiment.config, experiment.device, experiment.seeds[0], experiment.config.train
     shortened, share = _shortened(config.method)
-    with isolated(stream := generator(seed, "estimate", device)):
-        tasks = build_tasks(config, experiment.data, seed, device)
-        learner = build_learner(config, experiment.data, tasks, seed)
-        method = build_method(config.model_copy(update={"method": shortened}), learner, stream)
+    with isolated(generator(seed, "estimate", device)):
+        tasks, method = build(config.model_copy(update={"method": shortened}), experiment.data, seed, device)
+        learner = method.learner
         optimizer = build_optimizer(train, learner)
         for whole in tasks[:2]:  # the second is the first with a past
             part = whole.train.take(torch.arange(0, len(whole.train), max(1, len(whole.train) // MAX_IMAGES)))
@@ -48,9 +91,14 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
     images = own = [len(task.train) for task in tasks]
     if len(training.train) > len(part):  # joint trains on all tasks so far
         images = list(accumulate(own))
-    steps = sum(steps_of(train, count) for count in images)
+    steps = sum(_steps(train, count) for count in images)
     weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
     return steps * step + per_image * sum(images), train.save * (len(own) * weights + 4 * (3 * weights + held))
+
+
+def _steps(train: TrainConfig, images: int) -> int:
+    """The number of steps of a task with this number of images."""
+    return train.steps or train.epochs * ceil(images / train.batch_size)
 
 
 def _duration(seconds: float) -> str:
@@ -75,22 +123,3 @@ def _shortened(settings: BaseModel) -> tuple[BaseModel, float]:
             changes[name] = max(1, round(FIT_SHARE * value))
             shares.append(changes[name] / value)
     return settings.model_copy(update=changes), min(shares)
-
-
-def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
-    """The text that `--check` prints, part by part: each file, of a sweep the first point; then the estimates."""
-    total = size = 0.0
-    for _, group in groupby(experiments, lambda experiment: experiment.folder):
-        points = list(group)
-        yield (f"# the first of {len(points)} points\n" if points[0].sweep else "") + explain(points[0])
-        try:
-            seconds, disk = estimate(points[0])
-            yield f"estimate per seed: {_duration(seconds)}, {disk / 1e6:,.1f} MB on disk\n"
-        except (ArithmeticError, MemoryError, RuntimeError) as error:  # a flow without samples; out of memory
-            seconds = disk = 0.0
-            yield f"no estimate, counted as 0 s ({type(error).__name__}: {error})\n"
-        count = sum(len(point.seeds) for point in points)
-        total, size = total + count * seconds, size + count * disk
-    beside = f", {_duration(total / at_once)} with {at_once} side by side" if at_once > 1 else ""
-    runs = sum(len(experiment.seeds) for experiment in experiments)
-    yield f"total of runs: {runs}, about {_duration(total)}{beside}, {size / 1e6:,.1f} MB on disk\n{NOTE}"

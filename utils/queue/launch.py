@@ -2,8 +2,9 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from utils.config.provenance import current_provenance
 from utils.config.schema import Config
 from utils.queue import ranking
 from utils.queue.check import describe
-from utils.queue.parallel_jobs import INTERRUPTED, Job, RunQueue, cores, run_side_by_side
+from utils.queue.local_jobs import INTERRUPTED, Job, RunJobs, cores
 from utils.queue.plan import Experiment, plan, prepare_folders
 from utils.run.allocator import keep_freed_memory
 from utils.run.runner import Run
@@ -27,71 +28,66 @@ from utils.store.log import bar, log, logging_to
 
 def launch(options: Namespace) -> int:
     """Run or explain what the command line asks for; returns the exit code. BadInput: nothing has been run."""
-    experiments, at_once = plan(options), options.jobs
-    if options.backend == "local" or options.check:
+    experiments, at_once, here = plan(options), options.jobs, options.backend == "local"
+    if here or options.check:
         at_once = at_once or max(1, cores() // torch.get_num_threads())
     if options.check:
         for part in describe(experiments, at_once):
             print(part, flush=True)
         return 0
     prepare_folders(experiments, options.restart, make=False)
-    run_queue = _backend(options.backend, experiments)
-    prepare_folders(experiments, options.restart)
-    with listening() as stop:
-        return _run_all(experiments, run_queue, at_once, stop)
-
-
-def _backend(name: str, experiments: Sequence[Experiment]) -> RunQueue:
-    """What runs a queue on this machine, or on the cluster, which is connected."""
     try:
-        if name == "ray":
-            from utils.queue.ray_jobs import ray_queue
-
-            return ray_queue()
-        if name == "slurm":
-            from utils.queue.slurm_jobs import slurm_queue
-
-            return slurm_queue([(experiment.config.save_path, experiment.seeds) for experiment in experiments])
+        run_jobs = import_module(f"utils.queue.{options.backend}_jobs").connect(experiments)
     except ImportError as error:
-        raise BadInput(f"--backend {name}: {error}; install it: pip install -r requirements-cluster.txt") from error
-    return run_side_by_side
+        hint = "install it: pip install -r requirements-cluster.txt"
+        raise BadInput(f"--backend {options.backend}: {error}; {hint}") from error
+    prepare_folders(experiments, options.restart)
+    threads = max(1, min(torch.get_num_threads(), cores() // at_once)) if here else 0
+    with listening() as stop:
+        return _run_all(experiments, run_jobs, at_once, threads, stop)
 
 
-def _run_all(experiments: Sequence[Experiment], run_queue: RunQueue, at_once: int, stop: Stop) -> int:
-    """Run the unfinished seeds, at most `at_once` at a time (0: all), and write the scores; returns 1 if one failed."""
-    queue, here = _unfinished(experiments), run_queue is run_side_by_side
-    codes, failed, progress = [0], set[tuple[Path, int]](), bar(len(queue), "seeds", 0, "seed")
-    ended: Iterable[tuple[int, int]]
-    if in_turn := here and at_once == 1:
-        ended = enumerate(run_seed(e, seed, f"{e.config.save_path.name} seed {seed}", stop) for e, seed in queue)
+def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int, threads: int, stop: Stop) -> int:
+    """Run the unfinished seeds and write the scores; returns 1 if one failed.
+
+    Args:
+        at_once: how many seeds at a time; 0: all.
+        threads: of each seed on this machine; 0: on a cluster, as `cluster.cpus` says.
+    """
+    queue, in_turn = _unfinished(experiments), bool(threads) and at_once == 1
+    code, failed, progress = 0, set[tuple[Path, int]](), bar(len(queue), "seeds", 0, "seed")
+    ended: Iterator[tuple[int, int]]
+    if in_turn:
+        ended = ((index, run_seed(*queued, stop)) for index, queued in enumerate(queue))
     else:
-        jobs, local = [], max(1, min(torch.get_num_threads(), cores() // (at_once or 1)))
+        jobs = []
         for experiment, seed in queue:
-            config, threads = experiment.config, local if here else experiment.config.cluster.cpus
-            arguments = config.dump(), experiment.data_root, seed, str(experiment.device), threads
-            jobs.append(Job(f"{config.save_path}: seed {seed}", arguments, config.cluster))
-        ended = run_queue(_job, jobs, at_once or len(queue), stop)
-    for index, code in ended:
+            config, place = experiment.config, (experiment.data_root, seed, str(experiment.device))
+            run = partial(_job, config.dump(), *place, threads or config.cluster.cpus)
+            jobs.append(Job(f"{config.save_path}: seed {seed}", run, config.cluster))
+        ended = run_jobs(jobs, at_once or len(jobs), stop)
+    for index, code_of_seed in ended:
         experiment, seed = queue[index]
-        if code and not stop.requested:
-            failed.add((experiment.config.save_path, seed))
-            if code < 0:
-                print(f"{experiment.config.save_path}: seed {seed} was killed (signal {-code})", file=sys.stderr)
-        codes += [code, _write_scores([experiment], failed)]
+        path = experiment.config.save_path
+        if code_of_seed and not stop.requested:
+            failed.add((path, seed))
+            if code_of_seed < 0:
+                print(f"{path}: seed {seed} was killed (signal {-code_of_seed})", file=sys.stderr)
+        code |= _write_scores([experiment], failed)
         progress.update()
     if stop.requested and not in_turn:
         raise Interrupted(f" by {stop.requested}")
     progress.close()
-    codes.append(_write_scores(experiments, failed))
+    code |= _write_scores(experiments, failed)
     for score in dict.fromkeys(e.folder / ("sweep.log" if e.sweep else "final_score.log") for e in experiments):
         if score.exists():
             print(f"\n{score.read_text()}\n{score}")
-    return int(any(codes))
+    return int(bool(code or failed))
 
 
 def _unfinished(experiments: Sequence[Experiment]) -> list[tuple[Experiment, int]]:
     """The queue: the seeds to run, in order."""
-    queue: list[tuple[Experiment, int]] = []
+    queue = []
     for experiment in experiments:
         finished = results.finished_runs(experiment.config.save_path)
         for seed in experiment.seeds:
@@ -107,9 +103,9 @@ def _job(config: dict[str, Any], data_root: Path, seed: int, device: str, thread
     torch.set_num_threads(threads)
     checked = Config.model_validate(config)
     data = datasets.load(checked.scenario.dataset, data_root)
-    experiment = Experiment("config.yml", checked, data, data_root, (seed,), torch.device(device))
+    experiment = Experiment(checked, "config.yml", None, data, data_root, (seed,), torch.device(device))
     try:
-        return run_seed(experiment, seed, f"{checked.save_path.name} seed {seed}", stop)
+        return run_seed(experiment, seed, stop)
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -130,10 +126,11 @@ def _write_scores(experiments: Sequence[Experiment], failed: Collection[tuple[Pa
 
 
 def run_seed(
-    experiment: Experiment, seed: int, name: str, stop: Stop, tasks: int | None = None, reraise: bool = False
+    experiment: Experiment, seed: int, stop: Stop, tasks: int | None = None, name: str = "", reraise: bool = False
 ) -> int:
     """Run one seed, or its first `tasks` tasks, in this process; returns its exit code and reports what went wrong."""
     config, folder = experiment.config, results.RunFolder(experiment.config.save_path, seed)
+    name = name or f"{config.save_path.name} seed {seed}"
     keep_freed_memory()
     try:
         with folder.held(), logging_to(folder.log, f"{name}: "):
@@ -158,7 +155,7 @@ def run_here(experiment: Experiment) -> None:
     prepare_folders([experiment], restart=False)
     try:
         for _, seed in _unfinished([experiment]):
-            run_seed(experiment, seed, f"seed {seed}", Stop(), reraise=True)
+            run_seed(experiment, seed, Stop(), name=f"seed {seed}", reraise=True)
     finally:
         _write_scores([experiment])
 

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from utils.queue.parallel_jobs import INTERRUPTED, POLL_SECONDS, Job, RunQueue, cores
+from utils.queue.local_jobs import INTERRUPTED, POLL_SECONDS, Job, RunJobs, cores
+from utils.queue.plan import Experiment
 from utils.run.signals import Stop, listening
 from utils.settings import BadInput
 
@@ -22,8 +23,8 @@ ANSWER_SECONDS = 10.0  # for the cluster's address to answer
 LOG_SECONDS = 1.0  # for the tasks' last lines to arrive
 
 
-def ray_queue() -> RunQueue:
-    """Connect the cluster; returns what runs a queue there. ImportError: Ray is not installed."""
+def connect(experiments: Sequence[Experiment]) -> RunJobs:
+    """Connect the cluster; returns what runs jobs there. ImportError: Ray is not installed."""
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # keep every seed's lines, also equal ones
     if not address:
@@ -43,20 +44,43 @@ def ray_queue() -> RunQueue:
     return run_on_ray
 
 
-def run_on_ray(work: Callable[..., int], jobs: Sequence[Job], at_once: int, stop: Stop) -> Iterator[tuple[int, int]]:
+def run_on_ray(jobs: Sequence[Job], at_once: int, stop: Stop) -> Iterator[tuple[int, int]]:
     """As `run_side_by_side`, on the connected cluster; disconnects it at the end."""
     import ray
 
+    waiting, running, deaths, cancelled = list(range(len(jobs))), dict[Any, int](), Counter[int](), False
+    task, folder = ray.remote(max_retries=0)(_task), os.getcwd()
     try:
-        yield from _run_connected(work, jobs, at_once, stop)
+        _check_machines(jobs)
+        while waiting or running:
+            while waiting and len(running) < at_once and not stop.requested:
+                job = jobs[index := waiting.pop(0)]
+                placed = task.options(num_cpus=job.needs.cpus, num_gpus=job.needs.gpus)
+                running[placed.remote(job.run, folder)] = index
+            if stop.requested and not cancelled:
+                cancelled = True  # a second time would interrupt a task without a checkpoint
+                waiting.clear()
+                for reference in running:
+                    ray.cancel(reference)  # interrupts it, or removes it from the queue
+            for reference in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
+                index = running.pop(reference)
+                code, death = _outcome(reference)
+                deaths[index] += bool(death)
+                if not death or stop.requested:
+                    yield index, code
+                elif deaths[index] == MAX_DEATHS:
+                    print(f"{jobs[index].name} is given up, after {MAX_DEATHS} deaths: {death}", file=sys.stderr)
+                    yield index, code
+                else:
+                    print(f"{jobs[index].name} resumes from its last checkpoint: {death}", file=sys.stderr)
+                    waiting.append(index)
     finally:
         time.sleep(LOG_SECONDS)
         ray.shutdown()
 
 
-def _run_connected(
-    work: Callable[..., int], jobs: Sequence[Job], at_once: int, stop: Stop
-) -> Iterator[tuple[int, int]]:
+def _check_machines(jobs: Sequence[Job]) -> None:
+    """Warn of a job that no machine has room for; BadInput where no machine can join."""
     import ray
 
     machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
@@ -66,37 +90,13 @@ def _run_connected(
             if "RAY_ADDRESS" not in os.environ:  # it would wait for ever
                 raise BadInput(f"{message}; lower cluster.cpus or cluster.gpus, or set RAY_ADDRESS")
             print(f"{message}; waiting for one", file=sys.stderr)
-    task, folder = ray.remote(max_retries=0)(_task), os.getcwd()
-    waiting, running, deaths, cancelled = list(range(len(jobs))), dict[Any, int](), Counter[int](), False
-    while waiting or running:
-        while waiting and len(running) < at_once and not stop.requested:
-            job = jobs[index := waiting.pop(0)]
-            placed = task.options(num_cpus=job.needs.cpus, num_gpus=job.needs.gpus)
-            running[placed.remote(work, job.arguments, folder)] = index
-        if stop.requested and not cancelled:
-            cancelled = True  # a second time would interrupt a task without a checkpoint
-            waiting.clear()
-            for reference in running:
-                ray.cancel(reference)  # interrupts it, or removes it from the queue
-        for reference in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
-            index = running.pop(reference)
-            code, death = _outcome(reference)
-            if death and not stop.requested:
-                deaths[index] += 1
-                again = deaths[index] < MAX_DEATHS
-                how = "resumes from its last checkpoint" if again else f"is given up, after {MAX_DEATHS} deaths"
-                print(f"{jobs[index].name} {how}: {death}", file=sys.stderr)
-                if again:
-                    waiting.append(index)
-                    continue
-            yield index, code
 
 
-def _task(work: Callable[..., int], arguments: tuple[Any, ...], folder: str) -> int:
+def _task(run: Callable[[Stop], int], folder: str) -> int:
     """One job, in a process on a machine of the cluster."""
     os.chdir(folder)  # relative paths are those of the queue's machine
     with listening() as stop:
-        return work(*arguments, stop)
+        return run(stop)
 
 
 def _outcome(reference: Any) -> tuple[int, str | None]:

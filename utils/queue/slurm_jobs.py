@@ -14,13 +14,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from utils.queue.parallel_jobs import INTERRUPTED, Job, RunQueue
+from utils.queue.local_jobs import INTERRUPTED, Job, RunJobs
+from utils.queue.plan import Experiment
 from utils.run.signals import Stop, listening
 from utils.settings import BadInput
 
@@ -29,8 +30,8 @@ POLL_SECONDS = 2.0  # between two calls of squeue
 MAX_DELAY_SECONDS = 15  # after a job's end, until its result is visible on shared storage
 
 
-def slurm_queue(runs: Sequence[tuple[Path, Sequence[int]]]) -> RunQueue:
-    """What runs the seeds of these folders on the cluster, unless an earlier command's jobs for them have not ended.
+def connect(experiments: Sequence[Experiment]) -> RunJobs:
+    """What runs jobs on the cluster, unless an earlier command's jobs for these seeds have not ended.
 
     Logs and pickled jobs go to `slurm/` in the folders' common parent.
     """
@@ -38,41 +39,22 @@ def slurm_queue(runs: Sequence[tuple[Path, Sequence[int]]]) -> RunQueue:
 
     if not shutil.which("sbatch"):
         raise BadInput("--backend slurm: there is no sbatch here; run it on a machine that submits jobs")
-    same = sorted((str(folder.resolve()), *seeds) for folder, seeds in runs)
+    folders = [experiment.config.save_path.resolve() for experiment in experiments]
+    same = sorted((str(folder), *experiment.seeds) for folder, experiment in zip(folders, experiments, strict=True))
     name = f"prer-{hashlib.sha256(repr(same).encode()).hexdigest()[:8]}"
-    root = os.path.commonpath([folder.resolve() for folder, _ in runs])
+    root = os.path.commonpath(folders)
     if left := _in_queue(name):
         ids = " ".join(sorted({job.partition("_")[0] for job in left}))
         raise BadInput(f"{root}: jobs of an earlier command have not ended; wait, or end them: scancel {ids}")
     return partial(run_on_slurm, Path(root, "slurm"), name)
 
 
-def run_on_slurm(
-    folder: Path, name: str, work: Callable[..., int], jobs: Sequence[Job], at_once: int, stop: Stop
-) -> Iterator[tuple[int, int]]:
-    """As `run_side_by_side`, on the cluster."""
-    running, cancelled = _submit(folder, name, work, jobs, at_once), False
-    read: dict[Path, int] = defaultdict(int)
-    while running:
-        time.sleep(POLL_SECONDS)
-        if stop.requested and not cancelled:
-            cancelled = True
-            for job in running.values():
-                job.cancel(check=False)
-        queued = _in_queue(name)
-        for index, job in list(running.items()):
-            for log, screen in ((job.paths.stdout, sys.stdout), (job.paths.stderr, sys.stderr)):
-                read[log] = _echo(log, read[log], screen)
-            if queued is not None and job.job_id not in queued:
-                yield index, _exit_code(jobs[index].name, running.pop(index), cancelled)
-
-
-def _submit(folder: Path, name: str, work: Callable[..., int], jobs: Sequence[Job], at_once: int) -> dict[int, Any]:
-    """Submit one array for all jobs with the same needs; returns submitit's job for each index."""
+def run_on_slurm(folder: Path, name: str, jobs: Sequence[Job], at_once: int, stop: Stop) -> Iterator[tuple[int, int]]:
+    """As `run_side_by_side`, on the cluster: one array of jobs for all with the same needs."""
     import submitit
 
     python = f"env PYTHONPATH={shlex.quote(str(Path(__file__).parents[2]))} {shlex.quote(sys.executable)}"
-    submitted: dict[int, Any] = {}
+    running: dict[int, Any] = {}
     for needs in dict.fromkeys(job.needs for job in jobs):
         executor = submitit.SlurmExecutor(folder, max_num_timeout=MAX_TIMEOUTS, python=python)
         executor.update_parameters(
@@ -84,19 +66,36 @@ def _submit(folder: Path, name: str, work: Callable[..., int], jobs: Sequence[Jo
             additional_parameters={"requeue": True},
             **({"gpus_per_node": math.ceil(needs.gpus)} if needs.gpus else {}),
         )
-        alike = [index for index, job in enumerate(jobs) if job.needs == needs]
         with executor.batch():
-            submitted |= {index: executor.submit(_Task(), work, jobs[index].arguments) for index in alike}
-    return submitted
+            alike = [index for index, job in enumerate(jobs) if job.needs == needs]
+            running |= {index: executor.submit(_Task(), jobs[index].run) for index in alike}
+    printed, cancelled = Counter[Path](), False  # lines of each log
+    while running:
+        time.sleep(POLL_SECONDS)
+        if stop.requested and not cancelled:
+            cancelled = True
+            for job in running.values():
+                job.cancel(check=False)
+        queued = _in_queue(name)
+        for index, job in list(running.items()):
+            for log, screen in ((job.paths.stdout, sys.stdout), (job.paths.stderr, sys.stderr)):
+                lines = log.read_text(errors="replace").split("\n")[:-1] if log.exists() else []
+                begun_anew = len(lines) < printed[log]  # by a job that was queued again
+                for line in lines[0 if begun_anew else printed[log] :]:
+                    if not line.startswith("submitit "):
+                        print(line, file=screen, flush=True)
+                printed[log] = len(lines)
+            if queued is not None and job.job_id not in queued:
+                yield index, _exit_code(jobs[index].name, running.pop(index), cancelled)
 
 
 class _Task:
     """One job, in a process on a machine of the cluster."""
 
-    def __call__(self, work: Callable[..., int], arguments: tuple[Any, ...]) -> int:
+    def __call__(self, run: Callable[[Stop], int]) -> int:
         requeue: Any = signal.getsignal(signal.SIGUSR2)  # submitit's handler, for time limits and pre-emption
         with listening() as stop:
-            code = work(*arguments, stop)
+            code = run(stop)
             if code == INTERRUPTED and stop.requested == "SIGUSR2":  # the checkpoint is written
                 requeue(signal.SIGUSR2, None)  # exits
             return code
@@ -115,25 +114,14 @@ def _in_queue(name: str) -> set[str] | None:
     return set(answer.stdout.split()) if answer.returncode == 0 else None
 
 
-def _echo(log: Path, start: int, screen: TextIO) -> int:
-    """Print a job's log from line `start` on, without submitit's own lines; returns the next start."""
-    lines = log.read_text(errors="replace").split("\n")[:-1] if log.exists() else []
-    for line in lines[start if len(lines) >= start else 0 :]:  # a job that was queued again begins its log anew
-        if not line.startswith("submitit "):
-            print(line, file=screen, flush=True)
-    return len(lines)
-
-
 def _exit_code(name: str, job: Any, cancelled: bool) -> int:
     """The exit code of a job that has ended."""
-    result = job.paths.result_pickle
-    for _ in range(0 if cancelled else MAX_DELAY_SECONDS):
-        if not result.exists():
-            time.sleep(1)
+    result, end = job.paths.result_pickle, time.monotonic() + (0 if cancelled else MAX_DELAY_SECONDS)
+    while not result.exists() and time.monotonic() < end:
+        time.sleep(1)
     if result.exists():
         kind, value = pickle.loads(result.read_bytes())  # written by the job that was just submitted
         return value if kind == "success" else 1
-    if cancelled:
-        return INTERRUPTED
-    print(f"{name} ended without a result; its last messages: {job.paths.stderr}", file=sys.stderr)
-    return 1
+    if not cancelled:
+        print(f"{name} ended without a result; its last messages: {job.paths.stderr}", file=sys.stderr)
+    return INTERRUPTED if cancelled else 1

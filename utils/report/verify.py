@@ -52,7 +52,7 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
         here = current_provenance(run.method, str(experiment.device))
         print(f"here: {made.changed_to(here) or 'the same'}")
     experiment.config.save_path.mkdir()
-    if run_seed(experiment, seed, f"{run.method} seed {seed}", Stop(), tasks):
+    if run_seed(experiment, seed, Stop(), tasks, f"{run.method} seed {seed}"):
         return 1
     stored, again = RunFolder(run.folder, seed), RunFolder(experiment.config.save_path, seed)
     expected = _read_metrics(stored.metrics) if stored.metrics.exists() else _accuracies(run, seed)

@@ -1,4 +1,4 @@
-"""Jobs side by side on this machine, each in a process of its own.
+"""Jobs side by side on this machine, each in a process of its own; and what a queue is, here and on clusters.
 
 Not a pool: workers get no stop signal, and one OOM kill breaks the pool.
 """
@@ -12,6 +12,7 @@ from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 from utils.config.schema import ClusterConfig
+from utils.queue.plan import Experiment
 from utils.queue.screen import outlive_readers
 from utils.run.signals import Stop, listening
 
@@ -20,15 +21,20 @@ INTERRUPTED = 130  # exit code of a job that was asked to stop and has saved a c
 
 
 class Job(NamedTuple):
-    """One job of a queue: work(*arguments, stop), called in a process of its own, gives an exit code."""
+    """One job of a queue."""
 
     name: str  # for messages
-    arguments: tuple[Any, ...]  # pickled
+    run: Callable[[Stop], int]  # pickled, called in a process of its own; gives an exit code
     needs: ClusterConfig  # what it takes on a cluster
 
 
-RunQueue = Callable[[Callable[..., int], Sequence[Job], int, Stop], Iterator[tuple[int, int]]]
-"""`run_side_by_side`, or the same on a cluster."""
+RunJobs = Callable[[Sequence[Job], int, Stop], Iterator[tuple[int, int]]]
+"""`run_side_by_side`, or the same on a cluster: what `connect` of `<backend>_jobs.py` returns."""
+
+
+def connect(experiments: Sequence[Experiment]) -> RunJobs:
+    """What runs jobs here."""
+    return run_side_by_side
 
 
 def cores() -> int:
@@ -36,22 +42,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_side_by_side(
-    work: Callable[..., int], jobs: Sequence[Job], at_once: int, stop: Stop
-) -> Iterator[tuple[int, int]]:
+def run_side_by_side(jobs: Sequence[Job], at_once: int, stop: Stop) -> Iterator[tuple[int, int]]:
     """Run the jobs in this order, at most `at_once` at a time; a request to stop ends those that run.
 
-    Yields:
-        The index and exit code of each job that has ended; for a killed one minus the signal's number.
+    Yields the index and exit code of each job that has ended; for a killed one minus the signal's number.
     """
     context: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
     if hasattr(os, "fork"):
-        context.set_forkserver_preload([work.__module__, "torch._dynamo"])  # which optimizers import
+        context.set_forkserver_preload(["utils.queue.launch", "torch._dynamo"])  # which optimizers import
     waiting, running = list(enumerate(jobs)), dict[Any, tuple[int, Any]]()
     while waiting or running:
         while waiting and len(running) < at_once and not stop.requested:
             index, job = waiting.pop(0)
-            process = context.Process(target=_child, args=(work, job.arguments))
+            process = context.Process(target=_child, args=(job.run,))
             process.start()
             running[process.sentinel] = index, process
         if stop.requested:
@@ -64,8 +67,8 @@ def run_side_by_side(
             yield index, process.exitcode
 
 
-def _child(work: Callable[..., int], arguments: tuple[Any, ...]) -> None:
-    """Run one job; it also stops when the process that started it is gone."""
+def _child(run: Callable[[Stop], int]) -> None:
+    """Run a job; it also stops when the process that started it is gone."""
     outlive_readers()
     with listening() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent passes it on
@@ -76,4 +79,4 @@ def _child(work: Callable[..., int], arguments: tuple[Any, ...]) -> None:
             stop.requested = "the end of the program that started it"
 
         threading.Thread(target=orphaned, daemon=True).start()
-        raise SystemExit(work(*arguments, stop))
+        raise SystemExit(run(stop))
