@@ -54,11 +54,7 @@ KEYS = [
     ("model.encoder", "resnet9000", r"model.encoder: unknown encoder 'resnet9000'; did you mean resnet18\?"),
     ("model.encoder", {"name": "resnet18", "filter": 8}, r"model.encoder.filter: unknown key; did you mean filters\?"),
     ("model.encoder", {"name": "mlp", "hiden": None}, r"encoder.hiden: unknown key; did you mean hidden_size\?"),
-    (
-        "scenario.dataset",
-        {"name": "npz", "path": "x.npz", "pth": None},
-        r"dataset.pth: unknown key; did you mean path\?",
-    ),
+    ("scenario.dataset", {"name": "npz", "path": "a", "pth": None}, r"dataset.pth: unknown key; did you mean path\?"),
     ("model.encoder", {"name": "mlp", "hidden_size": 0}, "model.encoder.hidden_size: got 0; expected greater than"),
     ("method", {"name": "prer", "flow": {"type": "gaussian", "blocks": 2}}, "method.flow.blocks: unknown key; known"),
     ("method", {"name": "prer", "flow": {"type": "nce"}}, r"method.flow: unknown flow 'nce'; did you mean nice\?"),

@@ -14,13 +14,11 @@ METHODS = {"gan": "gfr", "prer_proj": "prer"}
 """The original's methods -> ours, if the names differ."""
 
 FLAT = {
-    "autoencoder": ("rec_loss", "softclip"),
-    "flow": (
-        *("blocks", "levels", "hidden_size", "n_hiddens", "weight_decay", "annealing", "conditioning_config"),
-        *("tolerance_training", "tolerance", "tolerance_cap"),
-    ),
-    "regularization": ("type", "distance", "fixed_replay", "to_sample"),
-    "weights": ("old_tasks", "er", "l1", "ce", "rec"),
+    "autoencoder": "rec_loss softclip",
+    "flow": "blocks levels hidden_size n_hiddens weight_decay annealing conditioning_config tolerance_training tolerance "
+    "tolerance_cap",
+    "regularization": "type distance fixed_replay to_sample",
+    "weights": "old_tasks er l1 ce rec",
 }
 """Options of prer that older files write directly under `cl_technique_config`, by our section."""
 
@@ -46,7 +44,7 @@ KEYS: dict[str, dict[str, str]] = {
         "prior_std": "flow.temperature",
         "train_batch_size": "flow.batch_size",
         "ae_conditioned": "autoencoder.conditioning.type",
-        **{name: f"{section}.{name}" for section, names in FLAT.items() for name in names},
+        **{name: f"{section}.{name}" for section, names in FLAT.items() for name in names.split()},
     },
 }
 """Our section, or the method for its own options -> dotted key or prefix -> ours, applied from the left:

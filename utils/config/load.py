@@ -97,15 +97,14 @@ def _resolve(where: str, written: Sequence[Pair], warnings: dict[str, None]) -> 
             config = Config.model_validate(sections)
         except ValidationError as error:
             raise BadInput("\n".join(dict.fromkeys(_describe(sections, each) for each in error.errors()))) from None
-        if config.train.momentum and config.train.optimizer != "sgd":
+        scenario, train = config.scenario, config.train
+        if train.momentum and train.optimizer != "sgd":
             raise BadInput("train.momentum: requires train.optimizer: sgd; set that, or momentum to 0")
-        if config.train.selection == "dev" and config.scenario.dev_split == 0:
+        if train.selection == "dev" and scenario.dev_split == 0:
             raise BadInput("train.selection: dev needs a dev set; set scenario.dev_split, e.g. to 0.1")
-        if config.scenario.type != "class" and config.scenario.labels_per_task == 1:
-            raise BadInput(
-                f"scenario.labels_per_task: with 1 there is nothing to classify in the {config.scenario.type} scenario; "
-                "set it to 2 or more, or scenario.type to class"
-            )
+        if scenario.type != "class" and scenario.labels_per_task == 1:
+            problem = f"with 1 there is nothing to classify in the {scenario.type} scenario"
+            raise BadInput(f"scenario.labels_per_task: {problem}; set it to 2 or more, or scenario.type to class")
     warnings |= {f"{entry.written}: has no effect ({entry.ignored})": None for entry in entries if entry.ignored}
     return config
 

@@ -41,32 +41,29 @@ def prepare(sweep: Sweep, anew: bool, seeds: Sequence[int]) -> None:
 def write(sweep: Sweep, asked: Sequence[int], failed: Collection[tuple[Path, int]] = ()) -> None:
     """Rank all points in the folder, those of earlier lists too, and write sweep.json and sweep.log.
 
-    Args:
-        asked: the seeds asked for. Points are compared on these, and on those that other commands are through with.
-        failed: (point's folder, seed) of each seed that failed.
+    Points are compared on the seeds `asked` for, and on those that other commands are through with. `failed` has the
+    point's folder and the seed of each run that failed.
     """
     root, split = sweep.root, sweep.rank_by
-    old = {point["name"]: point for point in _read(root).get("points", ())}
-    known = {name: point["values"] for name, point in old.items()} | sweep.points
+    old = _read(root).get("points", ())
+    known = {point["name"]: point["values"] for point in old} | sweep.points
     scores = {name: _scores(root / name, split) for name in known}
-    lost = {name: {seed for folder, seed in failed if folder == root / name} for name in known}
-    for name, point in old.items():
-        lost[name] |= set(point["failed"]) - set(asked)
+    failures = {(root / point["name"], seed) for point in old for seed in point["failed"] if seed not in asked}
+    failures |= {*failed}
+    lost = {name: {seed for path, seed in failures if path == root / name} - scores[name].keys() for name in known}
     ended = set.intersection(*(scores[name].keys() | lost[name] for name in sweep.points))
     compared = sorted({*asked, *(ended & set().union(*scores.values()))})
     points: list[dict[str, Any]] = []
     for name, values in known.items():
-        lost[name] -= scores[name].keys()
         complete = scores[name].keys() >= set(compared)
         status = "done" if complete else "failed" if lost[name] else "not finished"
         score = {split: summary([scores[name][seed] for seed in compared]) if complete else None}
         points.append({"name": name, "values": values, "status": status, "failed": sorted(lost[name]), **score})
     points.sort(key=lambda point: -point[split]["mean"] if point["status"] == "done" else 1)  # a stable sort
-    chosen = None
-    if points[0]["status"] == "done":
-        test = _scores(root / points[0]["name"], "test")
-        chosen = {key: points[0][key] for key in ("name", "values")}
-        chosen["test"] = summary([test[seed] for seed in compared])
+    best, chosen = points[0], None
+    if best["status"] == "done":
+        test = _scores(root / best["name"], "test")
+        chosen = {"name": best["name"], "values": best["values"], "test": summary([test[seed] for seed in compared])}
     ranking = {
         "keys": list(sweep.keys),
         "ranked_on": split,
@@ -102,13 +99,10 @@ def _scores(folder: Path, split: str) -> dict[int, float]:
 
 def _as_text(ranking: dict[str, Any], root: Path) -> str:
     split, seeds, chosen = ranking["ranked_on"], ranking["seeds"], ranking["chosen"]
-    text = (
-        f"sweep of {', '.join(ranking['keys'])}: {len(ranking['points'])} points, "
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}) each\n"
-        f"ranked by {SCORE} on {split} data, mean ± std over seeds\n"
-    )
-    if ranking["warning"]:
-        text += f"{ranking['warning']}\n"
+    of_seeds = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
+    text = f"sweep of {', '.join(ranking['keys'])}: {len(ranking['points'])} points, {of_seeds} each\n"
+    text += f"ranked by {SCORE} on {split} data, mean ± std over seeds\n"
+    text += f"{ranking['warning']}\n" if ranking["warning"] else ""
     text += f"\nrank {f'{split} {SCORE}':>20}  point\n"
     for rank, point in enumerate(ranking["points"], 1):
         done, failed = point["status"] == "done", ", ".join(map(str, point["failed"]))
