@@ -11,7 +11,7 @@ import main
 import methods
 from methods import MethodConfig
 from utils.config import load as loading
-from utils.config.aliases import KEYS, METHODS, SECTIONS, WITHOUT_EFFECT, known_names, translate, translate_key
+from utils.config.aliases import KEYS, METHODS, SECTIONS, WITHOUT_EFFECT, known_names, translate_key
 from utils.config.schema import ScenarioConfig, TrainConfig
 from utils.config.yaml_text import flatten
 from utils.queue import check
@@ -60,11 +60,11 @@ def test_every_name_of_the_original_is_in_a_file():
     seen = set()
     for path in FOLDER.glob("*.yaml"):
         name = our_method(path.stem)
-        for entry in translate(list(flatten(yaml.safe_load(path.read_text())).items()), name):
-            section, _, key = entry.written.partition(".")
+        for written in flatten(yaml.safe_load(path.read_text())):
+            section, _, key = written.partition(".")
             owner = name if SECTIONS[section] == "method" else SECTIONS[section]
             parts = key.split(".")
-            seen |= {(owner, part) for part in parts} | {(owner, entry.key.partition(".")[2])}
+            seen |= {(owner, part) for part in parts} | {(owner, translate_key(written, name).partition(".")[2])}
     for owner, names in KEYS.items():
         assert {(owner, old.rpartition(".")[2]) for old in names} <= seen
     ours = {("prer", "replay.space")}  # of an older version of this program

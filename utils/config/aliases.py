@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
-from utils.config.yaml_text import overlap
+from utils.config.yaml_text import Pair, overlap
 from utils.settings import BadInput
 
 SECTIONS = {"cl_technique_config": "method", "cl_config": "scenario", "train_config": "train"}
@@ -15,8 +15,8 @@ METHODS = {"gan": "gfr", "prer_proj": "prer"}
 
 FLAT = {
     "autoencoder": "rec_loss softclip",
-    "flow": "blocks levels hidden_size n_hiddens weight_decay annealing conditioning_config tolerance_training tolerance "
-    "tolerance_cap",
+    "flow": "blocks levels hidden_size n_hiddens weight_decay annealing conditioning_config "
+    "tolerance tolerance_training tolerance_cap",
     "regularization": "type distance fixed_replay to_sample",
     "weights": "old_tasks er l1 ce rec",
 }
@@ -86,18 +86,9 @@ NULLS = {"scenario.dataset.path", "scenario.dataset.image_size", "scenario.datas
 """Options of some data sets, for which older versions wrote null where the data set has none."""
 
 
-class Entry(NamedTuple):
-    """A dotted key of a configuration with its value, in our names."""
-
-    written: str  # the key as written
-    key: str
-    value: Any
-    ignored: str  # why it has no effect; empty if it has one
-
-
-def translate(written: Sequence[tuple[str, Any]], method: str) -> list[Entry]:
-    """Dotted keys and values as written -> ours, for an experiment with this method."""
-    entries = []
+def translate(written: Sequence[Pair], method: str) -> tuple[list[Pair], dict[str, str]]:
+    """Dotted keys and values as written -> ours, for an experiment with this method; and ignored keys -> why."""
+    ours, ignored = list[Pair](), dict[str, str]()
     for name, value in written:
         key = translate_key(name, method)
         own = _in_tables(key, method)
@@ -106,8 +97,11 @@ def translate(written: Sequence[tuple[str, Any]], method: str) -> list[Entry]:
             raise BadInput(f"{key}: embedding is the method prer_features now; name that one")
         if isinstance(word, str | bool):  # 1 is not `yes`
             value = VALUES.get(key, VALUES.get(own, {})).get(word, value)
-        entries.append(Entry(name, key, value, WITHOUT_EFFECT.get(own, "")))
-    return entries
+        if own in WITHOUT_EFFECT:
+            ignored[name] = WITHOUT_EFFECT[own]
+        else:
+            ours.append((key, value))
+    return ours, ignored
 
 
 def translate_key(key: str, method: str) -> str:
@@ -123,7 +117,7 @@ def translate_key(key: str, method: str) -> str:
     return f"{section}.{done}" if parts else section
 
 
-def named_method(written: Sequence[tuple[str, Any]]) -> str:
+def named_method(written: Sequence[Pair]) -> str:
     """Our name of the method that is named last, or empty."""
     of_method = [value for key, value in written if translate_key(key, "") in ("method", "method.name")]
     name = next((value.lower() for value in reversed(of_method) if isinstance(value, str)), "")

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from utils.config.aliases import NULLS, Entry, doubles, known_names, named_method, translate, translate_key
+from utils.config.aliases import NULLS, doubles, known_names, named_method, translate, translate_key
 from utils.config.schema import METHOD, Config
 from utils.config.sweep import Sweep, as_sweep, combinations, name_points
 from utils.config.yaml_text import Pair, flatten, overlap, parse, read_layers
@@ -51,11 +51,11 @@ def load_points(path: Path, overrides: Sequence[str] = ()) -> list[Point]:
         keys = {key: translate_key(key, method) for key in lists}
         named = name_points(combinations(lists, count), keys) if is_swept else {"": {}}
     where = {name: f"{path} (sweep: {name})" if name else str(path) for name in named}
-    configs, warnings = dict[str, Config](), dict[str, None]()  # each warning once
+    configs, warnings = dict[str, Config](), dict[str, str]()  # key as written -> warning
     for name, values in named.items():
         own = [pair for key, value in values.items() for pair in _replacing(key, value)]
         configs[name] = _resolve(where[name], [*plain, *own], warnings)
-    for warning in warnings:
+    for warning in warnings.values():
         print(f"{path}: {warning}", file=sys.stderr)
     if not is_swept:
         return [Point(configs[""], str(path), None)]
@@ -88,11 +88,11 @@ def _part(files: list[list[Pair]], changes: list[list[Pair]], method: str) -> tu
     return plain, lists
 
 
-def _resolve(where: str, written: Sequence[Pair], warnings: dict[str, None]) -> Config:
+def _resolve(where: str, written: Sequence[Pair], warnings: dict[str, str]) -> Config:
     """The configuration of dotted keys and values, later ones over earlier ones; adds to the warnings."""
     with prefix_errors(where):
-        entries = translate(written, named_method(written))
-        sections = _merged([entry for entry in entries if not entry.ignored])
+        pairs, ignored = translate(written, named_method(written))
+        sections = _merged(pairs)
         try:
             config = Config.model_validate(sections)
         except ValidationError as error:
@@ -105,21 +105,21 @@ def _resolve(where: str, written: Sequence[Pair], warnings: dict[str, None]) -> 
         if scenario.type != "class" and scenario.labels_per_task == 1:
             problem = f"with 1 there is nothing to classify in the {scenario.type} scenario"
             raise BadInput(f"scenario.labels_per_task: {problem}; set it to 2 or more, or scenario.type to class")
-    warnings |= {f"{entry.written}: has no effect ({entry.ignored})": None for entry in entries if entry.ignored}
+    warnings |= {key: f"{key}: has no effect ({reason})" for key, reason in ignored.items()}
     return config
 
 
-def _merged(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Nested sections. A later entry replaces those it overlaps, but an option of a module keeps a bare name."""
+def _merged(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Nested sections. A later pair replaces those it overlaps, but an option of a module keeps a bare name."""
     tree: dict[str, Any] = {}
-    for entry in entries:
-        node, (*parents, last) = tree, entry.key.split(".")
+    for key, value in pairs:
+        node, (*parents, last) = tree, key.split(".")
         for parent in parents:
             if not isinstance(below := node.get(parent), dict):
                 node[parent] = {NAMES[parent]: below} if isinstance(below, str) and parent in NAMES else {}
             node = node[parent]
-        node[last] = {} if entry.value == {} else entry.value  # points share the entry's
-        if entry.value is None and entry.key in NULLS:
+        node[last] = {} if value == {} else value  # points share the pair's
+        if value is None and key in NULLS:
             del node[last]
     return {section: {} if value is None else value for section, value in tree.items()}
 

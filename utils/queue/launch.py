@@ -48,11 +48,9 @@ def launch(options: Namespace) -> int:
 
 
 def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int, threads: int, stop: Stop) -> int:
-    """Run the unfinished seeds and write the scores; returns 1 if one failed.
+    """Run the unfinished seeds, `at_once` at a time (0: all), and write the scores; returns 1 if one failed.
 
-    Args:
-        at_once: how many seeds at a time; 0: all.
-        threads: of each seed on this machine; 0: on a cluster, as `cluster.cpus` says.
+    A seed has this number of threads on this machine; 0 means a cluster, where `cluster.cpus` says it.
     """
     queue, in_turn = _unfinished(experiments), bool(threads) and at_once == 1
     code, failed, progress = 0, set[tuple[Path, int]](), bar(len(queue), "seeds", 0, "seed")

@@ -81,8 +81,7 @@ def _device(name: str, gpus: float, on_cluster: bool) -> torch.device:
 def prepare_folders(experiments: Sequence[Experiment], restart: bool, make: bool = True) -> None:
     """Make the results folders, or only check them; with `restart`, existing ones are moved aside.
 
-    Raises:
-        BadInput: a folder belongs to another configuration, is in use by another process, or cannot be written.
+    BadInput: one belongs to another configuration, is in use by another process, or cannot be written.
     """
     for folder, group in groupby(experiments, lambda experiment: experiment.folder):  # a sweep's points together
         points = list(group)
@@ -103,7 +102,8 @@ def prepare_folders(experiments: Sequence[Experiment], restart: bool, make: bool
                         results.check_folder(point.config)
                         results.check_free(point.config.save_path, point.seeds)
                     if make and sweep:
-                        ranking.prepare(sweep, anew, points[0].seeds)
+                        results.make_folder(sweep.root, anew, "sweep.log", "")
+                        ranking.write(sweep, points[0].seeds)
                     for point in points if make else ():
                         results.make_folder(point.config.save_path, anew, "config.yml", as_yaml(point.config.dump()))
             except OSError as error:

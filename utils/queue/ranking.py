@@ -8,7 +8,7 @@ from typing import Any
 from utils.config.sweep import Sweep
 from utils.settings import BadInput
 from utils.store.files import write_text
-from utils.store.folder import SWEEP, check_same, make_folder
+from utils.store.folder import SWEEP, check_same
 from utils.store.metrics import plus_minus, summary
 
 SCORE = "FinalAccuracy"  # points are ranked by it
@@ -30,12 +30,6 @@ def check_folder(sweep: Sweep) -> None:
         ours, theirs = ({key: of[key] for key in both} for of in (sweep.shared, old["shared"]))
         ours |= {"sweep": list(sweep.keys), "sweep.rank_by": sweep.rank_by}
         check_same(sweep.root, ours, theirs | {"sweep": old["keys"], "sweep.rank_by": old["ranked_on"]})
-
-
-def prepare(sweep: Sweep, anew: bool, seeds: Sequence[int]) -> None:
-    """Make a sweep's folder with its sweep.json; with `anew`, an existing one is moved aside."""
-    make_folder(sweep.root, anew, SWEEP, json.dumps({} if anew else _read(sweep.root)))
-    write(sweep, seeds)
 
 
 def write(sweep: Sweep, asked: Sequence[int], failed: Collection[tuple[Path, int]] = ()) -> None:

@@ -51,7 +51,14 @@ def run_on_ray(jobs: Sequence[Job], at_once: int, stop: Stop) -> Iterator[tuple[
     waiting, running, deaths, cancelled = list(range(len(jobs))), dict[Any, int](), Counter[int](), False
     task, folder = ray.remote(max_retries=0)(_task), os.getcwd()
     try:
-        _check_machines(jobs)
+        machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+        for needs in {job.needs for job in jobs}:
+            if any(own.get("CPU", 0) >= needs.cpus and own.get("GPU", 0) >= needs.gpus for own in machines):
+                continue
+            message = f"cluster: no machine of it has {needs.cpus} CPUs and {needs.gpus:g} GPUs"
+            if "RAY_ADDRESS" not in os.environ:  # it would wait for ever
+                raise BadInput(f"{message}; lower cluster.cpus or cluster.gpus, or set RAY_ADDRESS")
+            print(f"{message}; waiting for one", file=sys.stderr)
         while waiting or running:
             while waiting and len(running) < at_once and not stop.requested:
                 job = jobs[index := waiting.pop(0)]
@@ -77,19 +84,6 @@ def run_on_ray(jobs: Sequence[Job], at_once: int, stop: Stop) -> Iterator[tuple[
     finally:
         time.sleep(LOG_SECONDS)
         ray.shutdown()
-
-
-def _check_machines(jobs: Sequence[Job]) -> None:
-    """Warn of a job that no machine has room for; BadInput where no machine can join."""
-    import ray
-
-    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
-    for needs in {job.needs for job in jobs}:
-        if not any(machine.get("CPU", 0) >= needs.cpus and machine.get("GPU", 0) >= needs.gpus for machine in machines):
-            message = f"cluster: no machine of it has {needs.cpus} CPUs and {needs.gpus:g} GPUs"
-            if "RAY_ADDRESS" not in os.environ:  # it would wait for ever
-                raise BadInput(f"{message}; lower cluster.cpus or cluster.gpus, or set RAY_ADDRESS")
-            print(f"{message}; waiting for one", file=sys.stderr)
 
 
 def _task(run: Callable[[Stop], int], folder: str) -> int:
