@@ -142,7 +142,18 @@ def _replacing(key: str, value: Any) -> list[Pair]:
 
 def _describe(tree: dict[str, Any], problem: Any) -> str:
     """One line for one of pydantic's errors: key, what was given, what is expected, the nearest known key."""
-    keys, section = _locate(tree, [str(part) for part in problem["loc"]])
+    keys: list[str] = []
+    section: type[BaseModel] = Config  # that declares the last of the keys
+    inner: Any = Config
+    value: Any = tree
+    for name in map(str, problem["loc"]):
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break  # a location may end with a type
+        keys, section = [*keys, name], inner
+        if field := section.model_fields.get(name):
+            value = value.get(name) if isinstance(value, dict) else None
+            choices = [entry.model_in(value) for entry in field.metadata if isinstance(entry, Chosen)]
+            inner = choices[0] if choices else field.annotation
     key, (*parents, name) = ".".join(keys), keys
     if problem["type"] == "extra_forbidden":
         originals = known_names(".".join(parents), str(METHOD.name_in(tree.get("method"))))
@@ -157,18 +168,3 @@ def _describe(tree: dict[str, Any], problem: Any) -> str:
     if problem["type"] == "model_type":
         expected = "expected a mapping of keys to values"
     return f"{key}: got {problem['input']!r}; {expected}"
-
-
-def _locate(tree: Any, location: list[str]) -> tuple[list[str], type[BaseModel]]:
-    """The keys of pydantic's location, which may end with a type, and the settings class of the last one."""
-    section: type[BaseModel] = Config
-    for depth, part in enumerate(location[:-1]):
-        field = section.model_fields[part]
-        inner: Any = field.annotation
-        tree = tree.get(part) if isinstance(tree, dict) else None
-        for choice in [entry for entry in field.metadata if isinstance(entry, Chosen)]:
-            inner = choice.model_in(tree)
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return location[: depth + 1], section
-        section = inner
-    return location, section
