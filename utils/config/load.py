@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from utils.config.aliases import NULLS, doubles, known_names, named_method, translate, translate_key
 from utils.config.schema import METHOD, Config
 from utils.config.sweep import Sweep, as_sweep, combinations, name_points
-from utils.config.yaml_text import Pair, flatten, overlap, parse, read_layers
+from utils.config.yaml_text import Loader, Pair, flatten, overlap, read_layers
 from utils.settings import BadInput, Chosen, nearest, prefix_errors
 
 NAMES = {"method": "name", "dataset": "name", "encoder": "name", "flow": "type"}
@@ -130,7 +130,7 @@ def _override(text: str) -> list[Pair]:
     if not equals or not key:
         raise BadInput(f"--set {text}: expected KEY=VALUE, e.g. train.epochs=2")
     try:
-        return _replacing(key.strip(), parse(value))
+        return _replacing(key.strip(), yaml.load(value, Loader))
     except yaml.YAMLError:
         raise BadInput(f"--set {text}: the value is not valid YAML") from None
 

@@ -8,6 +8,9 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+import numpy
+import torch
+
 import methods
 from utils.settings import Settings
 
@@ -39,9 +42,6 @@ class Provenance(Settings):
 
 def current_provenance(method: str, device: str) -> Provenance:
     """The provenance of a seed of `method` that starts now in this process."""
-    import numpy
-    import torch
-
     commit, method_hash = _code(method)
     cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return Provenance(

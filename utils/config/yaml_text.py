@@ -15,7 +15,7 @@ Pair = tuple[str, Any]  # a dotted key, and its value
 def read(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; BadInput if there is none."""
     try:
-        tree = parse(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         hint = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
         raise BadInput(f"{path}: no such file{hint and '; '}{hint}") from None
@@ -50,11 +50,6 @@ def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[list[Pair]]:
     return [*read_layers(path.parent / base, above), own]
 
 
-def parse(text: str) -> Any:
-    """The value of YAML text; yaml.YAMLError if it is not valid."""
-    return yaml.load(text, _Loader)  # a SafeLoader
-
-
 def as_yaml(tree: dict[str, Any]) -> str:
     """Plain data as YAML text that `read` reads back."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
@@ -74,7 +69,7 @@ def overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -87,9 +82,9 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes strings that `_Loader` would read as numbers."""
+    """SafeDumper that quotes strings that `Loader` would read as numbers."""
 
 
-for _reader_or_writer in (_Loader, _Dumper):
+for _reader_or_writer in (Loader, _Dumper):
     _number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
     _reader_or_writer.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+.0123456789"))

@@ -15,7 +15,7 @@ from utils.config.provenance import current_provenance
 from utils.config.schema import Config
 from utils.queue import ranking
 from utils.queue.check import describe
-from utils.queue.local_jobs import INTERRUPTED, Job, RunJobs, cores
+from utils.queue.local_jobs import INTERRUPTED, Job, RunJobs, cores, run_side_by_side
 from utils.queue.plan import Experiment, plan, prepare_folders
 from utils.run.allocator import keep_freed_memory
 from utils.run.runner import Run
@@ -37,7 +37,8 @@ def launch(options: Namespace) -> int:
         return 0
     prepare_folders(experiments, options.restart, make=False)
     try:
-        run_jobs = import_module(f"utils.queue.{options.backend}_jobs").connect(experiments)
+        cluster = None if here else import_module(f"utils.queue.{options.backend}_jobs")
+        run_jobs = cluster.connect(experiments) if cluster else run_side_by_side
     except ImportError as error:
         hint = "install it: pip install -r requirements-cluster.txt"
         raise BadInput(f"--backend {options.backend}: {error}; {hint}") from error

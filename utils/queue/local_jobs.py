@@ -12,7 +12,6 @@ from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 from utils.config.schema import ClusterConfig
-from utils.queue.plan import Experiment
 from utils.queue.screen import outlive_readers
 from utils.run.signals import Stop, listening
 
@@ -29,12 +28,7 @@ class Job(NamedTuple):
 
 
 RunJobs = Callable[[Sequence[Job], int, Stop], Iterator[tuple[int, int]]]
-"""`run_side_by_side`, or the same on a cluster: what `connect` of `<backend>_jobs.py` returns."""
-
-
-def connect(experiments: Sequence[Experiment]) -> RunJobs:
-    """What runs jobs here."""
-    return run_side_by_side
+"""`run_side_by_side`, or the same on a cluster: what `connect` in `<backend>_jobs.py` returns."""
 
 
 def cores() -> int:
