@@ -4,12 +4,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import accumulate, groupby
 from math import ceil
 
 import torch
 from pydantic import BaseModel
 
+from datasets.data import Task
+from methods import Method
+from models.captured import WARM_UP, Captured, capturing
 from utils.config.schema import TrainConfig
 from utils.config.yaml_text import as_yaml
 from utils.queue.plan import Experiment, build
@@ -19,6 +23,7 @@ from utils.run.streams import generator, isolated
 from utils.run.training import train_step
 
 TIMED_STEPS, MAX_IMAGES, FIT_SHARE = 10, 512, 0.1
+CONTEXT = 600 * 2**20  # bytes that a process takes on a CUDA device beside its tensors
 NOTE = f"""Extrapolated from {TIMED_STEPS} steps and {FIT_SHARE:.0%} of a generator fit on up to {MAX_IMAGES} images, \
 for a sweep from its first point: within a factor of 2 for most.
 Not counted: reading the data, evaluation, figures, diagnostics, memories that grow."""
@@ -69,7 +74,8 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
     """Seconds of one seed on its device, and bytes on disk; draws from random streams of its own."""
     config, device, seed, train = experiment.config, experiment.device, experiment.seeds[0], experiment.config.train
     shortened, share = _shortened(config.method)
-    with isolated(generator(seed, "estimate", device)):
+    graphs = capturing(config.train.cuda_graphs is not False)
+    with graphs, isolated(generator(seed, "estimate", device)):
         tasks, method = build(config.model_copy(update={"method": shortened}), experiment.data, seed, device)
         learner = method.learner
         optimizer = build_optimizer(train, learner)
@@ -78,12 +84,15 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
             with evaluating(learner):
                 training = method.begin_task(replace(whole, train=part))
             learner.train()
-            batch = training.train.batch(slice(0, train.batch_size))
-            train_step(method, optimizer, *batch, training)  # not timed: the first one is slow
+            run, why_not = partial(_step, method, optimizer, training), None if method.static else "not static"
+            step = Captured(run, optimizer, train.batch_size, method.stream, why_not)
+            index = torch.arange(len(part), device=device)[: train.batch_size]
+            for _ in range(WARM_UP + 1 if device.type == "cuda" else 1):  # not timed: the first ones are slow
+                step(index)
             start = _now(device)
             for _ in range(TIMED_STEPS):
-                train_step(method, optimizer, *batch, training)
-            step, start = (_now(device) - start) / TIMED_STEPS, _now(device)
+                step(index)
+            per_step, start = (_now(device) - start) / TIMED_STEPS, _now(device)
             if whole is tasks[0]:
                 with evaluating(learner):
                     method.end_task(training)
@@ -93,7 +102,26 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
         images = list(accumulate(own))
     steps = sum(_steps(train, count) for count in images)
     weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
-    return steps * step + per_image * sum(images), train.save * (len(own) * weights + 4 * (3 * weights + held))
+    return steps * per_step + per_image * sum(images), train.save * (len(own) * weights + 4 * (3 * weights + held))
+
+
+def most_at_once(experiments: Sequence[Experiment], cores: int) -> int:
+    """How many seeds may run side by side: one per core, on CUDA as many as fit into the memory that is free."""
+    on_cuda = [experiment for experiment in experiments if experiment.device.type == "cuda"]
+    if len(experiments) == 1 == len(experiments[0].seeds) or not on_cuda:
+        return cores
+    needed = CONTEXT
+    for _, points in groupby(on_cuda, lambda experiment: experiment.folder):
+        first = next(points)
+        torch.cuda.reset_peak_memory_stats(first.device)
+        estimate(first)
+        needed = max(needed, CONTEXT + torch.cuda.max_memory_reserved(first.device))
+        torch.cuda.empty_cache()
+    return max(1, min(cores, torch.cuda.mem_get_info(on_cuda[0].device)[0] // needed))
+
+
+def _step(method: Method, optimizer: torch.optim.Optimizer, task: Task, index: torch.Tensor) -> None:
+    train_step(method, optimizer, *task.train.batch(index), task)
 
 
 def _steps(train: TrainConfig, images: int) -> int:

@@ -14,7 +14,7 @@ import datasets
 from utils.config.provenance import current_provenance
 from utils.config.schema import Config
 from utils.queue import ranking
-from utils.queue.check import describe
+from utils.queue.check import describe, most_at_once
 from utils.queue.local_jobs import INTERRUPTED, Job, RunJobs, cores, run_side_by_side
 from utils.queue.plan import Experiment, plan, prepare_folders
 from utils.run.allocator import keep_freed_memory
@@ -30,7 +30,7 @@ def launch(options: Namespace) -> int:
     """Run or explain what the command line asks for; returns the exit code. BadInput: nothing has been run."""
     experiments, at_once, here = plan(options), options.jobs, options.backend == "local"
     if here or options.check:
-        at_once = at_once or max(1, cores() // torch.get_num_threads())
+        at_once = at_once or most_at_once(experiments, max(1, cores() // torch.get_num_threads()))
     if options.check:
         for part in describe(experiments, at_once):
             print(part, flush=True)

@@ -50,6 +50,8 @@ def plan(options: Namespace) -> list[Experiment]:
         with prefix_errors(point.where):
             data = load(config.scenario.dataset, root)
             device = _device(options.device or config.train.device, config.cluster.gpus, options.backend != "local")
+            if config.train.cuda_graphs is True and device.type != "cuda":
+                raise BadInput(f"train.cuda_graphs: yes needs CUDA, and the device is {device}; set it to auto")
             build(config, data, seeds[0], torch.device("cpu"))  # raises BadInput now, not after an hour
             if config.train.tensorboard and find_spec("tensorboard") is None:
                 raise BadInput("train.tensorboard: the package is not there; pip install tensorboard, or set it to no")
