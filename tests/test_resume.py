@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import CPU, few_images, method_settings
 
+from bench import kill
 from bench.kill import left_by, survive
 from datasets.data import Data
 from methods import find, known
@@ -95,8 +96,10 @@ KILLED = ("naive", "replay", "ewc", "prer", "prer_features", "gfr")  # one per k
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", KILLED)
-def test_killed_at_random_moments_a_run_goes_on_to_the_same_bits(tmp_path, name):
-    """The short form of bench/kill.py."""
+def test_killed_at_random_moments_a_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, name):
+    """The short form of bench/kill.py: three tasks of two epochs."""
+    shorter = kill.COMMON.replace("train.epochs=3", "train.epochs=2") + " scenario.labels_per_task=4"
+    monkeypatch.setattr(kill, "COMMON", shorter)
     outcome = survive(name, random.Random(name).choice(["task", "class", "domain"]), 5, random.Random(name), tmp_path)
     assert outcome == (5, True)
 
