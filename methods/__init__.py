@@ -25,11 +25,12 @@ class MethodConfig(Settings):
 
 
 class Diagnostic(NamedTuple):
-    """What a group of `Method.diagnostics` measures, with its unit, and its expected range."""
+    """What a group of `Method.diagnostics` measures, with its unit, its expected range, and a remedy."""
 
     meaning: str
     low: float = -inf
     high: float = inf
+    remedy: str = ""
 
 
 class ImageGrid(NamedTuple):

@@ -1,13 +1,15 @@
 """The loop: what a seed decides, what evaluation leaves alone, and what a resumed run is."""
 
 import copy
+import shutil
+from itertools import product
 
 import pytest
 import torch
 from conftest import CPU, SMALL_PRER, few_images, method_settings
 
 from datasets.data import Data
-from methods import Method, find
+from methods import Method, find, known
 from utils.config.load import load
 from utils.config.schema import Config
 from utils.run.build import SCHEDULES, build_learner, build_optimizer, build_tasks
@@ -264,6 +266,21 @@ def test_the_program_loads_what_it_wrote(small, run, tmp_path):
     assert run(small) == 0
     again = load(tmp_path / "results" / "config.yml")
     assert again.dump() == load(tmp_path / "experiment.yaml").dump()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", known())
+def test_every_method_runs_with_every_optimizer(config, data, name, tmp_path):
+    optimizers = [("adam", 0.0, 0.0), ("sgd", 0.0, 0.0), ("sgd", 0.9, 0.0), ("sgd", 0.9, 1e-4)]
+    for (optimizer, momentum, decay), reset, scenario in product(
+        optimizers, (True, False), ("task", "class", "domain")
+    ):
+        train = {"optimizer": optimizer, "momentum": momentum, "weight_decay": decay, "reset_optimizer": reset}
+        changes = {f"train__{key}": value for key, value in train.items()} | {"scenario__type": scenario}
+        settings = config(**changes, train__epochs=1, train__save=False, train__save_path=str(tmp_path / "run"))
+        method = find(name)[1].model_validate(method_settings(name))
+        finished(settings.model_copy(update={"method": method}), data)
+        shutil.rmtree(tmp_path / "run")
 
 
 def test_an_optimizer_that_is_not_reset_keeps_its_moments_and_starts_each_task_at_the_full_rate(config, data):

@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector
 from datasets.data import Split
 from models.learner import Learner
 
-CHUNK = 64  # samples whose gradients are held at once: CHUNK x P numbers
+CHUNK, MAX_NUMBERS = 64, 2**27  # samples whose gradients are held at once, each P numbers; and all numbers of them
 
 
 def flat_parameters(module: nn.Module) -> Tensor:
@@ -52,7 +52,8 @@ def mean_over_samples(
 
     gradients = vmap(grad(one), in_dims=(None, 0, *(0 for _ in rest)))
     total = torch.zeros_like(flat_parameters(learner))
-    for index in torch.arange(len(split), device=split.y.device).split(CHUNK):
+    chunk = max(1, min(CHUNK, MAX_NUMBERS // len(total)))
+    for index in torch.arange(len(split), device=split.y.device).split(chunk):
         found = gradients(parameters, split.batch(index)[0], *(values[index] for values in rest))
         total += torch.cat([of(found[name]).sum(dim=0).flatten() for name in parameters])
     return total / len(split)

@@ -58,12 +58,18 @@ class Rehearsing(Method):
     held_to_codes = False  # is the target of a sample's embedding its code, or what it was when the last task ended?
     off: ClassVar = {"weights": {"er": 0.0, "replay": 0.0}}
     diagnosed: ClassVar = {
-        "agreement": Diagnostic("generated samples classified as their class (share)", 0.8, 1.0),
+        "agreement": Diagnostic(
+            "generated samples classified as their class (share)", 0.8, 1.0, "train the flow or the decoder longer"
+        ),
         "flow_nll": Diagnostic("negative log-likelihood of the codes of the fit (nats per dimension)"),
-        "redrawn": Diagnostic("samples drawn again, out of reach or not finite (number)"),
+        "redrawn": Diagnostic("samples drawn again per task, out of reach or not finite (number)"),
         "dev_nll": Diagnostic("negative log-likelihood of dev codes (nats per dimension)"),
-        "round_trip": Diagnostic("error of dev codes through the flow and back (share of their norm)", 0.0, 1e-2),
-        "frechet": Diagnostic("Fréchet distance of generated to dev embeddings (share of the latter's variance)", 0, 1),
+        "round_trip": Diagnostic(
+            "error of dev codes through the flow and back (share of their norm)", 0.0, 1e-2, "lower method.flow.lr"
+        ),
+        "frechet": Diagnostic(
+            "Fréchet distance of generated to dev embeddings (share of the latter's variance)", 0, 1, "train it longer"
+        ),
     }
 
     def __init__(self, config: RehearsingConfig, learner: Learner, stream: torch.Generator) -> None:
@@ -93,6 +99,7 @@ class Rehearsing(Method):
 
     @torch.no_grad()
     def begin_task(self, task: Task) -> Task:
+        self.flow.redrawn.zero_()  # of this task; pictures and diagnostics drew some too
         if task.index > 0 and self.rehearses:
             x, y, codes = self.generate_past(task.index)
             z = self.embed_all(x)
@@ -197,11 +204,15 @@ class Rehearsing(Method):
         return found
 
     def predict(self, x: Tensor, task: int) -> Tensor:
-        known = self.flow.known
-        taught = known[list(self.learner.groups[task])].all() if self.learner.scenario == "task" else known.any()
-        if self.config.predict == "head" or not taught:
+        if self.config.predict == "head" or not self._flow_serves(task):
             return super().predict(x, task)
         return self.learner.likeliest(self.flow.posterior(self.codes(x)).exp(), task)
+
+    def _flow_serves(self, task: int) -> bool:
+        """Whether the flow was fitted to all classes that a prediction may be: not before a task's end."""
+        learner, known = self.learner, self.flow.known
+        possible = known[list(learner.groups[task])] if learner.scenario == "task" else known | learner.unseen
+        return bool(possible.all())
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

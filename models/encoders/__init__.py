@@ -22,9 +22,11 @@ class Encoder(nn.Module):
     def __init__(self, features: nn.Module, projection: nn.Module, image_shape: ImageShape, mirror: Mirror) -> None:
         super().__init__()
         self.features, self.projection, self.image_shape, self.mirror = features, projection, image_shape, mirror
+        self.eval()  # running statistics of batch normalisation are not touched
         with torch.no_grad():
             probe = features(torch.zeros(1, *image_shape))
             self.feature_dim, self.embedding_dim = probe.shape[1], projection(probe).shape[1]
+        self.train()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.projection(self.features(x))

@@ -138,11 +138,16 @@ class Config(Settings):
     @property
     def identity(self) -> dict[str, Any]:
         """The dotted keys that affect results, with values: runs that share them may share a results folder."""
-        of_train = "experiments device cuda_graphs deterministic save checkpoint_minutes load tensorboard save_path"
-        ignored = {"scenario.data_root", "method.plot", *(f"train.{key}" for key in of_train.split())}
-        ignored |= {f"cluster.{key}" for key in ClusterConfig.model_fields}
-        return {key: value for key, value in flatten(self.dump()).items() if key not in ignored}
+        return identity_of(self.dump())
 
     def dump(self) -> dict[str, Any]:
         """The resolved configuration as plain data, which `utils.config.load.load` reads back."""
         return self.model_dump(mode="json")
+
+
+def identity_of(dump: dict[str, Any]) -> dict[str, Any]:
+    """`Config.identity` of the plain data that `Config.dump` gives."""
+    of_train = "experiments device cuda_graphs deterministic save checkpoint_minutes load tensorboard save_path"
+    ignored = {"scenario.data_root", "method.plot", *(f"train.{key}" for key in of_train.split())}
+    ignored |= {f"cluster.{key}" for key in ClusterConfig.model_fields}
+    return {key: value for key, value in flatten(dump).items() if key not in ignored}

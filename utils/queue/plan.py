@@ -102,6 +102,7 @@ def prepare_folders(experiments: Sequence[Experiment], restart: bool, make: bool
                         ranking.check_folder(sweep)
                     for point in () if anew else points:
                         results.check_folder(point.config)
+                        results.check_seeds(point.config)
                         results.check_free(point.config.save_path, point.seeds)
                     if make and sweep:
                         results.make_folder(sweep.root, anew, "sweep.log", "")

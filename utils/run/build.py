@@ -51,10 +51,11 @@ def build_method(config: Config, learner: Learner, stream: torch.Generator) -> M
 
 def build_optimizer(config: TrainConfig, learner: Learner) -> torch.optim.Optimizer:
     """A new optimizer of the whole classifier; the momentum is for sgd."""
-    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "adam":
-        return torch.optim.Adam(learner.parameters(), **options)
-    return torch.optim.SGD(learner.parameters(), momentum=config.momentum, **options)
+        return torch.optim.Adam(learner.parameters(), fused=True, **options)
+    # a fused step cannot begin the momentum of a head while that of others is there
+    return torch.optim.SGD(learner.parameters(), momentum=config.momentum, fused=config.momentum == 0, **options)
 
 
 SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler]] = {

@@ -69,15 +69,23 @@ class Recording:
         log.info("task %d learnt: test accuracy %.4f, by task %s", task.index, sum(row) / len(row), values)
 
     def diagnose(self, method: Method, task: Task) -> None:
-        """The method's diagnostics after a task; those outside their expected range are logged for all to see."""
+        """The method's diagnostics after a task; those outside their expected range are logged in one line."""
+        self.results["diagnostics"].append({})
         found = method.diagnostics([other.dev for other in self.tasks[: task.index + 1] if other.dev is not None])
-        self.results["diagnostics"].append(found)
+        self.results["diagnostics"][-1] = found
+        outside: dict[str, list[str]] = {}
         for name, value in found.items():
             log.debug("task %d %s: %.4f", task.index, name, value)
-            expected = method.diagnosed.get(name.partition("/")[0])
+            group, _, series = name.partition("/")
+            expected = method.diagnosed.get(group)
             if expected and not expected.low <= value <= expected.high:
-                bounds = expected.low, expected.high
-                log.info("task %d: %s is %.4g, outside of %g to %g", task.index, name, value, *bounds)
+                outside.setdefault(group, []).append(f"{series} {value:.3g}".strip())
+        lines = []
+        for group, values in outside.items():
+            meaning, low, high, remedy = method.diagnosed[group]
+            lines.append(f"{meaning}: {', '.join(values)}, expected {low:g} to {high:g}{remedy and '; '}{remedy}")
+        if lines:
+            log.warning("task %d: the generator is doubtful. %s", task.index, ". ".join(lines))
 
     def draw(self, method: Method, task: Task) -> None:
         """The method's pictures after a task."""

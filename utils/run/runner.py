@@ -21,7 +21,7 @@ from utils.run.signals import Interrupted, Stop
 from utils.run.stopwatch import Stopwatch
 from utils.run.streams import Streams, isolated, preserved, reproducible
 from utils.run.training import Training
-from utils.store.folder import RunFolder
+from utils.store.folder import RunFolder, check_run
 from utils.store.log import bar, log
 
 
@@ -96,10 +96,12 @@ class Run:
         """Scores, diagnostics and figures after a task; nothing of it changes what is learnt later."""
         with self.stopwatch.timing("eval_s"):
             self.recording.evaluate(self.method, task)
-        with self._hook(preserved):
-            self.recording.diagnose(self.method, task)
-        with self._hook(preserved):
-            self.recording.draw(self.method, task)
+        for record in (self.recording.diagnose, self.recording.draw):
+            try:
+                with self._hook(preserved):
+                    record(self.method, task)
+            except (ArithmeticError, RuntimeError, ValueError) as error:  # a flow without samples, for example
+                log.warning("task %d: no %ss: %s: %s", task.index, record.__name__, type(error).__name__, error)
 
     @contextmanager
     def _hook(self, guard: Callable[[torch.Generator], AbstractContextManager[None]] = isolated) -> Iterator[None]:
@@ -162,6 +164,7 @@ class Run:
         if state is None:
             return False
         saved = self.checkpoint = Checkpoint.from_dict(state)
+        check_run(self.config, self.seed, saved.results)
         self.recording.results, self.steps = saved.results, saved.steps
         self.stopwatch.seconds.update(saved.seconds)
         self._restore(saved.before)

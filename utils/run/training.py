@@ -65,7 +65,7 @@ class Training:
         self.totals: dict[str, Tensor] = {}  # sums over this epoch of the loss and its terms, in place
         self.order_state: Tensor | None = None  # of `order` at the start of this epoch
         self.history: list[dict[str, float]] = []
-        self.best: dict[str, Any] = {"accuracy": -1.0, "weights": None}
+        self.best: dict[str, Any] = {"accuracy": -1.0}  # of the epochs so far, with the states of learner and method
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the task, without learner, method, optimizer and streams; tensors are not copied."""
@@ -108,8 +108,9 @@ class Training:
                     after_step(self.step == count)
                 self._end_epoch(count, progress)
         self.check_weights()
-        if self.best["weights"] is not None:
-            self.method.learner.load_state_dict(self.best["weights"])
+        if "learner" in self.best:  # the method too: SI's path ends where the weights do
+            self.method.learner.load_state_dict(self.best["learner"])
+            self.method.load_state_dict(self.best["method"])
         return self.history
 
     def _step(self, index: Tensor) -> dict[str, Tensor]:
@@ -128,7 +129,8 @@ class Training:
         progress.update()
         log.log(EPOCH, "task %d epoch %d: loss %.4f, accuracy %.4f", self.task.index, self.epoch, loss, reached)
         if self.config.selection == "dev" and reached > self.best["accuracy"]:
-            self.best = {"accuracy": reached, "weights": copy.deepcopy(self.method.learner.state_dict())}
+            parts = {"learner": self.method.learner.state_dict(), "method": self.method.state_dict()}
+            self.best = {"accuracy": reached, **copy.deepcopy(parts)}
         self.epoch, self.step = self.epoch + 1, 0
         for total in self.totals.values():
             total.zero_()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from utils.config.load import load as load_config
 from utils.config.provenance import Provenance
-from utils.config.schema import Config
+from utils.config.schema import Config, identity_of
 from utils.config.yaml_text import as_yaml, read
 from utils.settings import BadInput
 from utils.store import files
@@ -146,6 +146,20 @@ def check_folder(config: Config) -> None:
         raise BadInput(f"train.save_path: {root} holds a sweep; choose another, or start again with --restart")
     if resumes and (root / "config.yml").exists():
         check_same(root, config.identity, load_config(root / "config.yml").identity)
+
+
+def check_seeds(config: Config) -> None:
+    """BadInput if results of a seed in the folder are of another configuration or seed, as in a copied folder."""
+    for seed, run in finished_runs(config.save_path).items():
+        check_run(config, seed, run)
+
+
+def check_run(config: Config, seed: int, results: dict[str, Any]) -> None:
+    """BadInput unless the results of a seed, finished or not, are of this configuration and seed."""
+    theirs = identity_of(results["config"]) | {"seed": results["seed"]}
+    ours = config.identity | {"seed": seed}
+    known = {key: value for key, value in ours.items() if key in theirs}  # not those that a later version added
+    check_same(RunFolder(config.save_path, seed).path, known, {key: theirs[key] for key in known})
 
 
 def check_same(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
