@@ -1,7 +1,9 @@
 """Images and labels as tensors, and the tasks made of them."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,6 +44,15 @@ class Data:
         channels, height, width = self.train.x.shape[1:]
         return channels, height, width
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell data sets apart: of the classes' names and of all samples, in their order."""
+        tensors = [tensor.cpu() for split in (self.train, self.test) for tensor in (split.x, split.y)]
+        digest = hashlib.sha256(repr((self.classes, [(t.dtype, tuple(t.shape)) for t in tensors])).encode())
+        for tensor in tensors:
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Task:
@@ -52,6 +63,18 @@ class Task:
     train: Split
     dev: Split | None
     test: Split
+
+
+def stratified(y: Tensor, n: int) -> Tensor:
+    """Indices (min(n, N),) of a fixed sample of the labels y (N,): of each class its share of n, up to rounding.
+
+    Example:
+        >>> stratified(torch.tensor([1, 0, 0, 1, 0, 0]), 3)
+        tensor([2, 5, 3])
+    """
+    if len(y) <= n:
+        return torch.arange(len(y), device=y.device)
+    return y.argsort(stable=True)[torch.arange(1, 2 * n, 2, device=y.device) * len(y) // (2 * n)]
 
 
 def laid_out(x: Tensor) -> Tensor:

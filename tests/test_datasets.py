@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from datasets import load
+from datasets.data import Data, Split, stratified
 from utils.config.schema import DATASET
 from utils.settings import BadInput
 
@@ -249,3 +250,30 @@ def test_a_folder_s_links_names_bombs_and_modes(folder, tmp_path_factory):
         Image.new(mode, (16, 16)).save(folder / "train" / "dog" / f"{mode.replace(';', '')}.png")
     Image.new("CMYK", (16, 16)).save(folder / "train" / "dog" / "cmyk.jpg")
     assert read(folder, name="folder", path=str(folder)).image_shape == (3, 16, 16)
+
+
+def test_a_fingerprint_tells_data_sets_apart():
+    x, y = torch.arange(96, dtype=torch.uint8).view(6, 1, 4, 4), torch.tensor([0, 1, 0, 1, 0, 1])
+
+    def of(x=x, y=y, test=(x, y), classes=("a", "b")):
+        return Data(Split(x, y), Split(*test), classes).fingerprint
+
+    assert of() == of(x.clone(), y.clone()) and len(of()) == 16 and int(of(), 16)
+    assert of(x.contiguous(memory_format=torch.channels_last)) == of()
+    brighter, swapped = x.clone(), torch.tensor([2, 1, 0, 3, 4, 5])  # the labels stay as they are
+    brighter[5, 0, 3, 3] += 1
+    others = [of(brighter), of(x[swapped]), of(x.view(6, 1, 2, 8)), of(y=1 - y), of(test=(x[:4], y[:4]))]
+    others += [of(classes=("a", "c")), of(classes=("ab", "")), of(x.float()), of(x[:4], y[:4], (x, y))]
+    assert len({of(), *others}) == 10
+
+
+def test_a_stratified_sample_has_of_every_class_its_share():
+    y = torch.tensor([0] * 600 + [1] * 300 + [2] * 100)
+    shuffled = y[torch.randperm(1000, generator=torch.Generator().manual_seed(0))]
+    for labels in (y, shuffled):
+        index = stratified(labels, 100)
+        assert labels[index].bincount().tolist() == [60, 30, 10] and len(index.unique()) == 100
+        assert torch.equal(index, stratified(labels, 100))
+        assert labels[stratified(labels, 7)].bincount().tolist() == [4, 2, 1]
+    assert stratified(shuffled, 1000).tolist() == stratified(shuffled, 2000).tolist() == list(range(1000))
+    assert stratified(y[:0], 5).tolist() == []
