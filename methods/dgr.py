@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.data import Task, as_floats, mapped
+from datasets.data import Task, as_floats, mapped, stratified
 from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import divergence
 from methods.mechanisms.rehearsal import MEASURED, PER_ROW, reconstructions
@@ -95,7 +95,7 @@ class DGR(Method):
         x_old, answers = self.rehearsal or (None, [])
         self.rehearsal = None
         self.vae.fit(task.train.x, x_old, self.stream)
-        x, _ = task.train.batch(slice(0, MEASURED))
+        x, _ = task.train.batch(stratified(task.train.y, MEASURED))
         with torch.no_grad():
             reconstruction, kl = self.vae.negative_elbo(x, self.stream)
         self.measured = {"negative_elbo/reconstruction": float(reconstruction.mean())}

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import make_features, make_prer, train
+from conftest import SMALL, SMALL_PRER, make_features, make_prer, train
 from torch.nn import functional as F
 
 import flows
@@ -102,10 +102,12 @@ def test_reset_begins_each_fit_with_new_weights(tasks):
 
 
 @pytest.mark.parametrize("name", modules(flows, "build"))
-def test_every_flow_by_name_runs(tasks, name):
+def test_every_flow_by_name_runs(tasks, name, monkeypatch):
     known = options_of(find(flows, name, "build").build).model_fields
-    lacking = {key: None for key in ("blocks", "hidden_size") if key not in known}
-    method = make_prer(flow={"type": name, **lacking})
+    lacking = {"blocks", "hidden_size"} - known.keys()
+    flow = {key: value for key, value in SMALL_PRER["flow"].items() if key not in lacking}
+    monkeypatch.setitem(SMALL, "prer", {**SMALL_PRER, "flow": {**flow, "type": name}})
+    method = make_prer()
     for task in tasks[:2]:
         train(method, task)
     assert all(torch.isfinite(torch.tensor(value)) for value in method.diagnostics([]).values())

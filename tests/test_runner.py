@@ -12,6 +12,7 @@ from datasets.data import Data
 from methods import Method, find, known
 from utils.config.load import load
 from utils.config.schema import Config
+from utils.run import evaluation, training
 from utils.run.build import SCHEDULES, build_learner, build_optimizer, build_tasks
 from utils.run.evaluation import accuracy, confusion, evaluating
 from utils.run.runner import Run
@@ -266,6 +267,38 @@ def test_the_program_loads_what_it_wrote(small, run, tmp_path):
     assert run(small) == 0
     again = load(tmp_path / "results" / "config.yml")
     assert again.dump() == load(tmp_path / "experiment.yaml").dump()
+
+
+def test_train_scores_are_of_every_class_whatever_the_order(config, data, monkeypatch):
+    monkeypatch.setattr(evaluation, "SCORED_TRAINING_IMAGES", 10)
+    tasks = build_tasks(config(scenario__labels_per_task=3), data, 0, CPU)
+    by_class = tasks[0].train.take(tasks[0].train.y.argsort(stable=True))
+    assert sorted(evaluation.scored_part(by_class).y.bincount().tolist()) == [3, 3, 4]
+
+
+def test_no_evaluation_depends_on_the_order_of_the_test_data(config, data):
+    run = finished(config(), data)
+    for task in run.tasks:
+        shuffled = task.test.take(torch.randperm(len(task.test)))
+        assert (confusion(run.method, task.test, task.index) == confusion(run.method, shuffled, task.index)).all()
+
+
+def test_the_state_of_the_method_goes_back_with_the_weights_of_the_best_epoch(config, data, monkeypatch):
+    """SI's path would take the way back to them for a step."""
+    reached = iter([0.1, 0.9, 0.2, 0.3])
+    monkeypatch.setattr(training, "accuracy", lambda *_: next(reached))
+    settings = config(method__name="si", train__selection="dev", train__epochs=4, scenario__dev_split=0.25)
+    run, ends = started(settings, data), []
+    monkeypatch.setattr(type(run.method), "end_task", lambda self, task: ends.append(copy.deepcopy(self.state_dict())))
+    run(tasks=1)
+    reached = iter([0.1, 0.9])
+    monkeypatch.setattr(training, "accuracy", lambda *_: next(reached))
+    settings = config(method__name="si", train__selection="dev", train__epochs=2, scenario__dev_split=0.25)
+    settings = settings.saved_in(settings.save_path / "short")
+    short = Run(settings, data, 0, CPU)
+    short.folder.path.mkdir(parents=True)
+    short(tasks=1)
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 @pytest.mark.long

@@ -50,6 +50,14 @@ def config(**scenario) -> Config:
     return Config.model_validate(tree)
 
 
+@pytest.mark.parametrize("build", [resnet18.build, slim_resnet18.build])
+def test_building_an_encoder_leaves_its_running_statistics_at_their_start(build):
+    encoder = build((3, 16, 16))
+    norms = [part for part in encoder.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert norms and all(part.num_batches_tracked == 0 and (part.running_mean == 0).all() for part in norms)
+    assert all(part.training for part in encoder.modules())
+
+
 def class_learner(only_seen: bool) -> Learner:
     torch.manual_seed(0)
     return Learner(paper.build((1, 28, 28), 20), HEADS["linear"](0.0), "class", [(4, 0), (3, 1), (2, 5)], only_seen)

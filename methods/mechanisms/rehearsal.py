@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.data import Split, Task, chunks, mapped
+from datasets.data import Split, Task, chunks, mapped, stratified
 from methods import Diagnostic, ImageGrid, Method
 from methods.mechanisms.distance import DISTANCES, divergence, frechet
 from methods.mechanisms.prer_config import RehearsingConfig
@@ -188,7 +188,8 @@ class Rehearsing(Method):
         agreement = torch.stack([as_asked[k :: len(seen)].mean() for k in range(len(seen))]).tolist()
         self.measured |= {f"agreement/class {c}": share for c, share in zip(seen, agreement, strict=True)}
         for t in range(task.index + 1):
-            some = (learner.task_of[y] == t).nonzero()[:MEASURED, 0]
+            of_task = (learner.task_of[y] == t).nonzero()[:, 0]
+            some = of_task[stratified(y[of_task], MEASURED)]
             self.measured[f"flow_nll/task {t}"] = flow.negative_log_likelihood(codes[some], y[some])
 
     @torch.no_grad()

@@ -41,6 +41,8 @@ class ScenarioConfig(Settings):
     """shuffle the order of the classes by the seed"""
     dev_split: float = Field(0.0, ge=0, lt=1)
     """share of the training data held out as dev set, equal for all classes"""
+    fingerprint: str | None = None
+    """of the data set's classes and contents, written by the program into config.yml; other data are refused"""
     data_root: str | None = None
     """directory of the data sets; --data-root and $DATA_ROOT come first, ./data last"""
 
@@ -134,6 +136,10 @@ class Config(Settings):
     def saved_in(self, folder: Path) -> "Config":
         """The same with another results folder."""
         return self.model_copy(update={"train": self.train.model_copy(update={"save_path": str(folder)})})
+
+    def on_data(self, fingerprint: str) -> "Config":
+        """The same, bound to the data set with this fingerprint."""
+        return self.model_copy(update={"scenario": self.scenario.model_copy(update={"fingerprint": fingerprint})})
 
     @property
     def identity(self) -> dict[str, Any]:

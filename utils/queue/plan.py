@@ -18,7 +18,7 @@ from utils.config.load import Point, load_points
 from utils.config.schema import Config
 from utils.config.yaml_text import as_yaml
 from utils.queue import ranking
-from utils.run.build import build_learner, build_method, build_tasks
+from utils.run.build import build_learner, build_method, build_tasks, check_data
 from utils.run.streams import generator
 from utils.settings import BadInput, prefix_errors
 from utils.store import folder as results
@@ -49,6 +49,8 @@ def plan(options: Namespace) -> list[Experiment]:
         root = Path(options.data_root or os.environ.get("DATA_ROOT") or config.scenario.data_root or "data")
         with prefix_errors(point.where):
             data = load(config.scenario.dataset, root)
+            check_data(config, data)
+            config = config.on_data(data.fingerprint)
             device = _device(options.device or config.train.device, config.cluster.gpus, options.backend != "local")
             if config.train.cuda_graphs is True and device.type != "cuda":
                 raise BadInput(f"train.cuda_graphs: yes needs CUDA, and the device is {device}; set it to auto")

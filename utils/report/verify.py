@@ -59,6 +59,8 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
     numbers, verdicts = _read_metrics(again.metrics), []
     for task in range(tasks or run.score.tasks):
         of_task = {key: value for key, value in expected.items() if int(key[0] or 0) == task}
+        if not of_task:
+            raise BadInput(f"{stored.metrics} is damaged: it has no number of task {task}; remove it to compare scores")
         differing = [key for key, value in of_task.items() if numbers.get(key) != value]
         gap = max((abs(numbers[k] - of_task[k]) for k in differing if k[3].startswith("accuracy/")), default=0.0)
         weights = stored.weights(task)

@@ -16,8 +16,19 @@ from utils.run.streams import generator, isolated
 from utils.settings import BadInput
 
 
+def check_data(config: Config, data: Data) -> None:
+    """BadInput if the configuration is bound to other data."""
+    expected = config.scenario.fingerprint
+    if expected not in (None, data.fingerprint):
+        raise BadInput(
+            f"scenario.fingerprint: the data set {config.scenario.dataset.name} has {data.fingerprint}, the one "
+            f"run on has {expected}: images, labels or classes changed; restore them, or choose another save_path"
+        )
+
+
 def build_tasks(config: Config, data: Data, seed: int, device: torch.device) -> list[Task]:
-    """The sequence of tasks of one seed; the same on every device."""
+    """The sequence of tasks of one seed; the same on every device. BadInput: the data are not the configuration's."""
+    check_data(config, data)
     order = list(range(len(data.classes)))
     if config.scenario.shuffle_labels:
         order = torch.randperm(len(order), generator=generator(seed, "classes")).tolist()

@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from datasets.data import Split, chunks
+from datasets.data import Split, chunks, stratified
 from methods import Method
 
-SCORED_TRAINING_IMAGES = 2000
-"""Train scores are measured on the first so many training images of a task, in the order of the data set."""
+SCORED_TRAINING_IMAGES = 2000  # of a task, for train scores
 
 
 @contextmanager
@@ -44,8 +43,8 @@ def accuracy(method: Method, split: Split, task: int) -> float:
 
 
 def scored_part(train: Split) -> Split:
-    """The part of a task's training data on which train scores are measured."""
-    return train.take(slice(0, SCORED_TRAINING_IMAGES))
+    """The part of a task's training data on which train scores are measured: every class with its share."""
+    return train.take(stratified(train.y, SCORED_TRAINING_IMAGES))
 
 
 def memory(method: Method) -> dict[str, int]:

@@ -164,6 +164,8 @@ def check_run(config: Config, seed: int, results: dict[str, Any]) -> None:
 
 def check_same(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     """BadInput with the keys that differ unless `ours`, the settings that decide results, are those of the folder."""
+    if theirs.get("scenario.fingerprint") is None:  # made before there were any
+        ours = ours | {"scenario.fingerprint": None}
     differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     if differing:
         changes = ", ".join(f"{key}: {theirs.get(key)} -> {ours.get(key)}" for key in differing[:6])
