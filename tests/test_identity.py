@@ -41,7 +41,7 @@ def test_config_yml_is_bound_to_the_data(small, run, npz, tmp_path, capsys):
     assert run(again) == 0, "finished before"
     changed(npz, lambda arrays: arrays | {"y_train": arrays["y_train"][::-1].copy()})
     assert run(again) == 2
-    assert "scenario.fingerprint: the data set npz has" in capsys.readouterr().err
+    assert "images, labels or classes of npz have changed" in capsys.readouterr().err
 
 
 def test_a_copied_seed_is_refused(small, run, tmp_path, capsys):

@@ -20,9 +20,10 @@ def check_data(config: Config, data: Data) -> None:
     """BadInput if the configuration is bound to other data."""
     expected = config.scenario.fingerprint
     if expected not in (None, data.fingerprint):
+        name = config.scenario.dataset.name
         raise BadInput(
-            f"scenario.fingerprint: the data set {config.scenario.dataset.name} has {data.fingerprint}, the one "
-            f"run on has {expected}: images, labels or classes changed; restore them, or choose another save_path"
+            f"scenario.fingerprint: expected {expected}, got {data.fingerprint}: images, labels or classes of {name} "
+            "have changed; restore them, or choose another save_path"
         )
 
 
