@@ -4,7 +4,9 @@ import gc
 import os
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from utils.options import parse
 from utils.queue.screen import outlive_readers
@@ -16,6 +18,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The networks are small: more threads are no faster, and runs side by side get much slower with them.
     # A value set by the user wins; torch reads it on import.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        return _run(options)
+    except KeyboardInterrupt as interruption:
+        words = sys.argv[1:] if arguments is None else arguments
+        python = Path(sys.executable)
+        python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+        command = shlex.join([str(python), "main.py", *(word for word in words if word != "--restart")])
+        print(f"\ninterrupted{interruption}; to resume: {command}", file=sys.stderr)
+        return 130
+
+
+def _run(options: Namespace) -> int:
     from utils.settings import BadInput
 
     try:
@@ -33,10 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt as interruption:
-        command = shlex.join(["python", "main.py", *(sys.argv[1:] if arguments is None else arguments)])
-        print(f"\ninterrupted{interruption}; to resume: {command}", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from utils.config.schema import ClusterConfig
 from utils.queue import launch
 from utils.queue.local_jobs import Job, run_side_by_side
 from utils.run.signals import Stop
-from utils.store.folder import RunFolder, finished_runs, locked
+from utils.store.folder import RunFolder, check_free, finished_runs, locked
 
 pytestmark = pytest.mark.long
 
@@ -116,6 +116,31 @@ def test_seeds_need_no_screen_at_all(tmp_path, jobs):
     run = f"'{sys.executable}' main.py files/naive_digits.yaml --seeds 0-1 --jobs {jobs} --set {settings}"
     assert subprocess.run(f"{run} >&- 2>&-", shell=True, cwd=ROOT, check=False).returncode == 0
     assert set(finished_runs(tmp_path / "results")) == {0, 1}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("seconds", [0.5, 2, 4, 6, None], ids=lambda seconds: str(seconds or "running"))
+def test_a_signal_to_the_whole_group_ends_the_jobs_before_the_program(tmp_path, number, seconds):
+    """As a scheduler sends it; also while the program and its jobs are starting."""
+    root = tmp_path / "results"
+    settings = [f"train.save_path={root}", "method.plot=no", "train.epochs=500", "train.device=cpu"]
+    options = ["--seeds", "0-1", "--jobs", "2", "--set", *settings]
+    command = [sys.executable, "main.py", "files/naive_digits.yaml", *options]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
+        if seconds is None:
+            while not all((root / f"exp_{seed}" / "state.pt").exists() for seed in (0, 1)):
+                time.sleep(0.05)
+        time.sleep(seconds or 0.5)
+        os.killpg(program.pid, number)
+        said = program.communicate()[1]
+    if (number == signal.SIGINT and seconds != 0.5) or root.exists():  # earlier, the signal's own action ends it
+        assert program.returncode == 130, said
+        assert "Traceback" not in said
+    left = subprocess.run(["pgrep", "-g", str(program.pid), "-f", "main.py|forkserver"], capture_output=True, text=True)
+    assert all(Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z" for pid in left.stdout.split()), "one works on"
+    if root.exists():
+        with locked(root):
+            check_free(root)
 
 
 def test_two_commands_run_seeds_of_one_folder_at_once(small, run, tmp_path, capsys):

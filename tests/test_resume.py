@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_a_signal_saves_ends_with_130_and_says_how_to_go_on(tmp_path):
                 break
         _, error = process.communicate()
     assert process.returncode == 130
-    assert error.strip().splitlines()[-1].startswith("interrupted by SIGTERM; to resume: python main.py files/naive")
+    assert re.match(r"interrupted by SIGTERM; to resume: \S+ main.py files/naive", error.strip().splitlines()[-1])
     state = read_checkpoint(tmp_path / "results" / "exp_0" / "state.pt", CPU)
     assert state["phase"] == "training" and state["tasks_done"] == 0 and state["position"]["epoch"] >= 1
 

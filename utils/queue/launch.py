@@ -15,7 +15,7 @@ from utils.config.provenance import current_provenance
 from utils.config.schema import Config
 from utils.queue import ranking
 from utils.queue.check import describe, most_at_once
-from utils.queue.local_jobs import INTERRUPTED, Job, RunJobs, cores, run_side_by_side
+from utils.queue.local_jobs import INTERRUPTED, LOST, Job, RunJobs, cores, run_side_by_side
 from utils.queue.plan import Experiment, plan, prepare_folders
 from utils.run.allocator import keep_freed_memory
 from utils.run.runner import Run
@@ -72,6 +72,8 @@ def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int,
             failed.add((path, seed))
             if code_of_seed < 0:
                 print(f"{path}: seed {seed} was killed (signal {-code_of_seed})", file=sys.stderr)
+            elif code_of_seed == LOST:
+                print(f"{path}: seed {seed} is lost: the server of --jobs was killed; run it again", file=sys.stderr)
         code |= _write_scores([experiment], failed)
         progress.update()
     if stop.requested and not in_turn:
@@ -139,6 +141,9 @@ def run_seed(
                 Run(config, experiment.data, seed, experiment.device, stop)(tasks)
             except Exception:
                 log.debug("failed", exc_info=True)
+                raise
+            except KeyboardInterrupt as interruption:
+                log.debug("interrupted%s", interruption)
                 raise
     except Exception as error:  # the boundary of a seed: the others go on
         if reraise:

@@ -8,15 +8,17 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 from utils.config.schema import ClusterConfig
 from utils.queue.screen import outlive_readers
-from utils.run.signals import Stop, listening
+from utils.run.signals import SIGNALS, Stop, listening
 
 POLL_SECONDS = 0.2  # the longest delay before a request to stop is passed on
 INTERRUPTED = 130  # exit code of a job that was asked to stop and has saved a checkpoint
+LOST = 255  # exit code of a job whose server is gone
 
 
 class Job(NamedTuple):
@@ -41,9 +43,7 @@ def run_side_by_side(jobs: Sequence[Job], at_once: int, stop: Stop) -> Iterator[
 
     Yields the index and exit code of each job that has ended; for a killed one minus the signal's number.
     """
-    context: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
-    if hasattr(os, "fork"):
-        context.set_forkserver_preload(["utils.queue.launch", "torch._dynamo"])  # which optimizers import
+    context = _context()
     waiting, running = list(enumerate(jobs)), dict[Any, tuple[int, Any]]()
     while waiting or running:
         while waiting and len(running) < at_once and not stop.requested:
@@ -61,11 +61,29 @@ def run_side_by_side(jobs: Sequence[Job], at_once: int, stop: Stop) -> Iterator[
             yield index, process.exitcode
 
 
+def _context() -> Any:
+    """How processes are started: by a server that has imported everything once, where it can run."""
+    if not hasattr(os, "fork"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["utils.queue.launch", "torch._dynamo"])  # which optimizers import
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for the server: a signal to the group must not end it
+    try:
+        forkserver.ensure_running()
+    except OSError:  # $TMPDIR is too long a path for a socket
+        return multiprocessing.get_context("spawn")
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    return context
+
+
 def _child(run: Callable[[Stop], int]) -> None:
     """Run a job; it also stops when the process that started it is gone."""
     outlive_readers()
     with listening() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent passes it on
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # which the server blocked
 
         def orphaned() -> None:
             parent: Any = multiprocessing.parent_process()
