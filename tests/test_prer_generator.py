@@ -142,7 +142,7 @@ def test_rejection_leaves_what_the_classifier_takes_for_the_class_asked_for(task
         method = make_features(regularization={"rejection": rejection}, flow={"epochs": 60, "noise": 0.5})
         train(method, tasks[0], steps=60, lr=3e-3)
         with evaluating(method.learner):
-            x, y, _ = method.generate_past(1)
+            x, y, _ = method.generate_past(tasks[1])
             judged = method.learner.predict_mixed(method.embed_all(x), y)
             shares[rejection] = float((judged == y).float().mean())
         assert min(v for k, v in method.diagnostics([]).items() if k.startswith("agreement")) < 1, (

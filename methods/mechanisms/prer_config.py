@@ -39,8 +39,8 @@ class RegularizationConfig(Settings):
 
     distance: Distance = "cosine"
     """between an embedding and its target: 1 - cos(a, b), or |a - b|"""
-    fixed_replay: int = Field(10_000, ge=1)
-    """samples generated per task, when it begins; dropped when it ends"""
+    fixed_replay: int | None = Field(None, ge=1)
+    """samples generated per task, when it begins; dropped when it ends; by default as many as the task has images"""
     to_sample: int | None = Field(None, ge=1)
     """generated samples per step; by default as many as real ones"""
     rejection: bool = False

@@ -101,7 +101,7 @@ class Rehearsing(Method):
     def begin_task(self, task: Task) -> Task:
         self.flow.redrawn.zero_()  # of this task; pictures and diagnostics drew some too
         if task.index > 0 and self.rehearses:
-            x, y, codes = self.generate_past(task.index)
+            x, y, codes = self.generate_past(task)
             z = self.embed_all(x)
             targets = (codes if self.held_to_codes else z) if self.config.weights.er else z[:, :0].clone()
             self.rehearsal = Samples(x, y, targets, self.learner.mixed_logits(z, y))
@@ -109,10 +109,11 @@ class Rehearsing(Method):
         return task
 
     @torch.no_grad()
-    def generate_past(self, task: int) -> tuple[Tensor, Tensor, Tensor]:
+    def generate_past(self, task: Task) -> tuple[Tensor, Tensor, Tensor]:
         """Samples of all classes before the task, after rejection: (N, ...), classes (N,), codes (N, dimension)."""
         options = self.config.regularization
-        y = cycle_labels(self.learner.classes_before(task), options.fixed_replay, self.stream.device)
+        count = options.fixed_replay or len(task.train)
+        y = cycle_labels(self.learner.classes_before(task.index), count, self.stream.device)
         x, codes = self.generate(y)
         for _ in range(MAX_REJECTIONS if options.rejection else 0):
             refused = (self.learner.predict_mixed(self.embed_all(x), y) != y).nonzero()[:, 0]
@@ -174,7 +175,7 @@ class Rehearsing(Method):
     def replayed(self, task: Task) -> tuple[Tensor, Tensor] | None:
         """Samples and classes that the generator is fitted to again; drops the rehearsal. None on the first task."""
         rehearsal, self.rehearsal = self.rehearsal, None
-        return None if task.index == 0 else (rehearsal or self.generate_past(task.index))[:2]
+        return None if task.index == 0 else (rehearsal or self.generate_past(task))[:2]
 
     def fit_flow(self, codes: Tensor, y: Tensor, noisy: Tensor, task: Task) -> None:
         """Fit the flow to codes (N, dimension) of classes y (N,), with noise on some (N,), and measure its health."""
