@@ -50,7 +50,9 @@ class Autoencoder(nn.Module):
         self.projection, self.condition, self._build, self.reset = projection, condition, decoder, reset
         self.reconstruction = RECONSTRUCTION_LOSSES[rec_loss]
         adam: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "annealing": annealing, "max_norm": MAX_NORM}
-        self._fit: Callable[..., None] = partial(fit, epochs=epochs, steps=steps, batch_size=batch_size, **adam)
+        self._fit: Callable[..., None] = partial(
+            fit, name="decoder", epochs=epochs, steps=steps, batch_size=batch_size, **adam
+        )
         self.decoder = decoder()
         self.log_deviation = nn.Parameter(torch.zeros(()))  # of rec_loss: gaussian
         self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))

@@ -87,7 +87,7 @@ class CodeFlow(nn.Module):
         self.reset, self.early_stopping, self.noise, self.temperature = reset, early_stopping, noise, temperature
         options: dict[str, Any] = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "tolerance": tolerance}
         options |= {"lr": lr, "weight_decay": weight_decay, "annealing": annealing, "max_norm": MAX_NORM}
-        self._fit: Callable[..., None] = partial(fit, **options)
+        self._fit: Callable[..., None] = partial(fit, name="flow", **options)
         self._build = partial(build, dimension, condition.size)
         self.flow: Flow = self._build()
         self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))

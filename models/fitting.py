@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from math import ceil
+from math import ceil, isfinite
 from typing import Any
 
 import torch
@@ -22,11 +22,16 @@ class Journal:
     """Progress of the generator fits inside one `end_task`, so that an interrupted fit resumes at its last epoch.
 
     Fits are identified by their order. A resumed run repeats the whole `end_task` from the state it started with, but
-    not the finished epochs of its fits. `after_epoch` is called between two epochs, and may ask for `state`.
+    not the finished epochs of its fits. `after_epoch` is called between two epochs, and may ask for `state`; `report`
+    with what is fitted, epochs done, epochs in all, and the mean loss of a step.
     """
 
-    def __init__(self, after_epoch: Callable[[], None] = lambda: None) -> None:
-        self.after_epoch, self._count = after_epoch, 0
+    def __init__(
+        self,
+        after_epoch: Callable[[], None] = lambda: None,
+        report: Callable[[str, int, int, float], None] = lambda *_: None,
+    ) -> None:
+        self.after_epoch, self.report, self._count = after_epoch, report, 0
         self._known: dict[str, Any] = {}
         self._running: Callable[[], dict[str, Any]] = dict
 
@@ -77,10 +82,15 @@ class _Best:
     def __init__(self) -> None:
         self.loss, self.since, self.weights = torch.inf, 0, dict[str, Any]()
 
-    def see(self, loss: float, module: nn.Module) -> None:
+    @torch.no_grad()
+    def see(self, objective: "Objective", held_out: Tensor) -> None:
         self.since += 1
-        if loss < self.loss:
-            self.loss, self.since, self.weights = loss, 0, copy.deepcopy(module.state_dict())
+        if (loss := float(objective.loss(held_out))) < self.loss:
+            self.loss, self.since, self.weights = loss, 0, copy.deepcopy(objective.module.state_dict())
+
+    def restore(self, module: nn.Module) -> None:
+        if self.weights:
+            module.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
         return vars(self)
@@ -123,6 +133,7 @@ def fit(
     weights: Tensor,
     stream: torch.Generator,
     *,
+    name: str = "generator",
     epochs: int = 1,
     steps: int | None = None,
     samples: int | None = None,
@@ -135,7 +146,7 @@ def fit(
     held_out: Tensor | None = None,
     tolerance: int = 5,
 ) -> None:
-    """Minimise the objectives in turn, by Adam, on batches that `stream` draws with replacement.
+    """Minimise the objectives of the part `name`, in turn, by Adam, on batches that `stream` draws with replacement.
 
     Args:
         weights: of the samples (N,), proportional to the probability with which each is drawn.
@@ -148,8 +159,7 @@ def fit(
 
     Raises FloatingPointError if a loss is not finite.
     """
-    if held_out is not None:
-        weights = weights.index_fill(0, held_out, 0)
+    weights = weights if held_out is None else weights.index_fill(0, held_out, 0)
     per_epoch = ceil((samples or int((weights > 0).sum())) / batch_size)
     steps = epochs * per_epoch if steps is None else steps
     options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "betas": betas, "fused": True}
@@ -161,7 +171,8 @@ def fit(
     total = torch.zeros((), device=weights.device)  # of this epoch's losses
     pairs = zip(objectives, optimizers, strict=True)
     taken = [Captured(partial(one.step, adam, total, max_norm), adam, batch_size, stream) for one, adam in pairs]
-    for epoch in journal.epochs(ceil(steps / per_epoch), parts, stream, lambda: best.since == tolerance):
+    epochs = ceil(steps / per_epoch)
+    for epoch in journal.epochs(epochs, parts, stream, lambda: best.since == tolerance):
         count = min(per_epoch, steps - epoch * per_epoch)
         total.zero_()
         order = torch.multinomial(weights, count * batch_size, replacement=True, generator=stream)
@@ -171,10 +182,9 @@ def fit(
                     step(index)
             for schedule in schedules:
                 schedule.step()
-        if not total.isfinite():
-            raise FloatingPointError(f"the generator's loss is {float(total)} in epoch {epoch}; lower its lr")
+        if not isfinite(loss := float(total) / count):
+            raise FloatingPointError(f"the loss of the {name} is {loss} in epoch {epoch}; lower its lr")
+        journal.report(name, epoch + 1, epochs, loss)
         if held_out is not None:
-            with torch.no_grad():
-                best.see(float(objectives[0].loss(held_out)), modules[0])
-    if best.weights:
-        modules[0].load_state_dict(best.weights)
+            best.see(objectives[0], held_out)
+    best.restore(modules[0])

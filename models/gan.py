@@ -43,7 +43,7 @@ class FeatureGAN(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.latent, self.critic_steps, self.penalty = classes, latent, critic_steps, penalty
-        self._fit = partial(fit, epochs=epochs, lr=lr, batch_size=batch_size, betas=(0.5, 0.9))
+        self._fit = partial(fit, name="GAN", epochs=epochs, lr=lr, batch_size=batch_size, betas=(0.5, 0.9))
         network, hidden = partial(perceptron, activation=partial(nn.LeakyReLU, 0.2)), (hidden_size, hidden_size)
         self.generator, self.critic = (
             network(latent + classes, *hidden, dimension),

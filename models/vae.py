@@ -41,7 +41,7 @@ class VAE(nn.Module):
     ) -> None:
         super().__init__()
         self.latent = latent
-        self._fit = partial(fit, epochs=epochs, lr=lr, batch_size=batch_size, annealing=annealing)
+        self._fit = partial(fit, name="VAE", epochs=epochs, lr=lr, batch_size=batch_size, annealing=annealing)
         self.features = copy.deepcopy(encoder.features)
         for part in self.features.modules():
             getattr(part, "reset_parameters", lambda: None)()

@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from utils.run.stopwatch import Stopwatch
 from utils.run.streams import Streams, isolated, preserved, reproducible
 from utils.run.training import Training
 from utils.store.folder import RunFolder, check_run
-from utils.store.log import bar, log
+from utils.store.log import FitProgress, bar, log
 
 
 class Run:
@@ -35,7 +35,8 @@ class Run:
         self.learner = build_learner(config, data, self.tasks, seed)
         self.method = build_method(config, self.learner, self.streams["method"])
         self.optimizer = build_optimizer(config.train, self.learner)
-        self.journal = Journal(self._checkpoint_if_due)
+        self.fit_progress = FitProgress()
+        self.journal = Journal(self._checkpoint_if_due, self.fit_progress)
         self.folder = RunFolder(config.save_path, seed, config.train.tensorboard)
         self.recording = Recording(config, data, self.tasks, seed, self.folder)
         self.stopwatch = Stopwatch("train_s", "method_s", "eval_s", "total_s")
@@ -87,7 +88,7 @@ class Run:
             epochs = self.training.run(self._checkpoint_if_due)
         if config.save:
             self.checkpoint = replace(checkpoint, phase="consolidation", **copy.deepcopy(self._now()))
-        with self._hook(), self.journal.recording(checkpoint.fits):
+        with self._hook(), self.journal.recording(checkpoint.fits), closing(self.fit_progress):
             self.method.end_task(training_task)
         self.steps += self.training.steps
         self.recording.results["epochs"].append(epochs)

@@ -49,3 +49,26 @@ def bar(total: int, name: str, level: int, unit: str, done: int = 0) -> Any:
     hidden = not sys.stderr.isatty() or multiprocessing.parent_process() is not None
     look = {"position": level, "leave": False, "dynamic_ncols": True, "disable": hidden}
     return tqdm(total=total, desc=name, unit=unit, initial=done, **look)
+
+
+class FitProgress:
+    """The epochs of a generator's fits: a bar per fit on a terminal, lines in the log."""
+
+    def __init__(self) -> None:
+        self._fit = "", 0
+        self._bar: Any = None
+
+    def __call__(self, name: str, done: int, epochs: int, loss: float) -> None:
+        """Epoch number `done` of the fit `name` has ended, with this mean loss of a step."""
+        if (name, done - 1) != self._fit:  # the first that is seen of a fit
+            self.close()
+            self._bar = bar(epochs, name, 2, "epoch", done=done - 1)
+        self._fit = name, done
+        self._bar.set_postfix_str(f"loss {loss:.4f}")
+        self._bar.update()
+        log.log(EPOCH, "%s epoch %d of %d: loss %.4f", name, done, epochs, loss)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
