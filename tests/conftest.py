@@ -1,5 +1,6 @@
 """What many tests need: small data, a small experiment, and the command line."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from models.learner import HEADS, Learner
 from utils.run.evaluation import evaluating
 from utils.run.training import train_step
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start: two tests run side by side
 CPU = torch.device("cpu")
 collect_ignore = ["ray_nodes.py", "slurm_commands.py"]  # programs that tests start
 settings.register_profile(

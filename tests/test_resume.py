@@ -1,6 +1,7 @@
 """A run that was interrupted anywhere is the run that was not; damaged files are noticed; nothing is mixed or lost."""
 
 import errno
+import multiprocessing
 import os
 import pickle
 import random
@@ -95,12 +96,23 @@ def test_asked_to_stop_anywhere_a_run_goes_on_to_the_same_bits(small, data, tmp_
 KILLED = ("naive", "replay", "ewc", "prer", "prer_features", "gfr")  # one per kind of state
 
 
+@pytest.fixture(scope="module")
+def forkserver():
+    """The server that `survive` starts runs from, started: moments of a kill are drawn from the length of a run."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(kill.PRELOADED)
+    process = context.Process(target=int)
+    process.start()
+    process.join()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", KILLED)
-def test_killed_at_random_moments_a_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, name):
-    """The short form of bench/kill.py: three tasks of two epochs."""
-    shorter = kill.COMMON.replace("train.epochs=3", "train.epochs=2") + " scenario.labels_per_task=4"
-    monkeypatch.setattr(kill, "COMMON", shorter)
+def test_killed_at_random_moments_a_run_goes_on_to_the_same_bits(forkserver, tmp_path, monkeypatch, name):
+    """The short form of bench/kill.py: three tasks of two epochs, and fewer steps, each of which waits for the disk."""
+    shorter = kill.COMMON.replace("train.epochs=3", "train.epochs=2")
+    monkeypatch.setattr(kill, "COMMON", f"{shorter} scenario.labels_per_task=4 train.batch_size=96")
+    monkeypatch.setitem(kill.SMALL, "gfr", "method.gan.epochs=2")
     outcome = survive(name, random.Random(name).choice(["task", "class", "domain"]), 5, random.Random(name), tmp_path)
     assert outcome == (5, True)
 
