@@ -113,6 +113,8 @@ def test_killed_at_random_moments_a_run_goes_on_to_the_same_bits(forkserver, tmp
     shorter = kill.COMMON.replace("train.epochs=3", "train.epochs=2")
     monkeypatch.setattr(kill, "COMMON", f"{shorter} scenario.labels_per_task=4 train.batch_size=96")
     monkeypatch.setitem(kill.SMALL, "gfr", "method.gan.epochs=2")
+    features = "method.flow.steps=20 method.flow.blocks=1 method.regularization.fixed_replay=200"
+    monkeypatch.setitem(kill.SMALL, "prer_features", features)
     outcome = survive(name, random.Random(name).choice(["task", "class", "domain"]), 5, random.Random(name), tmp_path)
     assert outcome == (5, True)
 
