@@ -6,8 +6,13 @@ A file defines `load(config, root) -> Data` and, if the data set has options, a 
 import sys
 from pathlib import Path
 
+import torch
+
 from datasets.data import Data
-from utils.settings import Settings, find, prefix_errors
+from utils.settings import BadInput, Settings, find, prefix_errors
+
+MAX_BLACK = 16
+"""Images without a value above it (of 255) hold 0 and 1, class ids, digits of scikit-learn, or 12 bits of 16."""
 
 
 class DatasetConfig(Settings):
@@ -20,4 +25,28 @@ class DatasetConfig(Settings):
 def load(config: DatasetConfig, root: Path) -> Data:
     """Read a data set into memory, downloading it to `root` where that is possible; BadInput if it cannot be had."""
     with prefix_errors("scenario.dataset"):
-        return find(sys.modules[__name__], config.name, "load").load(config, root)
+        data = find(sys.modules[__name__], config.name, "load").load(config, root)
+        _check(data)
+    return data
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error's text, or its type if it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _check(data: Data) -> None:
+    """BadInput: labels do not belong to the images or to the classes, or the images are nearly black."""
+    for name, split in (("training", data.train), ("test", data.test)):
+        if len(split.x) != len(split.y):
+            raise BadInput(f"{len(split.x)} {name} images have {len(split.y)} labels; expected one per image")
+        if not len(split):
+            raise BadInput(f"there are no {name} images")
+        if not 0 <= (low := int(split.y.min())) <= (high := int(split.y.max())) < len(data.classes):
+            raise BadInput(f"the {name} labels are {low} to {high}; expected 0 to {len(data.classes) - 1}")
+        if split.x.dtype == torch.uint8 and 0 < (peak := int(split.x.max())) <= MAX_BLACK:
+            mend = "scale them so that white is 255, or 65535 in 16-bit files"
+            raise BadInput(f"the largest value in the {name} images is {peak} of 255, which is black; {mend}")
+    shapes = [tuple(split.x.shape[1:]) for split in (data.train, data.test)]
+    if shapes[0] != shapes[1]:
+        raise BadInput(f"the training images are {shapes[0]} and the test images {shapes[1]}; expected one shape")

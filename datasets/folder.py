@@ -1,22 +1,22 @@
 """Folder: your own images, train/<class>/* and test/<class>/*."""
 
-import warnings
+import multiprocessing
+import os
+import re
+import sys
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 
-from datasets import DatasetConfig
+from datasets import DatasetConfig, reason
 from datasets.data import Data, Split
+from datasets.decode import decode
 from utils.settings import BadInput
 
-MAX_PIXELS = 50_000_000
-"""Of one image: more is a mistake, or a file made to fill the memory."""
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
@@ -24,78 +24,108 @@ class Config(DatasetConfig):
     """The folder of the images, and their form."""
 
     path: str
-    """the folder with train/<class>/ and test/<class>/, relative to the working directory"""
+    """the folder with train/<class>/ and test/<class>/, relative to the working directory; classes are in natural order
+    of their names: 2 before 10"""
     image_size: int | None = Field(None, ge=8, le=1024)
     """resize every image to this many pixels square; required if the sizes of the images differ"""
     channels: Literal[1, 3] | None = None
-    """1 reads grey images, 3 colour; by default, as the first image is"""
+    """1 reads grey images, 3 colour; by default, grey if all files are grey"""
 
 
 def load(config: Config, root: Path) -> Data:
-    """Read every image of the folder `config.path`; classes are its sub-folders' names in alphabetical order."""
+    """Read every image of the folder `config.path`; classes are in natural order of their folders' names."""
     folder = Path(config.path)
-    names, in_test = (_class_names(folder / part) for part in ("train", "test"))
-    if odd := sorted({*names} ^ {*in_test}):
-        raise BadInput(f"{folder}: train/ and test/ must have the same classes; only in one: {odd}")
-    files = {part: [_files(folder / part / name) for name in names] for part in ("train", "test")}
-    first = _decode(files["train"][0][0], config.image_size, config.channels)
-    train, test = (_read(of_part, config.image_size, first.shape) for of_part in files.values())
+    try:
+        names, in_test = (_class_names(folder / part) for part in ("train", "test"))
+        if odd := sorted({*names} ^ {*in_test}):
+            raise BadInput(f"{folder}: train/ and test/ must have the same classes; only in one: {odd}")
+        files = {part: [_images(folder / part / name) for name in names] for part in ("train", "test")}
+        _tell_of_others(folder, names)
+        images = _decoded(files["train"] + files["test"], config)
+        channels = max(len(image) for of_class in images for image in of_class)
+        train, test = (_split(part, channels) for part in (images[: len(names)], images[len(names) :]))
+    except (OSError, MemoryError) as error:
+        raise BadInput(f"{folder} cannot be read ({reason(error)})") from error
     return Data(train, test, tuple(names))
 
 
-def _inside(folder: Path) -> Iterator[Path]:
-    """The entries of a folder. Names that break messages, and links out of the folder, are refused."""
-    for entry in folder.iterdir():
+def _natural(name: str) -> tuple[list[str | int], str]:
+    """A key that sorts numbers inside names by their value: 2 before 10, a2 before a10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)], name
+
+
+def _inside(folder: Path, top: Path) -> list[Path]:
+    """The entries of a folder. Names that break messages, and links out of `top`, are refused."""
+    entries = sorted(folder.iterdir())
+    for entry in entries:
         if not entry.name.isprintable():  # nor are undecodable bytes
             raise BadInput(f"{folder} holds a name that cannot be printed, {entry.name!a}; rename it")
-        if entry.is_symlink() and not entry.resolve().is_relative_to(folder.resolve()):
+        if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(top.resolve()):
             raise BadInput(f"{entry} is a link out of its folder; copy its target, or remove it")
-        yield entry
+    return entries
 
 
 def _class_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a directory; expected train/<class>/* and test/<class>/*")
-    names = sorted(entry.name for entry in _inside(folder) if entry.is_dir() and not entry.name.startswith("."))
+    names = [entry.name for entry in _inside(folder, folder) if entry.is_dir() and not entry.name.startswith(".")]
     if not names:
         raise BadInput(f"{folder} has no sub-directories; expected one per class")
-    return names
+    return sorted(names, key=_natural)
 
 
-def _files(folder: Path) -> list[Path]:
-    files = sorted(file for file in _inside(folder) if file.suffix.lower() in EXTENSIONS)
+def _below(folder: Path) -> Iterator[Path]:
+    """The files of a folder and of its sub-folders, without hidden sub-folders. Links to folders are refused."""
+    waiting = [folder]
+    while waiting:
+        for entry in _inside(waiting.pop(), folder):
+            if not entry.is_dir():
+                yield entry
+            elif entry.is_symlink():
+                raise BadInput(f"{entry} is a link to a folder; copy its target, or remove it")
+            elif not entry.name.startswith("."):
+                waiting.append(entry)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in EXTENSIONS
+
+
+def _images(folder: Path) -> list[Path]:
+    files = sorted(filter(_is_image, _below(folder)))
     if not files:
         raise BadInput(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
     return files
 
 
-def _read(files: list[list[Path]], size: int | None, shape: tuple[int, ...]) -> Split:
-    """The images of each class, of one shape (C, H, W)."""
-    images = []
-    for file in chain(*files):
-        images.append(image := _decode(file, size, shape[0]))
-        if image.shape != shape:
-            sizes = " and ".join(f"{width} x {height}" for _, height, width in (image.shape, shape))
-            hint = "set image_size, e.g. {name: folder, path: ..., image_size: 32}"
-            raise BadInput(f"{file} and the images before it have different sizes, {sizes} pixels; {hint}")
-    labels = [label for label, of_class in enumerate(files) for _ in of_class]
-    return Split(torch.from_numpy(np.stack(images)), torch.tensor(labels))
+def _tell_of_others(folder: Path, names: list[str]) -> None:
+    """Print how many files are not read: beside the folders of the classes, or without the suffix of an image."""
+    others = []
+    for part in (folder / "train", folder / "test"):
+        others += [entry for entry in _inside(part, part) if not entry.is_dir()]
+        others += [file for name in names for file in _below(part / name) if not _is_image(file)]
+    others = [file for file in others if not file.name.startswith(".")]
+    if others and multiprocessing.parent_process() is None:  # once, not for each job
+        where = f"read are {', '.join(sorted(EXTENSIONS))} in train/<class>/ and test/<class>/"
+        print(f"note: {len(others)} files are left out, such as {others[0]}; {where}", file=sys.stderr)
 
 
-def _decode(file: Path, size: int | None, channels: int | None) -> np.ndarray:
-    """An image as uint8 (C, H, W); by default of its own size, and grey or in colour as it is."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS refuses more
-            opened = Image.open(file)
-        with opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ValueError(f"{opened.width:,} x {opened.height:,} pixels are more than {MAX_PIXELS:,}")
-            is_grey = channels == 1 or (channels is None and opened.mode in ("1", "L", "LA", "I;16"))
-            image = opened.convert("L" if is_grey else "RGB")
-            if size is not None:
-                image = image.resize((size, size), Image.Resampling.BILINEAR)
-            pixels = np.array(image, dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
-        raise BadInput(f"cannot read the image {file} ({error}); fix or remove it") from error
-    return pixels[None] if is_grey else pixels.transpose(2, 0, 1)
+def _decoded(files: list[list[Path]], config: Config) -> list[list[np.ndarray]]:
+    """The images of each list of files, (C, H, W) with one height and width; C is 1 or 3 unless it is configured."""
+    images: list[list[np.ndarray]] = []
+    for of_class in files:
+        images.append([])
+        for file in of_class:
+            images[-1].append(image := decode(file, config.image_size, config.channels))
+            if image.shape[1:] != images[0][0].shape[1:]:
+                sizes = " and ".join(f"{width} x {height}" for _, height, width in (image.shape, images[0][0].shape))
+                hint = "set image_size, e.g. {name: folder, path: ..., image_size: 32}"
+                raise BadInput(f"{file} and the images before it have different sizes, {sizes} pixels; {hint}")
+    return images
+
+
+def _split(images: list[list[np.ndarray]], channels: int) -> Split:
+    """The images of each class, those in grey repeated if the others are in colour."""
+    x = np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for of_class in images for image in of_class])
+    y = [label for label, of_class in enumerate(images) for _ in of_class]
+    return Split(torch.from_numpy(x), torch.tensor(y))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets import DatasetConfig
+from datasets import DatasetConfig, reason
 from datasets.data import Data, Split
 from utils.settings import BadInput
 
@@ -30,11 +30,13 @@ def _part(name: str, kind: str, root: Path, is_train: bool) -> Any:
     for download in (False, True):  # only a download tells a missing file from a damaged one
         try:
             return getattr(torchvision.datasets, kind)(root, download=download, **which)
-        except (RuntimeError, ValueError, OSError, EOFError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+        except AssertionError:
+            why = "a file is not in its format, such as a web page saved in its place"
+        except Exception as error:  # damaged files raise many types
+            why = reason(error)
     raise BadInput(
-        f"{name} is missing or incomplete under {root}, and its download failed ({reason}); "
-        "give its folder with --data-root, or use the bundled data set: digits"
+        f"{name} is missing or incomplete under {root}, and cannot be downloaded ({why}); remove its damaged files, "
+        "give another folder with --data-root, or use the bundled data set: digits"
     )
 
 
