@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasets import reason
 from utils.settings import BadInput
@@ -31,13 +31,16 @@ def decode(file: Path, size: int | None, channels: int | None) -> np.ndarray:
             warnings.simplefilter("ignore")  # about metadata and palettes; MAX_PIXELS refuses bombs
             return _pixels(file, size, channels)
     except Exception as error:  # Pillow's readers raise many types for damaged files
-        raise BadInput(f"cannot read the image {file} ({reason(error)}); mend, convert or remove it") from error
+        unknown = isinstance(error, UnidentifiedImageError)
+        why = f"it is none of {', '.join(FORMATS)}" if unknown else reason(error)
+        raise BadInput(f"cannot read the image {file} ({why}); mend, convert or remove it") from error
 
 
 def _pixels(file: Path, size: int | None, channels: int | None) -> np.ndarray:
     if not file.is_file():  # a pipe would be waited for
         raise ValueError("not a regular file")
-    with Image.open(file, formats=FORMATS) as opened:
+    # Not by its path: Pillow 13 then maps uncompressed TIFF files, and mixes up the pixels of those on their side.
+    with file.open("rb") as content, Image.open(content, formats=FORMATS) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width:,} x {opened.height:,} pixels are more than {MAX_PIXELS:,}")
         opened.load()

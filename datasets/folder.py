@@ -39,9 +39,11 @@ def load(config: Config, root: Path) -> Data:
         names, in_test = (_class_names(folder / part) for part in ("train", "test"))
         if odd := sorted({*names} ^ {*in_test}):
             raise BadInput(f"{folder}: train/ and test/ must have the same classes; only in one: {odd}")
-        files = {part: [_images(folder / part / name) for name in names] for part in ("train", "test")}
-        _tell_of_others(folder, names)
-        images = _decoded(files["train"] + files["test"], config)
+        files = {
+            of: sorted(_below(of)) for of in (folder / part / name for part in ("train", "test") for name in names)
+        }
+        _tell_of_surprises(folder, files)
+        images = _decoded([_images(of_class, below) for of_class, below in files.items()], config)
         channels = max(len(image) for of_class in images for image in of_class)
         train, test = (_split(part, channels) for part in (images[: len(names)], images[len(names) :]))
     except (OSError, MemoryError) as error:
@@ -51,7 +53,7 @@ def load(config: Config, root: Path) -> Data:
 
 def _natural(name: str) -> tuple[list[str | int], str]:
     """A key that sorts numbers inside names by their value: 2 before 10, a2 before a10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)], name
+    return [int(part) if part.isascii() and part.isdecimal() else part for part in re.split(r"([0-9]+)", name)], name
 
 
 def _inside(folder: Path, top: Path) -> list[Path]:
@@ -91,23 +93,25 @@ def _is_image(file: Path) -> bool:
     return file.suffix.lower() in EXTENSIONS
 
 
-def _images(folder: Path) -> list[Path]:
-    files = sorted(filter(_is_image, _below(folder)))
-    if not files:
+def _images(folder: Path, files: list[Path]) -> list[Path]:
+    images = [file for file in files if _is_image(file)]
+    if not images:
         raise BadInput(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
-    return files
+    return images
 
 
-def _tell_of_others(folder: Path, names: list[str]) -> None:
-    """Print how many files are not read: beside the folders of the classes, or without the suffix of an image."""
-    others = []
-    for part in (folder / "train", folder / "test"):
-        others += [entry for entry in _inside(part, part) if not entry.is_dir()]
-        others += [file for name in names for file in _below(part / name) if not _is_image(file)]
+def _tell_of_surprises(folder: Path, files: dict[Path, list[Path]]) -> None:
+    """Print how many files are not read, and how many images are in a sub-folder of the folder of their class."""
+    others = [
+        entry for part in (folder / "train", folder / "test") for entry in _inside(part, part) if not entry.is_dir()
+    ]
+    others += [file for below in files.values() for file in below if not _is_image(file)]
     others = [file for file in others if not file.name.startswith(".")]
-    if others and multiprocessing.parent_process() is None:  # once, not for each job
-        where = f"read are {', '.join(sorted(EXTENSIONS))} in train/<class>/ and test/<class>/"
-        print(f"note: {len(others)} files are left out, such as {others[0]}; {where}", file=sys.stderr)
+    nested = [file for of, below in files.items() for file in below if _is_image(file) and file.parent != of]
+    read = f"images are {', '.join(sorted(EXTENSIONS))} in train/<class>/ and test/<class>/"
+    for surprising, what in ((others, f"not read; {read}"), (nested, "in sub-folders of a class, and read as of it")):
+        if surprising and multiprocessing.parent_process() is None:  # once, not in each job
+            print(f"note: {folder}: {len(surprising)} files, such as {surprising[0]}, are {what}", file=sys.stderr)
 
 
 def _decoded(files: list[list[Path]], config: Config) -> list[list[np.ndarray]]:
