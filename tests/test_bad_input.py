@@ -146,8 +146,16 @@ def test_one_class_only(small, run, capsys, tmp_path):
     check(capsys, tmp_path, "1 class only; a classifier needs at least 2")
 
 
+def test_images_that_are_all_alike(small, run, capsys, tmp_path):
+    x, y = np.zeros((8, 12, 12), np.uint8), np.arange(8) % 4
+    np.savez(tmp_path / "black.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    small["scenario"]["dataset"]["path"] = str(tmp_path / "black.npz")
+    assert run(small) == 2
+    check(capsys, tmp_path, "scenario.dataset: all 8 training images are the same; check how they were made")
+
+
 def test_images_too_small_for_the_encoder(small, run, capsys, tmp_path):
-    x, y = np.zeros((8, 5, 5), np.uint8), np.arange(8) % 4
+    x, y = np.arange(200, dtype=np.uint8).reshape(8, 5, 5), np.arange(8) % 4
     np.savez(tmp_path / "tiny.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     small["scenario"]["dataset"]["path"] = str(tmp_path / "tiny.npz")
     assert run(small) == 2
