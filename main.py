@@ -20,6 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         return _run(options)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("datasets", "flows", "methods", "models", "utils"):
+            raise
+        hint = "activate its environment, or pip install -r requirements.txt"
+        print(f"{sys.executable} has no package {error.name}: {hint}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as interruption:
         words = sys.argv[1:] if arguments is None else arguments
         python = Path(sys.executable)

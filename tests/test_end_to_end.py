@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -242,3 +243,10 @@ def test_the_memory_figure_is_made_from_finished_results(small, run, tmp_path, m
     monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "results"), "--out", str(tmp_path / "memory.png")])
     assert memory.main() == 0
     assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_python_without_the_packages_is_told_in_one_line():
+    command = [sys.executable, "-S", "main.py", "files/naive_digits.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "has no package pydantic: activate its environment" in done.stderr

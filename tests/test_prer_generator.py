@@ -241,7 +241,7 @@ def test_objectives_take_turns_and_the_last_batch_of_an_epoch_is_always_a_step()
 
 def test_a_loss_that_is_not_finite_stops_the_fit():
     module = torch.nn.Linear(1, 1)
-    with pytest.raises(FloatingPointError, match="loss is nan in epoch 0; lower its lr"):
+    with pytest.raises(FloatingPointError, match="the loss of the generator is nan in epoch 0; lower its lr"):
         fit(
             [Objective(module, lambda _: module.weight.sum() * torch.nan)],
             torch.ones(4),
