@@ -24,6 +24,7 @@ if __name__ == "__main__":  # not bench/, whose profile.py would hide the standa
 SMALL = {
     "prer": "method.autoencoder.epochs=3 method.flow.epochs=3 method.flow.blocks=1 "
     "method.regularization.fixed_replay=200",
+    "prer_features": "method.flow.steps=40 method.regularization.fixed_replay=200",
     "dgr": "method.vae.epochs=3",
     "gfr": "method.gan.epochs=6",
 }

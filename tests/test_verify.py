@@ -13,6 +13,7 @@ from conftest import few_images
 import methods.naive
 from datasets.data import Data
 from main import main
+from utils.config import provenance
 from utils.config.provenance import current_provenance
 from utils.store.files import write_tensors
 from utils.store.folder import provenance_of
@@ -134,15 +135,17 @@ def test_the_provenance_of_each_seed_is_kept_and_a_change_is_said(small, run, tm
     begun = provenance_of(root, 0)
     assert begun == current_provenance("naive", "cpu") and begun.torch == torch.__version__ and begun.threads == 1
     assert begun.method_hash == sha256(Path(methods.naive.__file__).read_bytes()).hexdigest()
-    assert begun.changed == (begun.commit.endswith("-dirty") if begun.commit else None)
+    assert len(begun.code_hash) == 64 and (begun.commit is None) == (begun.changed is None)
     other = begun.model_copy(update={"torch": "0.4.1"})
     monkeypatch.setattr("utils.queue.launch.current_provenance", lambda *_: other)
     assert run(small, "--seeds", "0-1") == 0
-    assert "resumed with" not in capsys.readouterr().out  # one seed is finished, the other is new
+    said = capsys.readouterr().out
+    assert "resumed with" not in said  # one seed is finished, the other is new
+    assert f"made with torch 0.4.1 instead of {torch.__version__[:16]}, unlike seed 0" in said
     assert provenance_of(root, 0) == begun and provenance_of(root, 1) == other
     (root / "exp_0" / "final_results.pkl").unlink()
     assert run(small, "--seeds", "0") == 0
-    assert f"resumed with torch 0.4.1 instead of {torch.__version__}: results may" in capsys.readouterr().out
+    assert f"resumed with torch 0.4.1 instead of {torch.__version__[:16]}: results may" in capsys.readouterr().out
     assert provenance_of(root, 0) == begun
     small["train"]["save"] = False  # without a checkpoint nothing is resumed
     (root / "exp_0" / "state.pt").unlink(), (root / "exp_0" / "state.pt.previous").unlink()
@@ -174,3 +177,9 @@ def test_provenance_in_words():
     )
     unknown = here.model_copy(update={"commit": None, "method_hash": None})
     assert unknown.changed_to(here) == ""
+
+
+def test_the_commit_is_the_programs_whatever_git_variables_say(monkeypatch, tmp_path):
+    known = provenance._code.__wrapped__()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    assert provenance._code.__wrapped__() == known

@@ -1,10 +1,11 @@
 """Provenance of a seed: the code, versions, device and threads that can change its results."""
 
 import inspect
+import os
 import platform
 import shutil
 import subprocess
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,8 +20,9 @@ class Provenance(Settings):
     """What `exp_<seed>/provenance.yml` holds. A field that is null is not known, and not compared."""
 
     commit: str | None = None  # of this program, from `git describe --always --dirty`
-    changed: bool | None = None  # whether tracked files differed from that commit
+    changed: bool | None = None  # whether the program's files differed from that commit, new ones included
     method_hash: str | None = None  # SHA-256 of the method's file
+    code_hash: str | None = None  # SHA-256 of all files of the program
     python: str
     torch: str
     numpy: str
@@ -37,17 +39,18 @@ class Provenance(Settings):
         """The fields in which the other differs, in words; empty if there are none."""
         pairs = [(name, getattr(self, name), now) for name, now in other if name != "changed"]  # commit ends in -dirty
         differing = [pair for pair in pairs if None not in pair and pair[1] != pair[2]]
-        return ", ".join(f"{name} {now} instead of {old}" for name, old, now in differing)
+        return ", ".join(f"{name} {str(now)[:16]} instead of {str(old)[:16]}" for name, old, now in differing)
 
 
 def current_provenance(method: str, device: str) -> Provenance:
     """The provenance of a seed of `method` that starts now in this process."""
-    commit, method_hash = _code(method)
+    commit, changed, code_hash = _code()
     cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return Provenance(
         commit=commit,
-        changed=commit.endswith("-dirty") if commit else None,
-        method_hash=method_hash,
+        changed=changed,
+        method_hash=sha256(Path(inspect.getfile(methods.find(method)[0])).read_bytes()).hexdigest(),
+        code_hash=code_hash,
         python=platform.python_version(),
         torch=str(torch.__version__),
         numpy=numpy.__version__,
@@ -58,10 +61,15 @@ def current_provenance(method: str, device: str) -> Provenance:
 
 
 @cache  # of the code as it was loaded, however many seeds follow
-def _code(method: str) -> tuple[str | None, str]:
-    """The commit, and the hash of the method's file."""
-    root, commit = Path(__file__).parents[2], ""
-    if (root / ".git").exists() and shutil.which("git"):
-        git = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    return commit or None, sha256(Path(inspect.getfile(methods.find(method)[0])).read_bytes()).hexdigest()
+def _code() -> tuple[str | None, bool | None, str]:
+    """The commit, whether the program's files differ from it, and their hash."""
+    root, parts = Path(__file__).parents[2], ["datasets", "flows", "methods", "models", "utils"]
+    files = [root / "main.py", root / "prer.py", *(file for part in parts for file in (root / part).rglob("*.py"))]
+    digest = sha256(b"".join(file.read_bytes() for file in sorted(files)))
+    if not (root / ".git").exists() or not shutil.which("git"):
+        return None, None, digest.hexdigest()
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of another repository
+    git = partial(subprocess.run, cwd=root, env=own, capture_output=True, text=True)
+    commit = git(["git", "describe", "--always", "--dirty"]).stdout.strip()
+    changed = bool(git(["git", "status", "--porcelain", "--", "main.py", "prer.py", *parts]).stdout)
+    return commit or None, changed, digest.hexdigest()

@@ -60,6 +60,10 @@ class RunFolder:
         """Write the provenance; a resumed seed keeps its own, and the log says what has changed since."""
         if not self.state.exists() and not files.previous(self.state).exists():
             files.write_text(self.provenance, as_yaml(provenance.model_dump()))
+            root, others = self.path.parent, self.path.parent.glob("exp_*/provenance.yml")
+            first = min((int(path.parent.name[4:]) for path in others), default=self.seed)
+            if (other := provenance_of(root, first)) and (changes := other.changed_to(provenance)):
+                log.warning("made with %s, unlike seed %d: they may differ by more than chance", changes, first)
         elif (begun := provenance_of(self.path.parent, self.seed)) and (changes := begun.changed_to(provenance)):
             log.warning("resumed with %s: results may differ from those of an uninterrupted run", changes)
 
