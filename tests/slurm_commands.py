@@ -15,6 +15,8 @@ QUEUE = Path(os.environ["SLURM_COMMANDS_QUEUE"])
 
 
 def sbatch(script: str) -> None:
+    if (QUEUE / "refuses").exists():
+        sys.exit("sbatch: error: invalid account or account/partition combination specified")
     text = Path(script).read_text()
     first, last = re.search(r"#SBATCH --array=(\d+)-(\d+)", text).groups()
     array = 1 + max((int(job.name.partition("_")[0]) for job in QUEUE.glob("*_*")), default=0)
@@ -49,6 +51,8 @@ def srun(*words: str) -> None:
 
 
 def squeue(*options: str) -> None:
+    if (QUEUE / "silent").exists():
+        sys.exit("slurm_load_jobs error: Unable to contact slurm controller")
     name = next(option.partition("=")[2] for option in options if option.startswith("--name="))
     for job in QUEUE.glob("*_*"):
         if "." not in job.name and job.read_text() == name:

@@ -236,3 +236,20 @@ def test_jobs_that_an_earlier_command_left_are_not_submitted_again(small, run, c
     assert run(small, "--backend", "slurm") == 2
     assert "jobs of an earlier command have not ended; wait, or end them: scancel 7\n" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+@needs("submitit")
+@pytest.mark.parametrize(
+    "what, said",
+    [
+        ("silent", "--backend slurm: squeue does not answer; try again when it does"),
+        ("refuses", "--backend slurm: sbatch refused 2 jobs: sbatch: error: invalid account"),
+    ],
+)
+def test_slurm_that_refuses_is_told_in_one_line(small, run, capfd, monkeypatch, tmp_path, slurm, what, said):
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "queue" / what).touch()
+    assert run(small, "--backend", "slurm", "--seeds", "0-1") == 2
+    error = capfd.readouterr().err
+    assert said in error and "Traceback" not in error

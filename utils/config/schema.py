@@ -110,7 +110,7 @@ class ClusterConfig(Settings):
     """cores and threads"""
     gpus: float = Field(0.0, ge=0)
     """GPUs; 0: run on the CPU; 0.25: four seeds share one (not on slurm)"""
-    hours: float = Field(24.0, gt=0)
+    hours: float = Field(24.0, gt=0, le=24 * 365)
     """slurm's time limit; a seed that reaches it is checkpointed, queued again, and resumed"""
 
 

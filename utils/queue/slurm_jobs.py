@@ -5,9 +5,9 @@ variables, SBATCH_PARTITION and so on. Program, data and results must have the s
 """
 
 import hashlib
+import io
 import math
 import os
-import pickle
 import shlex
 import shutil
 import signal
@@ -24,6 +24,7 @@ from utils.queue.local_jobs import INTERRUPTED, Job, RunJobs
 from utils.queue.plan import Experiment
 from utils.run.signals import Stop, listening
 from utils.settings import BadInput
+from utils.store.files import BuiltinsOnly
 
 MAX_TIMEOUTS = 1000  # how often a job may reach its time limit and be queued again
 POLL_SECONDS = 2.0  # between two calls of squeue
@@ -43,7 +44,10 @@ def connect(experiments: Sequence[Experiment]) -> RunJobs:
     same = sorted((str(folder), *experiment.seeds) for folder, experiment in zip(folders, experiments, strict=True))
     name = f"prer-{hashlib.sha256(repr(same).encode()).hexdigest()[:8]}"
     root = os.path.commonpath(folders)
-    if left := _in_queue(name):
+    left = _in_queue(name)
+    if left is None:
+        raise BadInput("--backend slurm: squeue does not answer; try again when it does")
+    if left:
         ids = " ".join(sorted({job.partition("_")[0] for job in left}))
         raise BadInput(f"{root}: jobs of an earlier command have not ended; wait, or end them: scancel {ids}")
     return partial(run_on_slurm, Path(root, "slurm"), name)
@@ -66,9 +70,13 @@ def run_on_slurm(folder: Path, name: str, jobs: Sequence[Job], at_once: int, sto
             additional_parameters={"requeue": True},
             **({"gpus_per_node": math.ceil(needs.gpus)} if needs.gpus else {}),
         )
-        with executor.batch():
-            alike = [index for index, job in enumerate(jobs) if job.needs == needs]
-            running |= {index: executor.submit(_Task(), jobs[index].run) for index in alike}
+        alike = [index for index, job in enumerate(jobs) if job.needs == needs]
+        try:
+            with executor.batch():
+                running |= {index: executor.submit(_Task(), jobs[index].run) for index in alike}
+        except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
+            said = (str(error).strip() or "no message").splitlines()[-1]
+            raise BadInput(f"--backend slurm: sbatch refused {len(alike)} jobs: {said}") from error
     printed, cancelled = Counter[Path](), False  # lines of each log
     while running:
         time.sleep(POLL_SECONDS)
@@ -120,7 +128,7 @@ def _exit_code(name: str, job: Any, cancelled: bool) -> int:
     while not result.exists() and time.monotonic() < end:
         time.sleep(1)
     if result.exists():
-        kind, value = pickle.loads(result.read_bytes())  # written by the job that was just submitted
+        kind, value = BuiltinsOnly(io.BytesIO(result.read_bytes())).load()
         return value if kind == "success" else 1
     if not cancelled:
         print(f"{name} ended without a result; its last messages: {job.paths.stderr}", file=sys.stderr)

@@ -49,12 +49,14 @@ def write_pickle(path: Path, plain: object) -> None:
 def read_pickle(path: Path) -> Any:
     """Read what `write_pickle` wrote; Damaged if a byte has changed, or if it holds more than builtins."""
     try:
-        return _BuiltinsOnly(io.BytesIO(_unsealed(path))).load()
+        return BuiltinsOnly(io.BytesIO(_unsealed(path))).load()
     except pickle.UnpicklingError as error:
         raise Damaged(f"{path}: {error}") from error
 
 
-class _BuiltinsOnly(pickle.Unpickler):
+class BuiltinsOnly(pickle.Unpickler):
+    """Reads numbers, strings, lists and dictionaries; no code of the file runs."""
+
     def find_class(self, module: str, name: str) -> object:
         raise pickle.UnpicklingError(f"refused to load {module}.{name}: results hold builtins only")
 
