@@ -21,16 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("datasets", "flows", "methods", "models", "utils"):
+        if (Path(__file__).parent / str(error.name).partition(".")[0]).exists():  # one of ours
             raise
         hint = "activate its environment, or pip install -r requirements.txt"
         print(f"{sys.executable} has no package {error.name}: {hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interruption:
         words = sys.argv[1:] if arguments is None else arguments
-        python = Path(sys.executable)
-        python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
-        command = shlex.join([str(python), "main.py", *(word for word in words if word != "--restart")])
+        python = sys.executable.removeprefix(f"{os.getcwd()}/")
+        command = shlex.join([python, "main.py", *(word for word in words if word != "--restart")])
         print(f"\ninterrupted{interruption}; to resume: {command}", file=sys.stderr)
         return 130
 

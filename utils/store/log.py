@@ -2,16 +2,19 @@
 
 import logging
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tqdm import tqdm
 
 log = logging.getLogger("experiment")  # of the current run: experiment.log gets every level, the screen INFO and above
-EPOCH = logging.DEBUG if sys.stderr.isatty() else logging.INFO  # on a terminal the progress bar shows the same
+EPOCH = logging.DEBUG if os.isatty(2) else logging.INFO  # on a terminal the progress bar shows the same
+STATUS_WIDTH = 70  # letters of a job's bar
+status: IO[str] | None = None  # where the bars of a job go
 
 
 class _File(logging.FileHandler):
@@ -45,9 +48,14 @@ def logging_to(path: Path, prefix: str) -> Iterator[None]:
 
 
 def bar(total: int, name: str, level: int, unit: str, done: int = 0) -> Any:
-    """A tqdm progress bar on line `level`, `done` of `total` reached; hidden without terminal or in a child process."""
-    hidden = not sys.stderr.isatty() or multiprocessing.parent_process() is not None
-    look = {"position": level, "leave": False, "dynamic_ncols": True, "disable": hidden}
+    """A tqdm progress bar on line `level`, `done` of `total` reached; hidden without terminal.
+
+    In a job of its own process, its text goes to `status` instead, for the process that shows all jobs.
+    """
+    look: dict[str, Any] = {"position": level, "leave": False, "dynamic_ncols": True, "disable": not os.isatty(2)}
+    if multiprocessing.parent_process() is not None:
+        look |= {"position": 0, "dynamic_ncols": False, "ncols": STATUS_WIDTH, "file": status}
+        look["disable"] |= status is None
     return tqdm(total=total, desc=name, unit=unit, initial=done, **look)
 
 
