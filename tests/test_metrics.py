@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from utils.store import metrics
+from utils.store.files import read_pickle
 from utils.store.metrics import Scored
 
 R = np.array([[0.9, 0.5, 0.4], [0.7, 0.8, 0.6], [0.6, 0.9, 1.0]])
@@ -72,6 +73,32 @@ def test_summary_over_seeds():
     assert metrics.summary([None, None])["mean"] is None
 
 
+def test_a_number_that_rounds_to_zero_has_no_sign():
+    assert metrics.plus_minus({"mean": -0.00001, "std": 0.00001}) == "0.0000 ± 0.0000"
+    assert metrics.plus_minus({"mean": -0.0001, "std": None}) == "-0.0001"
+
+
+def test_the_log_of_scores_has_seeds_units_and_classes(small, run, tmp_path):
+    small["scenario"]["shuffle_labels"] = True
+    assert run(small, "--seeds", "0-1") == 0
+    folder = tmp_path / "results"
+    lines, score = (
+        (folder / "final_score.log").read_text().splitlines(),
+        json.loads((folder / "final_score.json").read_text()),
+    )
+    start = lines.index("test, by seed                 0        1")
+    first = "".join(f"{value:>9.4f}" for value in score["test"]["FinalAccuracy"]["values"])
+    assert lines[start + 1] == f"{'FinalAccuracy':22}{first}"
+    assert re.search(r"^total_s +[\d.]+ ± [\d.]+ seconds$", "\n".join(lines), re.M)
+    assert any(re.fullmatch(r"learner_parameters +[\d,]+ numbers", line) for line in lines)
+    assert any(re.fullmatch(r"stored_real_samples +0 samples", line) for line in lines)
+    for seed in (0, 1):
+        run_of = read_pickle(folder / f"exp_{seed}" / "final_results.pkl")
+        at = lines.index(f"classes of each task, seed {seed}")
+        names = [", ".join(run_of["class_names"][c] for c in classes) for classes in run_of["tasks"]]
+        assert lines[at + 1 : at + 1 + len(names)] == [f"{task:>6}  {text}" for task, text in enumerate(names)]
+
+
 def test_the_score_of_contributing_appears_everywhere(small, run, tmp_path, monkeypatch):
     section = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text().partition("## A score\n")[2]
     monkeypatch.setattr(metrics, "SCORES", dict(metrics.SCORES))
@@ -84,5 +111,5 @@ def test_the_score_of_contributing_appears_everywhere(small, run, tmp_path, monk
     assert list(score)[-1] == "Plasticity" and score["Plasticity"]["ci95"] is not None
     assert "\nPlasticity  " in (folder / "final_score.log").read_text()
     rows = (folder / "exp_1" / "metrics.csv").read_text()
-    assert f"1,1,,test,Plasticity,{diagonals[1][:2].mean()}\n" in rows
+    assert f"naive,1,1,,test,Plasticity,{diagonals[1][:2].mean()}\n" in rows
     assert "Plasticity 0." in (folder / "exp_0" / "experiment.log").read_text()

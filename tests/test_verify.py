@@ -1,6 +1,7 @@
 """`--verify`: the same comes out again, and what does not is told, with the task at which it begins."""
 
 import json
+import re
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -89,6 +90,62 @@ def test_other_accuracies(finished, capsys):
     )
     assert "task 2: the same: " in out
     assert "DIFFERS: not to the bit from task 1 on, by more than 0.01 from 1 on" in out
+
+
+DAMAGE = {
+    "no row at all": lambda text: "",
+    "the header alone": lambda text: text.partition("\n")[0] + "\n",
+    "bytes that are zero": lambda text: "\0" * len(text),
+    "half of the rows": lambda text: text[: text.index("\n", len(text) // 2) + 1],
+    "all but the last row": lambda text: text[: text.rindex("\n", 0, -1) + 1],
+    "a cut last number": lambda text: text[:-3],
+    "values that are empty": lambda text: re.sub(r",[^,\n]*$", ",", text, flags=re.M).replace(
+        "metric,", "metric,value"
+    ),
+    "accuracies that are nan": lambda text: re.sub(r"(accuracy/0),.*", r"\1,nan", text),
+    "another seed": lambda text: re.sub(r"^ewc,0,", "ewc,1,", text, flags=re.M),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_numbers_are_an_error_of_one_line(finished, capsys, damage):
+    path = finished / "exp_0" / "metrics.csv"
+    path.write_text(DAMAGE[damage](path.read_text()))
+    capsys.readouterr()
+    assert verify(finished, *(() if damage == "all but the last row" else ("--tasks", 2))) == 2
+    out, error = capsys.readouterr()
+    assert error.startswith(f"{path} is ") and error.count("\n") == 1 and "remove it" in error
+    assert ": identical\n" not in out and "bit-identical" not in out
+
+
+def test_zeroed_numbers_differ_and_older_files_have_no_method(finished, capsys):
+    path = finished / "exp_0" / "metrics.csv"
+    text = path.read_text()
+    path.write_text(re.sub(r"^ewc,|^method,", "", text, flags=re.M))
+    assert verify(finished, "--tasks", 2) == 0
+    path.write_text(re.sub(r",[^,\n]*$", ",0", text, flags=re.M).replace("metric,0", "metric,value"))
+    assert verify(finished, "--tasks", 2) == 1
+    out = capsys.readouterr().out
+    assert out.count("bit-identical") == 1 and "seed 0: DIFFERS" in out
+
+
+def test_damaged_weights_and_scores_are_an_error_of_one_line(finished, capsys):
+    weights = finished / "exp_0" / "models" / "task_1.pt"
+    for content in (b"", b"\0" * 500, weights.read_bytes()[:500]):
+        weights.write_bytes(content)
+        capsys.readouterr()
+        assert verify(finished, "--tasks", 2) == 2
+        assert re.fullmatch(rf"{weights} is damaged \(.*\); remove it to .*\n", capsys.readouterr().err)
+    weights.unlink()
+    assert verify(finished, "--tasks", 2) == 0
+    assert "seed 0: identical in all that is stored" in capsys.readouterr().out, "not all weights are stored"
+    (finished / "exp_0" / "metrics.csv").unlink()
+    path = finished / "final_score.json"
+    score = json.loads(path.read_text())
+    del score["train"]["accuracy_matrix"]["values"][0][1]
+    path.write_text(json.dumps(score))
+    capsys.readouterr()
+    assert verify(finished) == 2 and capsys.readouterr().err.startswith(f"{path} is damaged (")
 
 
 def test_another_method_is_told(finished, capsys):

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import math
+import pickle
 import tempfile
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from utils.config.provenance import current_provenance
@@ -46,6 +49,8 @@ def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Expe
 def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | None) -> int:
     """Run it, compare, and print the verdict; returns 1 if it differs or fails."""
     made, name = provenance_of(run.folder, seed), f"{run.folder}, seed {seed}"
+    stored, again = RunFolder(run.folder, seed), RunFolder(experiment.config.save_path, seed)
+    expected = _read_metrics(stored) if stored.metrics.exists() else _accuracies(run, seed)
     print(f"{name}: made with {made or 'unknown versions (no provenance.yml)'}")
     if made:
         torch.set_num_threads(made.threads)
@@ -54,23 +59,22 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
     experiment.config.save_path.mkdir()
     if run_seed(experiment, seed, Stop(), tasks, f"{run.method} seed {seed}"):
         return 1
-    stored, again = RunFolder(run.folder, seed), RunFolder(experiment.config.save_path, seed)
-    expected = _read_metrics(stored.metrics) if stored.metrics.exists() else _accuracies(run, seed)
-    numbers, verdicts = _read_metrics(again.metrics), []
+    numbers, verdicts, weights_kept = _read_metrics(again), list[str](), list[bool]()
     for task in range(tasks or run.score.tasks):
         of_task = {key: value for key, value in expected.items() if int(key[0] or 0) == task}
-        if not of_task:
-            raise BadInput(f"{stored.metrics} is damaged: it has no number of task {task}; remove it to compare scores")
-        differing = [key for key, value in of_task.items() if numbers.get(key) != value]
-        gap = max((abs(numbers[k] - of_task[k]) for k in differing if k[3].startswith("accuracy/")), default=0.0)
-        weights = stored.weights(task)
+        if stored.metrics.exists():
+            _check_whole(stored.metrics, task, of_task, [key for key in numbers if int(key[0] or 0) == task])
+        differing = [key for key, value in of_task.items() if not _equal(value, numbers.get(key, math.inf))]
+        gaps = [abs(numbers.get(k, math.inf) - of_task[k]) for k in differing if k[3].startswith("accuracy/")]
+        gap, weights = max(gaps, default=0.0), stored.weights(task)
         same = _same_tensors(weights, again.weights(task)) if weights.exists() else None
+        weights_kept.append(same is not None)
         identical = not differing and same is not False
         verdicts.append("identical" if identical else "the same" if gap <= TOLERANCE else "DIFFERS")
         equal = f"{len(of_task) - len(differing)} of {len(of_task)} numbers are equal, {WEIGHTS[same]}"
         far = "" if identical else f"; accuracies differ by at most {gap:.4f}"
         print(f"task {task}: {verdicts[-1]}: {equal}{far}")
-    told = "bit-identical" if same else "identical in all that is stored"
+    told = "bit-identical" if all(weights_kept) else "identical in all that is stored"
     if inexact := [task for task, verdict in enumerate(verdicts) if verdict != "identical"]:
         told = f"the same within {TOLERANCE}, not to the bit from task {inexact[0]} on"
     if "DIFFERS" in verdicts:
@@ -80,23 +84,63 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
     return int("DIFFERS" in verdicts)
 
 
-def _read_metrics(path: Path) -> Numbers:
-    with path.open(newline="") as file:
-        keys = ("task", "epoch", "split", "metric")
-        return {tuple(row[key] for key in keys): float(row["value"]) for row in csv.DictReader(file)}
+def _equal(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))  # a diagnostic may be nan
+
+
+def _read_metrics(folder: RunFolder) -> Numbers:
+    """The numbers of metrics.csv, without its columns `method`, which older files lack, and `seed`."""
+    path, keys = folder.metrics, ("task", "epoch", "split", "metric")
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = [*csv.DictReader(text.splitlines())]
+        numbers = {tuple(row[key] for key in keys): float(row["value"]) for row in rows}
+        _check_rows(numbers, {row["seed"] for row in rows}, folder.seed)
+        if not text.endswith("\n") or len(numbers) < len(rows):
+            raise ValueError("its last line is cut, or a number is in it twice")
+    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+        what = f"no column {error}" if isinstance(error, KeyError) else str(error)
+        raise BadInput(f"{path} is damaged ({what}); remove it to compare the scores in final_score.json") from None
+    return numbers
+
+
+def _check_rows(numbers: Numbers, seeds: set[str], seed: int) -> None:
+    """ValueError unless there are numbers, of this seed alone, with whole tasks and finite accuracies."""
+    if seeds != {str(seed)}:
+        raise ValueError(f"it has numbers of {len(seeds)} seeds; expected those of seed {seed}")
+    for (task, _, _, metric), value in numbers.items():
+        if not (task.isdecimal() or not task) or ("accuracy/" in metric and not 0 <= value <= 1):
+            raise ValueError(f"{metric} of task {task or 'none'} is {value}")
+
+
+def _check_whole(path: Path, task: int, stored: Numbers, again: list[tuple[str, ...]]) -> None:
+    """BadInput if the file lacks a number of the task that running it again has."""
+    if missing := [key for key in again if key not in stored]:
+        lost = f"{len(missing)} of {len(again)} numbers of task {task}, the first is {missing[0][3]}"
+        raise BadInput(f"{path} is cut or of an older version: it lacks {lost}; remove it to compare scores")
 
 
 def _accuracies(run: FinishedRun, seed: int) -> Numbers:
     """The accuracies of the seed in final_score.json."""
-    score, place = json.loads((run.folder / "final_score.json").read_text()), run.score.seeds.index(seed)
+    path, place = run.folder / "final_score.json", run.score.seeds.index(seed)
+    try:
+        score = json.loads(path.read_text(encoding="utf-8"))
+        matrices = {part: np.array(score[part]["accuracy_matrix"]["values"], dtype=float) for part in splits(score)}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path} is damaged ({error})") from None
+    if any(m.shape != np.shape(run.score.matrices) or not (0 <= m.min() <= m.max() <= 1) for m in matrices.values()):
+        raise BadInput(f"{path} is damaged: expected a square matrix of accuracies per seed and split")
     return {
-        (str(task), "", part, f"accuracy/{other}"): value
-        for part in splits(score)
-        for task, row in enumerate(score[part]["accuracy_matrix"]["values"][place])
-        for other, value in enumerate(row)
+        (str(task), "", part, f"accuracy/{other}"): float(value)
+        for part, of_seeds in matrices.items()
+        for (task, other), value in np.ndenumerate(of_seeds[place])
     }
 
 
 def _same_tensors(one: Path, other: Path) -> bool:
-    a, b = (torch.load(path, map_location="cpu", weights_only=True) for path in (one, other))
-    return a.keys() == b.keys() and all(a[name].numpy().tobytes() == b[name].numpy().tobytes() for name in a)
+    try:
+        a, b = (torch.load(path, map_location="cpu", weights_only=True) for path in (one, other))
+        return a.keys() == b.keys() and all(a[name].numpy().tobytes() == b[name].numpy().tobytes() for name in a)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{one} is damaged ({reason}); remove it to compare without it") from None

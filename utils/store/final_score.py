@@ -1,6 +1,8 @@
 """final_score.json and final_score.log: the scores of an experiment over its seeds."""
 
 import json
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,11 @@ import numpy as np
 from utils.config.schema import Config
 from utils.store.files import write_text
 from utils.store.folder import finished_runs
-from utils.store.metrics import Summary, plus_minus, scores, splits, summary
+from utils.store.metrics import Summary, fixed, plus_minus, scores, splits, summary
+
+UNITS = {"steps_per_s": "steps per second", "stored_real_samples": "samples"}
+"""Of times and memory; all other times are in seconds, and all other memory in numbers."""
+WIDTH = 100  # characters of a line with names of classes
 
 
 def write_final_score(config: Config) -> None:
@@ -32,7 +38,7 @@ def write_final_score(config: Config) -> None:
     score["time"] = _over_seeds([run["time"] for run in runs])
     score["memory"] = {name: max(run["memory"][name] for run in runs) for name in runs[0]["memory"]}
     write_text(config.save_path / "final_score.json", json.dumps(score, indent=1, allow_nan=False) + "\n")
-    write_text(config.save_path / "final_score.log", _as_text(score))
+    write_text(config.save_path / "final_score.log", _as_text(score, runs))
 
 
 def seed_scores(run: dict[str, Any]) -> dict[str, dict[str, float | None]]:
@@ -45,7 +51,7 @@ def _over_seeds(of_seeds: list[dict[str, float | None]]) -> dict[str, Summary]:
     return {name: summary([values[name] for values in of_seeds]) for name in of_seeds[0]}
 
 
-def _as_text(score: dict[str, Any]) -> str:
+def _as_text(score: dict[str, Any], runs: Sequence[dict[str, Any]]) -> str:
     """The content of final_score.log."""
     seeds, protocol, parts = score["seeds"], score["protocol"], splits(score)
     length = f"{protocol['steps']} steps" if protocol["steps"] else f"{protocol['epochs']} epochs"
@@ -54,17 +60,38 @@ def _as_text(score: dict[str, Any]) -> str:
     lines = [
         f"{score['method']} on {score['dataset']}, {score['scenario']} scenario, {length} per task, "
         f"selection: {protocol['selection']}",
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), mean ± std over seeds",
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), mean ± std over seeds; "
+        "scores are fractions",
         "",
         " " * 22 + "".join(f"{part:>19}" for part in parts),
         *(f"{name:22}" + "".join(f"{plus_minus(score[part][name]):>19}" for part in parts) for name in names),
+        "",
+        "test, by seed         " + "".join(f"{seed:>9}" for seed in seeds),
+        *(f"{name:22}" + "".join(map(_cell, score["test"][name]["values"])) for name in names),
         "",
         "test accuracy on each task (column) after training on each task (row), mean over seeds",
         "",
         " " * 6 + "".join(f"{j:>8}" for j in range(len(matrix))),
         *(f"{i:>6}" + "".join(f"{value:>8.4f}" for value in row) for i, row in enumerate(matrix)),
         "",
-        *(f"{name:22}{plus_minus(value, digits=1):>19}" for name, value in score["time"].items()),
-        *(f"{name:22}{value:>19,}" for name, value in score["memory"].items()),
+        *_classes(runs),
+        "",
+        *(f"{name:22}{plus_minus(v, digits=1):>19} {UNITS.get(name, 'seconds')}" for name, v in score["time"].items()),
+        *(f"{name:22}{value:>19,} {UNITS.get(name, 'numbers')}" for name, value in score["memory"].items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-' if value is None else fixed(value, 4):>9}"
+
+
+def _classes(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A line per task with the names of its classes, of each seed if the seeds have different ones."""
+    same = all(run["tasks"] == runs[0]["tasks"] for run in runs)
+    for run in runs[:1] if same else runs:
+        yield "classes of each task" if same else f"classes of each task, seed {run['seed']}"
+        for task, classes in enumerate(run["tasks"]):
+            names = run.get("class_names")  # not in results of older versions
+            text = ", ".join(str(names[c]) if names else str(c) for c in classes)
+            yield from wrap(text, WIDTH, initial_indent=f"{task:>6}  ", subsequent_indent=" " * 8)

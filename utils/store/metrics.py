@@ -133,8 +133,13 @@ def plus_minus(value: Mapping[str, Any], digits: int = 4) -> str:
     """A `Summary` as text: mean ± std, or - where there is no mean."""
     if value["mean"] is None:
         return "-"
-    spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"
-    return f"{value['mean']:.{digits}f}{spread}"
+    spread = "" if value["std"] is None else f" ± {fixed(value['std'], digits)}"
+    return f"{fixed(value['mean'], digits)}{spread}"
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with so many decimals; what rounds to zero has no sign."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 Row = tuple[int | None, int | None, str, str, float]  # task (None: untrained), epoch (None: after it), split, ...
@@ -148,8 +153,9 @@ def write_metrics(folder: Path, results: dict[str, Any], tensorboard: bool) -> N
     measured after each epoch, otherwise tasks.
     """
     rows, text = _rows(results), io.StringIO()
-    header = ("seed", "task", "epoch", "split", "metric", "value")
-    csv.writer(text, lineterminator="\n").writerows([header, *((results["seed"], *row) for row in rows)])
+    header = ("method", "seed", "task", "epoch", "split", "metric", "value")
+    of_run = (results["config"]["method"]["name"], results["seed"])
+    csv.writer(text, lineterminator="\n").writerows([header, *((*of_run, *row) for row in rows)])
     write_text(folder / "metrics.csv", text.getvalue())
     if tensorboard:
         from torch.utils.tensorboard import SummaryWriter  # needs an optional package
