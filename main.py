@@ -41,7 +41,7 @@ def _run(options: Namespace) -> int:
         if options.compare:
             from utils.report.compare import compare
 
-            return compare(options.compare, options.out)
+            return compare(options.compare, options.out, options.columns)
         if options.verify:
             from utils.report.verify import verify
 

@@ -5,7 +5,9 @@ import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,11 +17,11 @@ from scipy import stats
 
 from main import main
 from utils.config.load import load
-from utils.report import compare as tables
-from utils.report import figures, statistics
+from utils.report import figures, statistics, tables
 from utils.report.find import find
 from utils.report.groups import groups
 from utils.run import figures as plots
+from utils.store import files
 from utils.store.files import write_pickle
 from utils.store.final_score import write_final_score
 
@@ -111,11 +113,14 @@ def test_a_group_knows_its_best_its_tests_and_its_references(study):
 def test_the_command_prints_and_writes_everything(study, tmp_path, capsys):
     assert main(["--compare", str(study), "--out", str(tmp_path / "new" / "out")]) == 0
     out, error = capsys.readouterr()
-    assert re.search(r"^lwf +5 +0\.9100 ± 0\.0158 +0\.0196 +0\.8115 ", out, re.M) and not error
+    assert re.search(r"^lwf +5 +0\.9100 ± 0\.0158 +\[0\.8904, 0\.9296\] +0\.8115 ", out, re.M) and not error
     there = {path.name for path in (tmp_path / "new" / "out").iterdir()}
-    assert there == {"comparison.csv", "comparison.md", "comparison.tex", "comparison.json", "report.html"}
+    comparison = {f"comparison.{kind}" for kind in ("csv", "md", "tex", "json")}
+    assert there == comparison | {"confusion.csv", "report.html"}
     text = (tmp_path / "new" / "out" / "comparison.md").read_text()
-    assert "| lwf | 5 | 0.9100 ± 0.0158 | 0.0196 | 0.8115 |" in text and "| ewc | better | 5 | 0.0980 |" in text
+    assert (
+        "| lwf | 5 | 0.9100 ± 0.0158 | [0.8904, 0.9296] | 0.8115 |" in text and "| ewc | better | 5 | 0.0980 |" in text
+    )
     assert "stores images" not in text, "a single column stands beside nothing"
     (group,) = json.loads((tmp_path / "new" / "out" / "comparison.json").read_text())["groups"]
     assert group["best"] == "lwf" and group["runs"][1]["FinalAccuracy"]["values"] == pytest.approx(ACCURACIES["lwf"])
@@ -125,14 +130,78 @@ def test_the_command_prints_and_writes_everything(study, tmp_path, capsys):
     assert float(rows[1]["FinalAccuracy.mean"]) == pytest.approx(0.91) and rows[1]["seeds"] == "0 1 2 3 4"
 
 
-def test_bold_in_latex_only_if_significant(study, tmp_path):
-    bold = r"\$\\mathbf\{0\.9100 \\pm 0\.0158\}\$"
-    assert re.search(bold, tables.latex(groups(find([study]))))
+def test_latex_in_percent_bold_only_if_significant(study, tmp_path):
+    text = tables.latex(groups(find([study])))
+    assert r"LwF & $\mathbf{91.0 \pm 1.6}$ & $6.7 \pm 1.2$ & $0$ \\" in text.replace("\n", " "), text
+    assert "\\caption{digits, task scenario, 2 classes per task: scores in \\%, mean $\\pm$ standard" in text
+    assert "\\label{tab:digits-task-scenario-2-classes-per-task}" in text and "over 5 seeds." in text
     make_run(tmp_path / "si", "si", [0.95, 0.88, 0.90, 0.89, 0.925])  # as good as lwf, but for chance
     group = groups(find([study, tmp_path]))
     text = tables.latex(group)
     assert "mathbf" not in text and "\\toprule" in text and not group[0].best_stands_out
-    assert "a_b & 50%".translate(tables.ESCAPED) == "a\\_b \\& 50\\%"
+    assert tables.as_latex("a_b & 50%\nc\\x") == "a\\_b \\& 50\\%\\textbackslash{}nc\\textbackslash{}x"
+    assert [tables.full_name(name) for name in ("prer", "agem", "replay")] == ["PRER", "A-GEM", "Experience replay"]
+
+
+def test_columns_are_chosen(study, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["--compare", str(study), "--out", str(out), "--columns", "finalaccuracy, CI95,F1"]) == 0
+    assert re.search(r"^run +FinalAccuracy +CI95 +F1$", capsys.readouterr().out, re.M)
+    assert "| run | FinalAccuracy | CI95 | F1 |" in (out / "comparison.md").read_text()
+    assert "Method & Accuracy & 95\\% interval & F1 \\\\" in (out / "comparison.tex").read_text()
+    (first, *_) = csv.DictReader((out / "comparison.csv").read_text().splitlines())
+    scores = [f"{name}.{field}" for name in ("FinalAccuracy", "F1") for field in ("mean", "std", "ci95")]
+    assert set(first) == {"group", "name", "method", "folder", "seeds", *scores, "CI95.low", "CI95.high"}
+    told = refused(capsys, "--compare", study, "--columns", "Forgeting")
+    assert told.startswith("--columns: unknown column 'forgeting'; did you mean forgetting? known: seeds, FinalAcc")
+    assert "--columns is for --compare" in refused(capsys, "files/ewc_digits.yaml", "--columns", "BWT")
+
+
+def test_no_interval_beyond_one_and_no_negative_zero(tmp_path):
+    make_run(tmp_path / "naive", "naive", [1.0, 0.99, 1.0])
+    make_run(tmp_path / "joint", "joint", [0.99999] * 3)
+    (group,) = groups(find([tmp_path]))
+    column = {column.title: column for column in tables.COLUMNS}
+    assert [tables.cell(column["CI95"], row)[0] for row in group.rows] == ["[1.0000, 1.0000]", "[0.9823, 1.0000]"]
+    text = tables.section(group) + tables.latex([group], tables.SCORES)
+    assert not re.search(r"-0\.0+(?!\d)", text)
+
+
+def test_ranked_on_common_seeds(tmp_path):
+    """Seed 0 is easy for both; a run that has it alone is no better than the same configuration with three seeds."""
+    make_run(tmp_path / "one", {"name": "ewc", "importance": 1.0}, [0.9])
+    make_run(tmp_path / "three", {"name": "ewc", "importance": 2.0}, [0.9, 0.6, 0.6])
+    make_run(tmp_path / "worse", "naive", [0.8, 0.99, 0.99])
+    (group,) = groups(find([tmp_path]))
+    assert group.names == ["ewc importance=2", "ewc importance=1", "naive"], "of equals, the one with more seeds"
+    (note,) = [note for note in group.notes if "seeds differ" in note]
+    assert "ranked on the seeds that all runs have (0)" in note and "0 (ewc importance=1)" in note
+    for path in (tmp_path / "one" / "final_score.json",):
+        path.write_text(path.read_text().replace('"seeds": [\n  0\n', '"seeds": [\n  7\n'))
+    (group,) = groups(find([tmp_path]))
+    assert group.names == ["naive", "ewc importance=1", "ewc importance=2"]
+    assert any("ranked by mean, without a common seed" in note for note in group.notes)
+
+
+def test_no_text_breaks_out_of_its_output(tmp_path, capsys):
+    """A data set's path and a folder's name with line breaks, commands and escape sequences."""
+    odd = "x\n\\input{y} %&_$^~<b>|`\x1b[31m"
+    for name in ("one", odd.replace("/", "")):
+        run = make_run(tmp_path / name, "ewc", [0.8, 0.9])
+        config = yaml.safe_load((run / "config.yml").read_text())
+        config["scenario"]["dataset"] = {"name": "npz", "path": odd}
+        (run / "config.yml").write_text(yaml.safe_dump(config))
+    assert main(["--compare", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    out, error = capsys.readouterr()
+    assert "\x1b" not in out + error and "npz x\\n\\input{y}" in out
+    texts = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    for name, text in texts.items():
+        assert "\x1b" not in text, name
+    tex = texts["comparison.tex"]
+    assert "\\input" not in tex and "x\\textbackslash{}n\\textbackslash{}input\\{y\\} \\%\\&\\_\\$" in tex
+    assert "<b>" not in texts["report.html"] and "&lt;b&gt;" in texts["report.html"]
+    lines = [line for line in texts["comparison.md"].splitlines() if line.startswith("| ewc (")]
+    assert len(lines) == 2 * 2 - 1 and "\\<b>\\|\\`" in "".join(lines)
 
 
 def test_runs_of_one_method_are_named_by_what_differs(tmp_path):
@@ -188,7 +257,7 @@ def test_missing_or_damaged_scores(study, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "nowhere: not a directory" in refused(capsys, "--compare", "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "empty: no finished run" in refused(capsys, "--compare", "empty", study)
+    assert "empty: no finished run" in refused(capsys, "--compare", "empty")
     run = shutil.copytree(study / "lwf", tmp_path / "lwf")
     whole = (run / "final_score.json").read_text()
     for damaged in (
@@ -207,6 +276,33 @@ def test_missing_or_damaged_scores(study, tmp_path, capsys, monkeypatch):
     assert "config.yml: no such file" in refused(capsys, "--compare", run)
     assert "--out" in refused(capsys, "--compare", study / "ewc", "--out", run / "final_score.json")
     assert not (tmp_path / "comparison").exists()
+
+
+def test_a_run_that_cannot_be_read_is_a_note(study, tmp_path, capsys):
+    root = shutil.copytree(study, tmp_path / "runs")
+    for name in ("a", "b", "c", "d"):
+        shutil.copytree(study / "ewc", root / name)
+    (root / "a" / "final_score.json").write_bytes(b"\xff{")
+    (root / "b" / "config.yml").write_text("method: {name: lfw}\nscenario: {dataset: digitz}")
+    (root / "c" / "config.yml").write_bytes(b"\0\xff")
+    (root / "d" / "final_score.json").unlink(), (root / "d" / "final_score.json").mkdir()
+    (root / "empty").mkdir(), (root / "comparison.csv").touch()
+    write_pickle(root / "ewc" / "exp_0" / "final_results.pkl", ["no", "mapping"])
+    write_pickle(root / "ewc" / "exp_1" / "final_results.pkl", {"epochs": 3, "diagnostics": [{"a": "b"}]})
+    write_pickle(root / "lwf" / "exp_0" / "final_results.pkl", {"epochs": [], "diagnostics": [], "test": {}})
+    (root / "lwf" / "exp_1" / "final_results.pkl").write_bytes(files._sealed(b"\x80\x04cbuiltins\nint\n."))
+    (root / "lwf" / "exp_2" / "final_results.pkl").write_bytes(files._sealed(b"\x80\x04]"))
+    assert main(["--compare", *map(str, sorted(root.iterdir())), "--out", str(tmp_path / "out")]) == 0
+    out, error = capsys.readouterr()
+    notes = error.splitlines()
+    assert all(note.startswith("note: ") for note in notes) and "Traceback" not in error
+    for name in (*"abcd", "empty", "ewc/exp_0", "ewc/exp_1", "lwf/exp_1", "lwf/exp_2"):
+        assert sum(f"{root}/{name}" in note for note in notes) == 1, name
+    assert len(notes) == 9 and re.findall(r"^(\w+) +5 ", out, re.M) == ["joint", "lwf", "ewc", "naive"]
+    assert f"{root}/a/final_score.json is damaged" in (tmp_path / "out" / "report.html").read_text()
+    code = main(["--compare", *(str(root / name) for name in "abc"), "--out", str(tmp_path / "none")])
+    lines = capsys.readouterr().err.splitlines()
+    assert code == 2 and len(lines) == 3 and not (tmp_path / "none").exists()
 
 
 def test_either_run_or_compare(study, capsys):
@@ -306,6 +402,8 @@ def page(tmp_path_factory, points) -> Path:
 
 def test_the_page_is_whole_small_and_needs_no_network(page, points):
     html = page.read_text()
+    assert all(f'download="comparison.{kind}"' in html for kind in ("csv", "md", "tex"))
+    assert "train.optimizer=adam" in html and "unknown versions (no provenance.yml)" in html
     assert len(html.encode()) < 5e6
     assert not re.search(r"https?:|@import|url\((?!#)|srcset", html)
     assert all(link.startswith(("data:", "#")) for link in re.findall(r"(?:src|href)=\"([^\"]*)", html))
@@ -333,6 +431,8 @@ addEventListener("load", () => {
     byName: press(0), byNameDown: press(0), byAccuracy: press(2), byAccuracyUp: press(2)};
   document.querySelector(".legend button").click();
   found.emphasised = document.querySelectorAll(".figures .on").length;
+  HTMLAnchorElement.prototype.click = function () { found.svg = decodeURIComponent(this.href.split(",")[1]); };
+  document.querySelector("figcaption button").click();
   found.wide = document.documentElement.scrollWidth > innerWidth;
   document.body.innerHTML = ""; document.title = JSON.stringify(found);
 });
@@ -358,7 +458,7 @@ def test_the_page_in_a_browser(page, points, tmp_path):
     )
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert not console, console
-    found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout)[1].replace("&amp;", "&"))
+    found = json.loads(unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]))
     assert found["requests"] == [] and found["loaded"] < 2000 and not found["wide"]
     assert len(found["before"]) == 3 * points + 2 and found["before"][0] == "joint"
     assert found["byName"] == [sorted(found["before"], key=_natural), "ascending"]
@@ -366,6 +466,44 @@ def test_the_page_in_a_browser(page, points, tmp_path):
     assert found["byAccuracy"] == [found["before"], "descending"]
     assert found["byAccuracyUp"] == [found["before"][::-1], "ascending"]
     assert found["emphasised"] >= 6
+    svg = ElementTree.fromstring(found["svg"])
+    assert svg.get("color") == "#000" and svg.get("width").endswith("pt") and "var(" not in found["svg"]
+
+
+# ---- figures
+
+
+def test_an_axis_of_accuracies_is_no_cliff_and_ends_at_one():
+    assert plots.accuracy_limits(0.99, 1.0) == pytest.approx((0.951, 1.001))
+    assert plots.accuracy_limits(0.5, 0.501) == pytest.approx((0.4755, 0.5255))
+    assert plots.accuracy_limits(0.0, 0.001) == pytest.approx((-0.001, 0.049))
+    assert plots.accuracy_limits(0.2, 1.045) == pytest.approx((0.2, 1.0169))
+
+
+def test_confusion_is_added_over_seeds_and_written(study, tmp_path):
+    assert main(["--compare", str(study), "--out", str(tmp_path)]) == 0
+    rows = list(csv.DictReader((tmp_path / "confusion.csv").read_text().splitlines()))
+    assert len(rows) == 4 * 100 and list(rows[0]) == ["group", "run", "true", "predicted", "count"]
+    assert all(int(row["count"]) == 5 * (row["true"] == row["predicted"]) for row in rows)
+    assert "Confusion matrix of lwf; 1.0000 are right" in (tmp_path / "report.html").read_text()
+
+
+def test_many_series_are_a_heat_map():
+    few, many = ({f"class {i}": [(t, 0.9) for t in range(3)] for i in range(n)} for n in (6, 7))
+    axes = plots.new_figure(3, 3).add_subplot()
+    plots.draw_heat(axes, many)
+    assert axes.images[0].get_array().shape == (7, 3) and len(axes.get_yticklabels()) == 7
+    results = {
+        "seed": 0,
+        "config": {"method": {"name": "prer"}, "scenario": {"dataset": {"name": "digits"}, "type": "task"}},
+        "test": {"accuracy_matrix": np.eye(3).tolist()},
+    }
+    drawn = []
+    for series in (few, many):
+        of_task = [{f"agreement/{name}": points[t][1] for name, points in series.items()} for t in range(3)]
+        drawn.append(dict(plots.of_results(results | {"diagnostics": of_task}, {}))["agreement"])
+    assert drawn[0] == plots.over_tasks(few, "prer on digits (task, seed 0)", "agreement")
+    assert drawn[1] == plots.heat_map(many, "prer on digits (task, seed 0)", "agreement")
 
 
 def _natural(name: str) -> list:

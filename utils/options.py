@@ -26,16 +26,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--restart", action="store_true", help="move an existing run aside instead of resuming it")
     add("--compare", nargs="+", type=Path, metavar="DIR", help="run nothing: tables, tests, a report of finished runs")
     add("--out", type=Path, metavar="DIR", default=Path("comparison"), help="where --compare writes; ./comparison")
+    add("--columns", metavar="NAME,NAME", help="with --compare: the tables' columns, e.g. FinalAccuracy,Forgetting")
     add("--verify", nargs="+", type=Path, metavar="DIR", help="run a seed of finished runs (--seeds: each) again")
     add("--tasks", type=int, metavar="N", help="with --verify: only the first N tasks")
     options = parser.parse_args(arguments)
     given = {name for name, value in vars(options).items() if value != parser.get_default(name)}
-    for what, beside in (("compare", {"out"}), ("verify", {"tasks", "seeds", "device", "data_root"})):
+    for what, beside in (("compare", {"out", "columns"}), ("verify", {"tasks", "seeds", "device", "data_root"})):
         if what in given and (others := sorted(given - {what} - beside)):
             parser.error(f"--{what} runs no experiment: leave out {', '.join(others)}")
     if not given & {"configs", "compare", "verify"}:
         parser.error("what to do? give a CONFIG to run, --compare DIR, or --verify DIR")
-    for name, what in (("out", "compare"), ("tasks", "verify")):
+    for name, what in (("out", "compare"), ("columns", "compare"), ("tasks", "verify")):
         if name in given and what not in given:
             parser.error(f"--{name} is for --{what}")
     if options.jobs is None:

@@ -17,8 +17,18 @@ import numpy as np
 from PIL import Image
 
 from methods import find
+from utils.report.find import Results, total_confusion
 from utils.report.groups import REFERENCES, Group
-from utils.run.figures import draw_matrix, new_figure
+from utils.run.figures import (
+    MAX_LINES,
+    MAX_NUMBERED,
+    MIN_SPAN,
+    accuracy_limits,
+    draw_heat,
+    draw_matrix,
+    new_figure,
+    short,
+)
 from utils.store.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -36,7 +46,7 @@ MARKERS = {"o": "●", "s": "■", "D": "◆", "v": "▼", "^": "▲"}  # matplo
 MAX_FEW = 8  # runs up to which bands are dark
 WIDE = 100  # values whose ratio exceeds this get a logarithmic axis
 BANDS = "Mean over seeds; bars and bands: lowest to highest."
-MAX_SAMPLES = 12  # runs whose generated samples are shown
+MAX_SAMPLES = 12  # runs whose generated samples and confusion matrices are shown
 
 Look = dict[str, Any]  # matplotlib's label, color, linestyle and marker of a run, and its gid, which the page uses
 Values = Mapping[Any, Sequence[Any]]  # x -> the values there, over seeds and what else there are several of
@@ -92,7 +102,28 @@ def matrices(group: Group) -> list[Figure]:
     return figures
 
 
-def measured(group: Group, looks: Sequence[Look], results: Sequence[Sequence[dict[str, Any]]]) -> list[Figure]:
+def confusions(group: Group, results: Sequence[Sequence[Results]]) -> list[Figure]:
+    """The confusion matrices of the first runs whose results are there, as shares of each true class."""
+    figures = list[Figure]()
+    for name, seeds in zip(group.names, results, strict=True):
+        counts, classes = total_confusion(seeds)
+        if not counts.size or len(figures) == MAX_SAMPLES:
+            continue
+        drawing = new_figure(2.7, 2.6)
+        axes = drawing.add_subplot()
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        draw_matrix(axes, shares, fontsize=min(8.0, 56 / len(counts)), zeros=False)
+        axes.set(xlabel="predicted", ylabel="true")
+        if len(classes) <= MAX_NUMBERED:
+            labels, style = [short(label, 10) for label in classes], dict[str, Any](fontsize=8, parse_math=False)
+            axes.set_xticks(range(len(classes)), labels, rotation=90 if max(map(len, labels)) > 2 else 0, **style)
+            axes.set_yticks(range(len(classes)), labels, **style)
+        hits = counts.trace() / max(counts.sum(), 1)
+        figures.append(Figure(name, "", _as_svg(drawing, f"Confusion matrix of {name}; {hits:.4f} are right")))
+    return figures
+
+
+def measured(group: Group, looks: Sequence[Look], results: Sequence[Sequence[Results]]) -> list[Figure]:
     """Loss and accuracy per epoch, and the methods' diagnostics per task, of final results of each run's seeds."""
     epochs, tasks = "epoch, over all tasks", "after task"
     captions = {(tasks, name): d.meaning for run in group.runs for name, d in find(run.method)[0].diagnosed.items()}
@@ -101,18 +132,23 @@ def measured(group: Group, looks: Sequence[Look], results: Sequence[Sequence[dic
     lines: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))  # (x, y) -> index of run -> Values
     for i, seeds in enumerate(results):
         for seed in seeds:
-            for x, epoch in enumerate(chain(*seed["epochs"]), 1):
-                for name in ("loss", "accuracy"):
-                    lines[epochs, name][i][x].append(epoch[name])
-            for task, numbers in enumerate(seed["diagnostics"]):
+            for x, epoch in enumerate(chain(*seed.epochs), 1):
+                for measure in ("loss", "accuracy"):
+                    if measure in epoch:
+                        lines[epochs, measure][i][x].append(epoch[measure])
+            for task, numbers in enumerate(seed.diagnostics):
                 for name, value in numbers.items():
                     if np.isfinite(value):
                         lines[tasks, name.partition("/")[0]][i][task].append(value)
     figures = []
     for (x_label, name), of_runs in lines.items():
         label, drawn = name.replace("_", " "), [(looks[i], values) for i, values in of_runs.items()]
-        caption = f"{captions.get((x_label, name), label)}. {BANDS}"
-        figures.append(_chart(drawn, x_label, label, label.capitalize(), caption[0].upper() + caption[1:]))
+        meaning = captions.get((x_label, name), label)
+        meaning = meaning[0].upper() + meaning[1:]
+        if x_label == tasks and len(drawn) > MAX_LINES:
+            figures.append(_heat(drawn, label, f"{meaning}. Mean over seeds."))
+        else:
+            figures.append(_chart(drawn, x_label, label, label.capitalize(), f"{meaning}. {BANDS}"))
     return figures
 
 
@@ -135,8 +171,22 @@ def samples(group: Group) -> tuple[list[Figure], list[str]]:
     return figures, notes
 
 
+def _heat(lines: Sequence[tuple[Look, Values]], label: str, caption: str) -> Figure:
+    """A row per run, a column per task: for diagnostics of more runs than lines could show."""
+    means = {look["label"]: [(x, float(np.mean(values[x]))) for x in sorted(values)] for look, values in lines}
+    drawing = new_figure(6, 1 + 0.28 * len(lines))
+    axes = drawing.add_subplot()
+    draw_heat(axes, means)
+    axes.set(xlabel="after task")
+    drawing.colorbar(axes.images[0], ax=axes, label=label)
+    alt = "; ".join(f"{name} {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in means.items())
+    return Figure(label.capitalize(), caption, _as_svg(drawing, f"{label}, after the first and the last task: {alt}"))
+
+
 def _chart(lines: Sequence[tuple[Look, Values]], x_label: str, y_label: str, title: str, caption: str) -> Figure:
     """The mean of each line's values, with their range as a band; if each has one x, as points with bars."""
+    from matplotlib.ticker import EngFormatter
+
     drawing, points = new_figure(6, 3.8), all(len(values) == 1 for _, values in lines)
     axes = drawing.add_subplot()
     axes.grid()
@@ -152,9 +202,18 @@ def _chart(lines: Sequence[tuple[Look, Values]], x_label: str, y_label: str, tit
             axes.fill_between(x, low, high, linewidth=0, alpha=0.12 if len(lines) <= MAX_FEW else 0.04, **band)
         every_x, lowest = every_x + x, lowest + low
         alt.append(f"{look['label']} {y[0]:.4g} to {y[-1]:.4g}")
-    axes.set(xlabel=x_label, ylabel=y_label, yscale=_scale(lowest))
+    accuracy = "accuracy" in y_label.lower()
+    axes.set(xlabel=x_label, ylabel=y_label, yscale="linear" if accuracy else _scale(lowest))
+    if accuracy:
+        axes.set_ylim(accuracy_limits(*axes.get_ylim()))
     if points:
         axes.set_xscale(_scale(every_x))
+        if x_label == "Forgetting":
+            left, right = axes.get_xlim()
+            gap = max(0.0, MIN_SPAN - (right - left)) / 2
+            axes.set_xlim(left - gap, right + gap)
+        if axes.get_xscale() == "linear" and max(every_x) >= 1000:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 30M instead of 3.0 and 1e7 in the corner
     else:
         axes.locator_params(axis="x", integer=True)
     return Figure(title, caption, _as_svg(drawing, f"{title}, by {x_label}, first to last: {'; '.join(alt)}"))

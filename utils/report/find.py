@@ -1,5 +1,6 @@
 """Find finished runs and read their scores and results."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,22 @@ class Score(BaseModel, allow_inf_nan=False):
         return len(self.matrices[0])
 
 
+class Results(BaseModel):
+    """What a comparison reads of a seed's final_results.pkl; K classes."""
+
+    epochs: list[list[dict[str, float]]]  # of each task, the numbers measured after each epoch
+    diagnostics: list[dict[str, float]]  # after each task
+    class_names: list[str] = []
+    confusion: Annotated[list[list[int]] | None, Field(validation_alias=AliasPath("test", "confusion"))] = None
+    """Test images (K, K), true class x predicted; not in results of older versions."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Results":
+        if self.confusion is not None and np.shape(self.confusion) != (len(self.confusion),) * 2:
+            raise ValueError("the confusion matrix is not square")
+        return self
+
+
 @dataclass(frozen=True)
 class FinishedRun:
     """A results folder with a final score; `settings` are the dotted keys of `config` that affect results."""
@@ -70,17 +87,24 @@ class FinishedRun:
         """The settings of the learning problem; only runs of the same problem are compared."""
         return {k: v for k, v in self.settings.items() if k.startswith("scenario.") and k != "scenario.dev_split"}
 
-    def results(self) -> tuple[list[dict[str, Any]], list[str]]:
+    def mean(self, seeds: Sequence[int]) -> float:
+        """Mean FinalAccuracy over these seeds; over all seeds of the run if there are none."""
+        return float(np.mean([self.accuracy[seed] for seed in seeds])) if seeds else self.score.mean
+
+    def results(self) -> tuple[list[Results], list[str]]:
         """The final results of each seed that has them, and a note about each file that cannot be used."""
         found, notes = [], []
-        for path in filter(Path.exists, [RunFolder(self.folder, seed).final for seed in self.score.seeds]):
+        for path in [RunFolder(self.folder, seed).final for seed in self.score.seeds]:
             try:
-                results = read_pickle(path)
-                if not results.keys() >= {"epochs", "diagnostics"}:
-                    raise Damaged(f"{path} was written by an older version")
-                found.append(results)
-            except (Damaged, OSError) as error:
-                notes.append(f"{error}; left out of the learning curves; run the same command again to repair it")
+                found.append(Results.model_validate(read_pickle(path)))
+                continue
+            except FileNotFoundError:
+                continue
+            except ValidationError as error:
+                reason = f"{path} is damaged or of an older version ({_first(error)})"
+            except Exception as error:  # unpickling damaged bytes may raise anything
+                reason = str(error) if isinstance(error, Damaged) else f"{path} cannot be read ({error})"
+            notes.append(f"{reason}; left out of the learning curves; run the same command again to repair it")
         return found, notes
 
 
@@ -89,29 +113,74 @@ def find(folders: Sequence[Path], option: str = "--compare") -> list[FinishedRun
 
     Runs that --restart moved aside (`<save_path>.old-1`) are found only if named. `option` named the folders.
     """
-    found: dict[Path, Path] = {}
+    paths = {path.resolve(): path for folder in folders for path in _scores_in(folder, option)}
+    return [_read(path) for path in paths.values()]
+
+
+def find_readable(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
+    """As `find`, with a note in place of each run that cannot be read, and of each folder without one.
+
+    BadInput, with a line per reason, if none can be read, or if a path does not exist; files among the folders, as
+    `results/*` may name, are skipped.
+    """
+    found, paths, notes = list[FinishedRun](), dict[Path, Path](), list[str]()
+    absent = [folder for folder in folders if not os.path.exists(folder)]
+    for folder in absent or [folder for folder in folders if folder.is_dir()] or folders:
+        try:
+            paths |= {path.resolve(): path for path in _scores_in(folder)}
+        except BadInput as error:
+            notes.append(str(error))
+    for path in paths.values():
+        try:
+            found.append(_read(path))
+        except BadInput as error:
+            notes.append("; ".join(str(error).splitlines()))
+    if not found:
+        raise BadInput("\n".join(map(printable, notes)))
+    return found, notes
+
+
+def printable(text: str) -> str:
+    """The text with control characters, line breaks and undecodable bytes escaped: for a terminal, and for any line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _scores_in(folder: Path, option: str = "--compare") -> list[Path]:
+    """The files final_score.json of a results folder, or of those below it."""
     name = "final_score.json"
-    for folder in folders:
-        if not folder.is_dir():
-            raise BadInput(f"{option} {folder}: not a directory; give results folders or a folder that contains some")
-        below = [p for p in sorted(folder.rglob(name)) if not re.search(r"\.old-\d+/", str(p.relative_to(folder)))]
-        if not below:
-            raise BadInput(f"{option} {folder}: no finished run (no {name} in or below it); run main.py first")
-        own = folder / name
-        for path in [own] if own in below else below:
-            found.setdefault(path.resolve(), path)
-    return [_read(path) for path in found.values()]
+    if not folder.is_dir():
+        raise BadInput(f"{option} {folder}: not a directory; give results folders or a folder that contains some")
+    below = [p for p in sorted(folder.rglob(name)) if not re.search(r"\.old-\d+/", str(p.relative_to(folder)))]
+    if not below:
+        raise BadInput(f"{option} {folder}: no finished run (no {name} in or below it); run main.py first")
+    return [folder / name] if folder / name in below else below
 
 
 def _read(path: Path) -> FinishedRun:
     try:
         score = Score.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        problem = error.errors()[0]
-        damage = f"is damaged or of an older version ({'.'.join(map(str, problem['loc']))}: {problem['msg']})"
+        damage = f"is damaged or of an older version ({_first(error)})"
         repair = f"run python main.py {path.with_name('config.yml')} to rewrite it"
         raise BadInput(f"{path} {damage}; {repair}") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error})") from None
     config = load(path.with_name("config.yml"))
     return FinishedRun(path.parent, config, score, config.identity)
+
+
+def total_confusion(results: Sequence[Results]) -> tuple[np.ndarray, list[str]]:
+    """The counts (K, K) of test images, true class x predicted, added over seeds, and the names of the classes.
+
+    Of no image, (0, 0), if they are not known, or if the seeds have different classes.
+    """
+    known = [np.array(seed.confusion) for seed in results if seed.confusion]
+    if not known or len({counts.shape for counts in known}) > 1:
+        return np.zeros((0, 0), dtype=int), []
+    counts, names = np.sum(known, axis=0), results[0].class_names
+    return counts, names if len(names) == len(counts) else [*map(str, range(len(counts)))]
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": ")

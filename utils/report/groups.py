@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from utils.report.find import FinishedRun
+from utils.report.find import FinishedRun, printable
 from utils.report.statistics import LEVEL, MIN_PAIRS_FOR_T, Paired, against_best, normalised, seeds_for_wilcoxon
 from utils.store.metrics import plus_minus
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of the same learning problem, best mean FinalAccuracy first."""
+    """Runs of the same learning problem, best mean FinalAccuracy over the seeds they have in common first."""
 
     runs: list[FinishedRun]
 
@@ -42,9 +42,9 @@ class Group:
         """The learning problem in words."""
         scenario = self.runs[0].config.scenario
         where = f" {path}" if (path := getattr(scenario.dataset, "path", None)) else ""
-        classes = f"{scenario.labels_per_task} class{'es' if scenario.labels_per_task > 1 else ''} per task"
+        classes = f"{scenario.labels_per_task} class{'es' if scenario.labels_per_task != 1 else ''} per task"
         shuffled = ", class order shuffled by seed" if scenario.shuffle_labels else ""
-        return f"{scenario.dataset.name}{where}, {scenario.type} scenario, {classes}{shuffled}"
+        return printable(f"{scenario.dataset.name}{where}, {scenario.type} scenario, {classes}{shuffled}")
 
     @cached_property
     def names(self) -> list[str]:
@@ -57,9 +57,14 @@ class Group:
         folders = [run.folder.resolve() for run in self.runs]
         above = os.path.commonpath(folders)
         return [
-            name if names.count(name) == 1 else f"{run.method} ({os.path.relpath(folder, above)})"
+            name if names.count(name) == 1 else printable(f"{run.method} ({os.path.relpath(folder, above)})")
             for name, run, folder in zip(names, self.runs, folders, strict=True)
         ]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that any run has."""
+        return sorted({seed for run in self.runs for seed in run.score.seeds})
 
     @cached_property
     def best(self) -> int:
@@ -102,7 +107,10 @@ class Group:
         notes = [f"the protocol differs in {key}: {self._by_value(values)}" for key, values in settings.items()]
         seeds = [", ".join(map(str, run.score.seeds)) for run in self.runs]
         if len(set(seeds)) > 1:
-            notes.append(f"the seeds differ: {self._by_value(seeds)}; the tests use the seeds that both runs have")
+            common = ", ".join(map(str, common_seeds(self.runs)))
+            rank = f"on the seeds that all runs have ({common})" if common else "by mean, without a common seed"
+            tests = "means are over all seeds of a run; the tests use the seeds that both runs have"
+            notes.append(f"the seeds differ: {self._by_value(seeds)}; ranked {rank}; {tests}")
         if all(row.normalised is None for row in self.rows):
             notes.append("no normalised score: it needs one run of naive and a better one of joint, with common seeds")
         pairs = [row.paired.seeds for row in self.rows if row.paired]
@@ -119,8 +127,11 @@ class Group:
 
 
 def shown(value: object) -> str:
-    """A setting's value as written in YAML."""
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+    """A setting's value as written in YAML, on one line."""
+    words = {None: "null", True: "yes", False: "no"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    return f"{value:.12g}" if isinstance(value, float) else printable(str(value))
 
 
 def few(names: Sequence[str]) -> str:
@@ -139,12 +150,23 @@ def protocol(runs: Sequence[FinishedRun]) -> list[str]:
     return [key for key in differing(runs) if not key.startswith("method.")]
 
 
+def common_seeds(runs: Sequence[FinishedRun]) -> list[int]:
+    """The seeds that all runs have."""
+    return sorted(set.intersection(*(set(run.score.seeds) for run in runs)))
+
+
+def _ranked(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """Best first, on common seeds: a run is not better for lacking a seed. Of equals, the one with more seeds."""
+    seeds = common_seeds(runs)
+    return sorted(runs, key=lambda run: (-run.mean(seeds), -len(run.score.seeds), run.method))
+
+
 def grouped(runs: Sequence[FinishedRun], keys: Sequence[str]) -> list[Group]:
     """Runs with the same values of these settings, in the order in which they were found."""
     found: dict[str, list[FinishedRun]] = {}
     for run in runs:
         found.setdefault(repr([run.settings.get(key) for key in keys]), []).append(run)
-    return [Group(sorted(some, key=lambda run: (-run.score.mean, run.method))) for some in found.values()]
+    return [Group(_ranked(some)) for some in found.values()]
 
 
 def groups(runs: Sequence[FinishedRun]) -> list[Group]:

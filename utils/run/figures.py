@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Series = dict[str, list[tuple[int, float]]]  # name of a line -> its points (task, value)
 MAX_NUMBERED = 12  # tasks up to which accuracy matrices show numbers; beyond, the figures do not grow either
 MAX_NAMED = 16  # names in a column of a legend
+MAX_LINES = 6  # lines in a plot of diagnostics; more are a heat map
+MIN_SPAN = 0.05  # least range of an axis of accuracies: with less, one image would look like a cliff
 
 
 def of_results(results: Mapping[str, Any], meaning: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
@@ -42,7 +44,8 @@ def of_results(results: Mapping[str, Any], meaning: Mapping[str, str]) -> Iterat
             group, _, series = name.partition("/")
             groups[group][series or group].append((task, value))
     for group, lines in groups.items():
-        yield group, over_tasks(lines, title, meaning.get(group, group))
+        draw = over_tasks if len(lines) <= MAX_LINES else heat_map
+        yield group, draw(lines, title, meaning.get(group, group))
 
 
 def accuracy_matrix(r: np.ndarray, title: str) -> bytes:
@@ -69,11 +72,51 @@ def over_tasks(series: Series, title: str, meaning: str, scale: str = "linear", 
     for name, points in (mean or {}).items():
         axes.plot(*zip(*points, strict=True), label=name, color="black", linewidth=2.2, linestyle="--")
     axes.set(xlabel="after task", ylabel=fill(meaning, 36), title=title, yscale=scale)
+    if "accuracy" in meaning:
+        axes.set_ylim(accuracy_limits(*axes.get_ylim()))
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     if len(axes.lines) > 1:
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, ncols=columns)
     return _png(figure)
+
+
+def heat_map(series: Series, title: str, meaning: str) -> bytes:
+    """A row per series, a column per task, for values of more series than lines could show."""
+    figure = new_figure(2.6 + 0.45 * min(max(map(len, series.values())), MAX_NUMBERED), 1.4 + 0.2 * len(series))
+    axes = figure.add_subplot()
+    draw_heat(axes, series)
+    axes.set(xlabel="after task", title=title)
+    figure.colorbar(axes.images[0], ax=axes, label=fill(meaning, 36))
+    return _png(figure)
+
+
+def draw_heat(axes: "Axes", series: Series) -> None:
+    """As `heat_map`, into axes; what was not measured is left blank."""
+    tasks = sorted({task for points in series.values() for task, _ in points})
+    values = np.full((len(series), tasks[-1] + 1), np.nan)
+    for row, points in enumerate(series.values()):
+        for task, value in points:
+            values[row, task] = value
+    axes.imshow(values, aspect="auto", cmap="cividis", interpolation="none")
+    axes.set_yticks(range(len(series)), [short(name) for name in series], fontsize=8, parse_math=False)
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xlim(tasks[0] - 0.5, tasks[-1] + 0.5)
+
+
+def accuracy_limits(low: float, high: float) -> tuple[float, float]:
+    """Limits of an axis of accuracies: MIN_SPAN apart at least, and hardly above 1 or below 0."""
+    gap = max(0.0, MIN_SPAN - (high - low)) / 2
+    low, high = low - gap, high + gap
+    margin = 0.02 * (high - low)  # for markers at 0 and 1
+    top = min(high, 1 + margin)
+    bottom = max(min(low, top - MIN_SPAN), -margin)
+    return bottom, max(top, bottom + MIN_SPAN)
+
+
+def short(name: str, length: int = 24) -> str:
+    """A name that fits beside an axis."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def image_grid(grid: ImageGrid) -> bytes:
@@ -100,14 +143,18 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def draw_matrix(axes: "Axes", r: np.ndarray, fontsize: float = 8) -> None:
-    """Heat map of the accuracy matrix r (T, T), in [0, 1], with a number in each cell if there are few."""
+def draw_matrix(axes: "Axes", r: np.ndarray, fontsize: float = 8, zeros: bool = True) -> None:
+    """Heat map of a matrix r (T, T), in [0, 1], with a number in each cell if there are few; `zeros`: for 0.00 too."""
     axes.imshow(r, vmin=0, vmax=1, cmap="cividis", interpolation="none")
     if len(r) <= MAX_NUMBERED:
         for (i, j), value in np.ndenumerate(r):
+            if not zeros and value < 0.005:
+                continue
             colour = "#111111" if value > 0.55 else "white"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=fontsize)
-    axes.locator_params(integer=True)
+        axes.set(xticks=range(len(r)), yticks=range(len(r)))
+    else:
+        axes.locator_params(integer=True)
 
 
 def _png(figure: "Figure") -> bytes:
