@@ -41,7 +41,7 @@ def of_type(annotation: Any, metadata: list[Any]) -> st.SearchStrategy:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return section(annotation)
     if annotation is str:
-        return TEXT
+        return TEXT.map("of {}e".format)  # the options with text are paths: not `..` or `/`
     if annotation is bool:
         return st.booleans()
     bounds = {name: getattr(m, name) for m in metadata for name in ("ge", "gt", "le", "lt") if hasattr(m, name)}

@@ -145,7 +145,7 @@ def test_what_the_command_line_does_to_a_sweep(file):
 BAD = [
     ({"train.lr": [1, "x"]}, {}, r"sweep.yaml \(sweep: lr=x\): train.lr: got 'x'; expected a valid number"),
     ({"train.lrr": [1]}, {}, r"train.lrr: unknown key; did you mean lr\?"),
-    ({"lr": [1]}, {}, "lr: unknown key; known here: method"),
+    ({"lr": [1]}, {}, r"lr: unknown key; did you mean train.lr\?"),
     ({"train.lr": 1}, {}, "sweep.yaml: sweep.train.lr: got 1; expected a list of values"),
     ({"train.lr": []}, {}, "sweep.train.lr: got .*; expected a list"),
     ([1, 2], {}, "sweep: expected keys and the lists of their values"),

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,15 @@ AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) 
 """Annotates a choice of names that match without regard to case: `Annotated[Literal["mnist"], AnyCase]`."""
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+
+
+def shown(value: Any) -> str:
+    """A value for a message: as Python writes it, what is long or deep cut short."""
+    return _short.repr(value)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the known name most similar to `name`, such as "did you mean naive?"; empty if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -61,7 +71,7 @@ def find(package: ModuleType, name: str, builder: str = "") -> ModuleType:
     if name.lower() not in known:
         kind = package.__name__.rpartition(".")[2].removesuffix("s")
         hint = f"{nearest(name.lower(), known)} known: {', '.join(known)}".lstrip()
-        raise BadInput(f"unknown {kind} {name!r}; {hint}")
+        raise BadInput(f"unknown {kind} {shown(name)}; {hint}")
     return import_module(f"{package.__name__}.{name.lower()}")
 
 

@@ -1,10 +1,10 @@
 """The names in YAML files of the original code and of older versions, translated to ours before validation."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
-from utils.config.yaml_text import Pair, overlap
+from utils.config.yaml_text import Pair
 from utils.settings import BadInput
 
 SECTIONS = {"cl_technique_config": "method", "cl_config": "scenario", "train_config": "train"}
@@ -131,13 +131,16 @@ def known_names(prefix: str, method: str) -> list[str]:
     return [name for section, _, name in parted if section == _in_tables(prefix, method)]
 
 
-def doubles(keys: Iterable[tuple[str, str]]) -> list[str]:
-    """Errors about keys, each as written and in our names: a file may set a key by one name only."""
-    return [
-        f"{one} and {other} both set {min(ours, theirs, key=len)}; keep one of them"
-        for (one, ours), (other, theirs) in combinations(keys, 2)
-        if overlap(ours, theirs)
-    ]
+def doubles(keys: Sequence[tuple[str, str]]) -> list[str]:
+    """Errors about keys, each as written and in our names: a file may set a key, or one above it, only once."""
+    first = {ours: number for number, (_, ours) in reversed(list(enumerate(keys)))}
+    lines = []
+    for number, (_, ours) in enumerate(keys):
+        for above in accumulate(ours.split("."), lambda one, part: f"{one}.{part}"):
+            if (other := first.get(above, number)) != number:
+                one, two = (keys[i][0] for i in sorted((other, number)))
+                lines.append(f"{one} and {two} both set {above}; keep one of them")
+    return lines
 
 
 def _in_tables(key: str, method: str) -> str:

@@ -81,7 +81,7 @@ class TrainConfig(Settings):
     """momentum of sgd"""
     weight_decay: float = Field(0.0, ge=0)
     """L2 penalty of the optimizer"""
-    experiments: int = Field(1, ge=1)
+    experiments: int = Field(1, ge=1, le=10_000)
     """number of seeds: 0, 1, ... (--seeds chooses others)"""
     selection: Annotated[Literal["last", "dev"], AnyCase] = "last"
     """the weights kept per task: of the last epoch, or of the epoch with the best dev accuracy"""
@@ -100,7 +100,7 @@ class TrainConfig(Settings):
     tensorboard: bool = False
     """also write the numbers of metrics.csv as TensorBoard events (pip install tensorboard)"""
     save_path: str | None = None
-    """results folder; by default results/<dataset>/<method>"""
+    """results folder, by default results/{dataset}/{method}; ~, $VAR, {scenario} and {name} are filled in, too"""
 
 
 class ClusterConfig(Settings):

@@ -11,7 +11,7 @@ from typing import Any
 from utils.config.aliases import doubles
 from utils.config.schema import Config
 from utils.config.yaml_text import flatten, overlap
-from utils.settings import BadInput
+from utils.settings import BadInput, shown
 
 MAX_POINTS = 1000
 MAX_NAME = 200  # of a point's folder; file systems allow 255 bytes
@@ -38,10 +38,11 @@ def combinations(lists: Mapping[str, Any], count: int | None = None) -> list[Val
         raise BadInput("sweep: no key to vary; add one, e.g. train.lr: [1e-3, 1e-4], or remove `sweep`")
     for key, values in lists.items():
         if not isinstance(values, list) or not values:
-            raise BadInput(f"sweep.{key}: got {values!r}; expected a list of values, e.g. [0.1, 1, 10]")
+            raise BadInput(f"sweep.{key}: got {shown(values)}; expected a list of values, e.g. [0.1, 1, 10]")
     total = prod(len(values) for values in lists.values())
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= total):
-        raise BadInput(f"sweep.random: got {count!r}; expected a number of points, at most the {total:,} there are")
+        expected = f"a number of points, at most the {total:,} there are"
+        raise BadInput(f"sweep.random: got {shown(count)}; expected {expected}")
     if (count or total) > MAX_POINTS:
         raise BadInput(f"sweep: {count or total:,} points; at most {MAX_POINTS:,}: e.g. add `random: 100`")
     chance, chosen = random.Random(0), set[int]()
@@ -59,7 +60,7 @@ def combinations(lists: Mapping[str, Any], count: int | None = None) -> list[Val
 
 def name_points(points: Sequence[Values], keys: Mapping[str, str]) -> dict[str, Values]:
     """The points by the names of their folders; `keys` are the swept ones, as written -> in our names."""
-    if lines := doubles(keys.items()):
+    if lines := doubles(list(keys.items())):
         raise BadInput(f"sweep: {lines[0]}")
     short = dict(zip(keys, short_names(list(keys.values())), strict=True))
     named: dict[str, Values] = {}
@@ -96,7 +97,7 @@ def label(value: Any) -> str:
 def as_sweep(configs: Mapping[str, Config], named: dict[str, Values], keys: Sequence[str], rank_by: Any) -> Sweep:
     """What the points' configurations have in common. BadInput: they cannot be run and ranked together."""
     if rank_by not in ("dev", "test"):
-        raise BadInput(f"sweep.rank_by: got {rank_by!r}; expected 'dev' or 'test'")
+        raise BadInput(f"sweep.rank_by: got {shown(rank_by)}; expected 'dev' or 'test'")
     seen: dict[str, str] = {}
     for name, config in configs.items():
         if (other := seen.setdefault(repr(config.identity), name)) != name:
