@@ -17,6 +17,7 @@ from methods import Method
 from utils.config.load import Point, load_points
 from utils.config.schema import Config
 from utils.config.yaml_text import as_yaml
+from utils.paths import expanded
 from utils.queue import ranking
 from utils.run.build import build_learner, build_method, build_tasks, check_data
 from utils.run.streams import generator
@@ -36,29 +37,55 @@ class Experiment(Point):
 
 def plan(options: Namespace) -> list[Experiment]:
     """Load and check everything that the command line asks for; writes nothing, and raises BadInput."""
-    points = [point for path in options.configs for point in load_points(Path(path), options.set)]
-    used: dict[Path, object] = {}
+    files = [os.path.realpath(path) for path in options.configs]
+    if twice := [path for path, file in zip(options.configs, files, strict=True) if files.count(file) > 1]:
+        raise BadInput(f"{twice[-1]}: this file is given {len(twice)} times; give it once, --seeds chooses seeds")
+    name = getattr(options, "name", None)
+    points = [point for path in options.configs for point in load_points(Path(path), options.set, name)]
+    used: dict[str, object] = {}
     for point in points:
         for folder in (point.folder, point.config.save_path):
-            if used.setdefault(folder.resolve(), point.sweep or point) is not (point.sweep or point):
+            if used.setdefault(os.path.realpath(folder), point.sweep or point) is not (point.sweep or point):
                 raise BadInput(f"{point.where}: train.save_path: {folder} is used by two of these files; change one")
     load, experiments = cache(datasets.load), []  # files may share their data
     for point in points:
-        config = point.config
-        seeds = options.seeds or tuple(range(config.train.experiments))
-        root = Path(options.data_root or os.environ.get("DATA_ROOT") or config.scenario.data_root or "data")
+        seeds = options.seeds or tuple(range(point.config.train.experiments))
         with prefix_errors(point.where):
+            config, root = _find_data(point.config, options.data_root)
             data = load(config.scenario.dataset, root)
             check_data(config, data)
             config = config.on_data(data.fingerprint)
             device = _device(options.device or config.train.device, config.cluster.gpus, options.backend != "local")
             if config.train.cuda_graphs is True and device.type != "cuda":
                 raise BadInput(f"train.cuda_graphs: yes needs CUDA, and the device is {device}; set it to auto")
-            build(config, data, seeds[0], torch.device("cpu"))  # raises BadInput now, not after an hour
+            try:
+                build(config, data, seeds[0], torch.device("cpu"))  # raises BadInput now, not after an hour
+            except (MemoryError, RuntimeError) as error:
+                problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                raise BadInput(f"cannot be built ({problem}); are the sizes in model and method too large?") from error
             if config.train.tensorboard and find_spec("tensorboard") is None:
                 raise BadInput("train.tensorboard: the package is not there; pip install tensorboard, or set it to no")
         experiments.append(Experiment(config, point.where, point.sweep, data, root, seeds, device))
     return experiments
+
+
+def _find_data(config: Config, option: Path | None) -> tuple[Config, Path]:
+    """The configuration with its `dataset.path` below the data root, if one is given, and the data root."""
+    roots = {"--data-root": option, "$DATA_ROOT": os.environ.get("DATA_ROOT"), "data_root": config.scenario.data_root}
+    source, given = next(((source, root) for source, root in roots.items() if root), ("the working directory", ""))
+    try:
+        root = Path(expanded(str(given))) if given else Path()
+    except ValueError as error:
+        raise BadInput(f"{source}: {error}") from None
+    scenario, path = config.scenario, getattr(config.scenario.dataset, "path", None)
+    if path is None:
+        return config, root if given else Path("data")
+    place = (root / path).absolute() if given else Path(path)
+    if not os.path.exists(place):
+        below = "" if os.path.isabs(path) else f"; it was looked for in {source} ({root.absolute()})"
+        raise BadInput(f"scenario.dataset.path: {path} is not there{below}; correct the path, or give --data-root DIR")
+    dataset = scenario.dataset.model_copy(update={"path": str(place)})
+    return config.model_copy(update={"scenario": scenario.model_copy(update={"dataset": dataset})}), root
 
 
 def build(config: Config, data: Data, seed: int, device: torch.device) -> tuple[list[Task], Method]:
@@ -91,13 +118,14 @@ def prepare_folders(experiments: Sequence[Experiment], restart: bool, make: bool
         points = list(group)
         sweep, anew = points[0].sweep, restart or not points[0].config.train.load
         with prefix_errors(points[0].where):
-            there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-            if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-                problem = f"{there} is not a directory that may be written to"
-                raise BadInput(f"train.save_path: {folder} cannot be made: {problem}; choose another")
             try:
+                there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+                if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+                    problem = f"{there} is not a directory that may be written to"
+                    raise BadInput(f"train.save_path: {folder} cannot be made: {problem}; choose another")
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with results.locked(folder):
+                    anew = anew and results.is_results(folder)  # a folder of the user's is not moved
                     if anew:
                         results.check_free(folder)
                     elif sweep:

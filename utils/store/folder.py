@@ -145,11 +145,30 @@ def _lock(path: Path, seconds: float, refusal: str) -> Iterator[None]:
 
 def check_folder(config: Config) -> None:
     """BadInput unless the results folder is new, or was made by the same configuration; writes nothing."""
-    root, resumes = config.save_path, config.train.load
-    if resumes and (root / SWEEP).exists():
+    root = config.save_path
+    if (root / SWEEP).exists():
         raise BadInput(f"train.save_path: {root} holds a sweep; choose another, or start again with --restart")
-    if resumes and (root / "config.yml").exists():
-        check_same(root, config.identity, load_config(root / "config.yml").identity)
+    if (root / "config.yml").exists():
+        try:
+            theirs = load_config(root / "config.yml", ["train.save_path=null"]).identity
+        except BadInput as error:
+            problem = f"{root} holds a config.yml that cannot be used ({str(error).splitlines()[0]})"
+            raise BadInput(f"train.save_path: {problem}; choose another save_path") from None
+        check_same(root, config.identity, theirs)
+
+
+def is_results(root: Path) -> bool:
+    """Whether a folder was made by this program, as a sweep or a run, and may be moved aside."""
+    marks = ((root / SWEEP).exists(), any(root.glob("exp_*/experiment.log")))
+    return any(marks) or ((root / "config.yml").exists() and not _is_users(root / "config.yml"))
+
+
+def _is_users(config: Path) -> bool:
+    """Whether a file is not as this program writes it: it has comments, short forms, or errors."""
+    try:
+        return config.read_text(encoding="utf-8") != as_yaml(load_config(config).dump())
+    except (BadInput, UnicodeDecodeError):
+        return True
 
 
 def check_seeds(config: Config) -> None:
@@ -180,12 +199,17 @@ def check_same(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None
 
 
 def make_folder(root: Path, anew: bool, name: str, text: str) -> None:
-    """Make a results folder with the file that describes it; with `anew`, an existing one is moved aside."""
+    """Make a results folder with the file that describes it; with `anew`, an existing one is moved aside.
+
+    A config.yml that the user wrote stays as it is.
+    """
     if root.exists() and anew:
         aside = (root.with_name(f"{root.name}.old-{i}") for i in itertools.count(1))
-        root.rename(next(path for path in aside if not path.exists()))
+        kept = root.rename(next(path for path in aside if not path.exists()))
+        print(f"{root}: what was there is now {kept}")
     root.mkdir(exist_ok=True)
-    files.write_text(root / name, text)
+    if not ((root / name).exists() and name == "config.yml" and _is_users(root / name)):
+        files.write_text(root / name, text)
 
 
 def finished_runs(root: Path) -> dict[int, dict[str, Any]]:
