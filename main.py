@@ -14,11 +14,6 @@ from utils.queue.screen import outlive_readers
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Modules are imported when they are needed: --help is quick."""
-    try:
-        os.getcwd()
-    except OSError:
-        print("the working directory does not exist any more; change to another: cd DIR", file=sys.stderr)
-        return 2
     options = parse(arguments)
     # The networks are small: more threads are no faster, and runs side by side get much slower with them.
     # A value set by the user wins; torch reads it on import.

@@ -18,7 +18,7 @@ class Config(DatasetConfig):
     """The file of the arrays."""
 
     path: str
-    """the .npz file, relative to the working directory"""
+    """the .npz file, relative to the data root if one is given, else to the working directory"""
 
 
 def load(config: Config, root: Path) -> Data:

@@ -23,6 +23,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="Run continual-learning experiments written as YAML files; run the same line again to resume.",
         epilog="exit codes: 0 done, 1 a run failed, 2 bad input and nothing run, 130 interrupted and resumable",
     )
+    try:
+        os.getcwd()
+    except OSError:
+        parser.exit(2, "the working directory does not exist any more; change to another: cd DIR\n")
     add = parser.add_argument
     add("configs", nargs="*", default=[], metavar="CONFIG", type=path, help="YAML file, see files/")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override, e.g. train.epochs=2")

@@ -82,7 +82,7 @@ def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int,
     code |= _write_scores(experiments, failed)
     for score in dict.fromkeys(e.folder / ("sweep.log" if e.sweep else "final_score.log") for e in experiments):
         if score.exists():
-            print(f"\n{score.read_text()}\n{score}")
+            print(f"\n{score.read_text(encoding='utf-8')}\n{score}")
     return int(bool(code or failed))
 
 

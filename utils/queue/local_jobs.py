@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
@@ -125,6 +125,7 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["utils.queue.launch", "torch._dynamo"])  # which optimizers import
+    resource_tracker.ensure_running()  # which would unblock signals
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for the server: a signal to the group must not end it
     try:
         forkserver.ensure_running()
