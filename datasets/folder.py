@@ -24,8 +24,8 @@ class Config(DatasetConfig):
     """The folder of the images, and their form."""
 
     path: str
-    """the folder with train/<class>/ and test/<class>/, relative to the data root if one is given, else to the working directory; classes are in natural order
-    of their names: 2 before 10"""
+    """the folder with train/<class>/ and test/<class>/, relative to the data root if one is given, else to the working
+    directory; classes are in natural order of their names: 2 before 10"""
     image_size: int | None = Field(None, ge=8, le=1024)
     """resize every image to this many pixels square; required if the sizes of the images differ"""
     channels: Literal[1, 3] | None = None
