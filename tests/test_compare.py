@@ -228,6 +228,23 @@ def test_different_problems_are_not_mixed_and_different_protocols_are_told(study
     assert "mas" in tables.section(second)
 
 
+def test_groups_have_unique_titles_and_unknown_data_are_told(tmp_path):
+    for name, scenario in (
+        ("old", {}),
+        ("new", {"fingerprint": "abc"}),
+        ("all", {"active_classes": "all"}),
+    ):
+        run = make_run(tmp_path / name, "naive", [0.5, 0.6])
+        config = yaml.safe_load((run / "config.yml").read_text())
+        config["scenario"] |= scenario | {"type": "class"}
+        (run / "config.yml").write_text(yaml.safe_dump(config))
+    title = "digits, class scenario, 2 classes per task, scenario.active_classes="
+    both = groups(find([tmp_path / "old", tmp_path / "new", tmp_path / "all"]))
+    assert [(group.title, len(group.runs)) for group in both] == [(f"{title}seen", 2), (f"{title}all", 1)]
+    assert any("the protocol differs in scenario.fingerprint: null (naive" in note for note in both[0].notes)
+    assert len(tables.side_by_side(both)[0]) == 2 + 3
+
+
 def test_figures_show_whole_numbers(tmp_path):
     """Coordinates are shortened, the numbers in names and alternative texts are not."""
     for importance in (0.0625, 0.125):

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ class Group:
     """Runs of the same learning problem, best mean FinalAccuracy over the seeds they have in common first."""
 
     runs: list[FinishedRun]
+    apart: str = ""  # ends the title, if another group's would be the same
 
     @property
     def title(self) -> str:
@@ -44,7 +45,7 @@ class Group:
         where = f" {path}" if (path := getattr(scenario.dataset, "path", None)) else ""
         classes = f"{scenario.labels_per_task} class{'es' if scenario.labels_per_task != 1 else ''} per task"
         shuffled = ", class order shuffled by seed" if scenario.shuffle_labels else ""
-        return printable(f"{scenario.dataset.name}{where}, {scenario.type} scenario, {classes}{shuffled}")
+        return printable(f"{scenario.dataset.name}{where}, {scenario.type} scenario, {classes}{shuffled}{self.apart}")
 
     @cached_property
     def names(self) -> list[str]:
@@ -170,5 +171,15 @@ def grouped(runs: Sequence[FinishedRun], keys: Sequence[str]) -> list[Group]:
 
 
 def groups(runs: Sequence[FinishedRun]) -> list[Group]:
-    """Runs grouped by their learning problem."""
-    return grouped(runs, sorted({key for run in runs for key in run.problem}))
+    """Runs grouped by their learning problem, with unique titles."""
+    keys, data = sorted({key for run in runs for key in run.problem}), "scenario.fingerprint"
+    if any(
+        run.settings.get(data) is None for run in runs
+    ):  # made before there were any: told as a protocol's difference
+        keys = [key for key in keys if key != data]
+    found, unique = grouped(runs, keys), list[Group]()
+    for group in found:
+        alike = [other.runs[0] for other in found if other.title == group.title]
+        own = [f", {key}={shown(group.runs[0].settings.get(key))}" for key in differing(alike) if key in keys]
+        unique.append(replace(group, apart="".join(own)))
+    return unique
