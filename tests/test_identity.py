@@ -10,6 +10,7 @@ from conftest import CPU, make_data
 from utils.config.load import load
 from utils.run.runner import Run
 from utils.settings import BadInput
+from utils.store.files import write_pickle
 
 
 def changed(npz: Path, change) -> None:
@@ -49,6 +50,20 @@ def test_a_copied_seed_is_refused(small, run, tmp_path, capsys):
     shutil.copytree(tmp_path / "results" / "exp_0", tmp_path / "results" / "exp_1")
     assert run(small, "--seeds", "0,1") == 2
     assert "exp_1 holds results of another configuration (seed: 0 -> 1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("results", [[1, 2], {}, {"config": 1, "seed": 0}], ids=str)
+def test_results_that_do_not_say_what_they_are_of_are_refused(small, run, tmp_path, capsys, results):
+    assert run(small) == 0
+    write_pickle(tmp_path / "results" / "exp_0" / "final_results.pkl", results)
+    assert run(small) == 2
+    assert "exp_0 holds results without their configuration and seed; remove it" in capsys.readouterr().err
+
+
+def test_folders_that_are_no_seeds_are_left_alone(small, run, tmp_path):
+    assert run(small) == 0
+    shutil.copytree(tmp_path / "results" / "exp_0", tmp_path / "results" / "exp_0_backup")
+    assert run(small, "--seeds", "0,1") == 0
 
 
 def test_a_seed_of_another_configuration_is_refused(small, run, tmp_path, capsys):

@@ -60,9 +60,8 @@ class RunFolder:
         """Write the provenance; a resumed seed keeps its own, and the log says what has changed since."""
         if not self.state.exists() and not files.previous(self.state).exists():
             files.write_text(self.provenance, as_yaml(provenance.model_dump()))
-            root, others = self.path.parent, self.path.parent.glob("exp_*/provenance.yml")
-            first = min((int(path.parent.name[4:]) for path in others), default=self.seed)
-            if (other := provenance_of(root, first)) and (changes := other.changed_to(provenance)):
+            first = _seeds_in(self.path.parent)[0]
+            if (other := provenance_of(self.path.parent, first)) and (changes := other.changed_to(provenance)):
                 log.warning("made with %s, unlike seed %d: they may differ by more than chance", changes, first)
         elif (begun := provenance_of(self.path.parent, self.seed)) and (changes := begun.changed_to(provenance)):
             log.warning("resumed with %s: results may differ from those of an uninterrupted run", changes)
@@ -179,10 +178,13 @@ def check_seeds(config: Config) -> None:
 
 def check_run(config: Config, seed: int, results: dict[str, Any]) -> None:
     """BadInput unless the results of a seed, finished or not, are of this configuration and seed."""
-    theirs = identity_of(results["config"]) | {"seed": results["seed"]}
-    ours = config.identity | {"seed": seed}
+    path, ours = RunFolder(config.save_path, seed).path, config.identity | {"seed": seed}
+    try:
+        theirs = identity_of(results["config"]) | {"seed": results["seed"]}
+    except (AttributeError, KeyError, TypeError):
+        raise BadInput(f"{path} holds results without their configuration and seed; remove it, or restore it") from None
     known = {key: value for key, value in ours.items() if key in theirs}  # not those that a later version added
-    check_same(RunFolder(config.save_path, seed).path, known, {key: theirs[key] for key in known})
+    check_same(path, known, {key: theirs[key] for key in known})
 
 
 def check_same(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
@@ -212,10 +214,14 @@ def make_folder(root: Path, anew: bool, name: str, text: str) -> None:
         files.write_text(root / name, text)
 
 
+def _seeds_in(root: Path) -> list[int]:
+    """The seeds that have a folder, in ascending order."""
+    return sorted(int(folder.name[4:]) for folder in root.glob("exp_*") if folder.name[4:].isdecimal())
+
+
 def finished_runs(root: Path) -> dict[int, dict[str, Any]]:
     """Seed -> final results, of all finished seeds in ascending order."""
-    seeds = sorted(int(folder.name[4:]) for folder in root.glob("exp_*") if folder.name[4:].isdecimal())
-    return {seed: run for seed in seeds if (run := RunFolder(root, seed).results()) is not None}
+    return {seed: run for seed in _seeds_in(root) if (run := RunFolder(root, seed).results()) is not None}
 
 
 def provenance_of(root: Path, seed: int) -> Provenance | None:
