@@ -156,6 +156,7 @@ def steps_table() -> str:
 
 
 def ratio(eager: float, captured: float) -> list[str]:
+    """The cells of a row: both times in milliseconds, and how many times faster captured is."""
     return [f"{eager:.3f}", f"{captured:.3f}", f"{eager / captured:.1f}"]
 
 

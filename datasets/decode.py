@@ -1,5 +1,6 @@
 """An image file as pixels: 8 bits, upright, grey or in colour."""
 
+import struct
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ MAX_PIXELS = 50_000_000
 """Of one image: more is a mistake, or a file made to fill the memory."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Told by the content. Pillow has readers for more, some of which start other programs."""
+DAMAGED = (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error)
+"""What Pillow raises for metadata that are damaged."""
 GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
 
 
@@ -44,7 +47,7 @@ def _pixels(file: Path, size: int | None, channels: int | None) -> np.ndarray:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width:,} x {opened.height:,} pixels are more than {MAX_PIXELS:,}")
         opened.load()
-        with suppress(Exception):  # damaged metadata do not say which side is up
+        with suppress(*DAMAGED):  # metadata that do not say which side is up
             ImageOps.exif_transpose(opened, in_place=True)
         is_grey = channels == 1 or (channels is None and opened.mode in GREY)
         image = _eight_bits(opened).convert("L" if is_grey else "RGB")

@@ -1,7 +1,7 @@
 """Training steps as CUDA graphs.
 
-A small step is bound by the launches of its kernels. Captured as a graph, all of them are launched at once: on an H100
-a step takes a fifth of the time (bench/GPU.md).
+A small step is bound by the launches of its kernels. Captured as a graph, all of them are launched at once, which is
+several times faster (bench/GPU.md).
 """
 
 import logging

@@ -85,7 +85,7 @@ class Recording:
             meaning, low, high, remedy = method.diagnosed[group]
             lines.append(f"{meaning}: {', '.join(values)}, expected {low:g} to {high:g}{remedy and '; '}{remedy}")
         if lines:
-            log.warning("task %d: the generator is doubtful. %s", task.index, ". ".join(lines))
+            log.warning("task %d: outside of the expected range: %s", task.index, ". ".join(lines))
 
     def draw(self, method: Method, task: Task) -> None:
         """The method's pictures after a task."""

@@ -97,12 +97,12 @@ class Run:
         """Scores, diagnostics and figures after a task; nothing of it changes what is learnt later."""
         with self.stopwatch.timing("eval_s"):
             self.recording.evaluate(self.method, task)
-        for record in (self.recording.diagnose, self.recording.draw):
+        for what, record in (("diagnostics", self.recording.diagnose), ("figures", self.recording.draw)):
             try:
                 with self._hook(preserved):
                     record(self.method, task)
             except (ArithmeticError, RuntimeError, ValueError) as error:  # a flow without samples, for example
-                log.warning("task %d: no %ss: %s: %s", task.index, record.__name__, type(error).__name__, error)
+                log.warning("task %d: no %s (%s: %s)", task.index, what, type(error).__name__, error)
 
     @contextmanager
     def _hook(self, guard: Callable[[torch.Generator], AbstractContextManager[None]] = isolated) -> Iterator[None]:
