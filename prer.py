@@ -42,7 +42,7 @@ def load_run(folder: str | Path, seed: int = 0, device: str = "cpu") -> "Trained
         BadInput: the seed is not finished, or has no checkpoints (`train.save: no`); the data set is not there.
     """
     experiment = _plan(Path(folder, "config.yml"), {"train.device": device}, [seed])
-    return TrainedRun(Run(experiment.config, experiment.data, seed, experiment.device))
+    return TrainedRun(Run(experiment.config, experiment.data, seed, experiment.device, cache=experiment.cache))
 
 
 def _plan(config: Any, settings: Mapping[str, Any], seeds: Sequence[int]) -> Experiment:
@@ -72,8 +72,10 @@ class TrainedRun:
         if results is None or not folder.method.exists():
             missing = "not finished" if results is None else "without checkpoints: it was run with train.save: no"
             raise BadInput(f"{folder.path} is {missing}")
+        run.restore_encoder()
         self.learner, self.method, self.tasks, self.results = run.learner, run.method, run.tasks, results
         self.scores, self._device = seed_scores(results), run.device
+        self.extractor = run.extractor or torch.nn.Identity()
         for module, path in ((self.learner, folder.weights(len(self.tasks) - 1)), (self.method, folder.method)):
             module.load_state_dict(torch.load(path, map_location=run.device, weights_only=True))
         self.learner.eval()
@@ -99,4 +101,6 @@ class TrainedRun:
     @torch.no_grad()
     def _map(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         x = images.to(self._device)
-        return torch.cat([network(as_floats(part) if part.dtype == torch.uint8 else part) for part in chunks(x)])
+        if x.dim() > 2 and self.learner.encoder.shape != x.shape[1:]:  # images, and the classifier learned on features
+            return torch.cat([network(self.extractor(as_floats(part))) for part in chunks(x)])
+        return torch.cat([network(as_floats(part)) for part in chunks(x)])

@@ -116,7 +116,7 @@ def step_of(name: str, options: dict[str, Any], data: Data, captured: bool, dete
 def bare_step(data: Data, captured: bool) -> float:
     """Milliseconds per step of the same network in a loop written by hand."""
     x, y = data.train.x.to(GPU), data.train.y.to(GPU) % 2
-    encoder = paper.build(data.image_shape)
+    encoder = paper.build(data.shape)
     network = nn.Sequential(encoder, HEADS["paper"](0.5)(encoder.embedding_dim, 2)).to(GPU)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=True, capturable=captured)
     batches = iter(torch.randperm(len(y), device=GPU).split(BATCH))

@@ -1,4 +1,4 @@
-"""Images and labels as tensors, and the tasks made of them."""
+"""Samples and labels as tensors, and the tasks made of them. Samples are images, or features of them."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,10 +8,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+Shape = tuple[int, ...]
+"""Of a sample: (C, H, W) of images, (F,) of features."""
+
 
 @dataclass(frozen=True)
 class Split:
-    """Images x, uint8 (N, C, H, W), and global class ids y, int64 (N,)."""
+    """Samples x, uint8 images (N, C, H, W) or float32 features (N, F), and global class ids y, int64 (N,)."""
 
     x: Tensor
     y: Tensor
@@ -20,7 +23,7 @@ class Split:
         return len(self.y)
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """The images at `index` as floats in [0, 1] (B, C, H, W), and their labels (B,)."""
+        """The samples at `index`, images as floats in [0, 1] (B, C, H, W), and their labels (B,)."""
         return as_floats(self.x[index]), self.y[index]
 
     def to(self, device: torch.device) -> "Split":
@@ -39,10 +42,9 @@ class Data:
     classes: tuple[str, ...]
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        channels, height, width = self.train.x.shape[1:]
-        return channels, height, width
+    def shape(self) -> Shape:
+        """Of a sample."""
+        return tuple(self.train.x.shape[1:])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -82,9 +84,14 @@ def laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
+def stored(n: int, shape: Shape, device: torch.device) -> Tensor:
+    """Room for n samples (n, *shape): zeros, uint8 of images and float32 of features."""
+    return torch.zeros(n, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32, device=device)
+
+
 def as_floats(x: Tensor) -> Tensor:
-    """uint8 images (B, C, H, W) as float32 in [0, 1]."""
-    return laid_out(x).float().div_(255)
+    """uint8 images (B, C, H, W) as float32 in [0, 1]; features (B, F) as they are."""
+    return x if x.dtype != torch.uint8 else laid_out(x).float().div_(255)
 
 
 def chunks(x: Tensor) -> tuple[Tensor, ...]:
@@ -94,13 +101,13 @@ def chunks(x: Tensor) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def mapped(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The outputs (N, ...) of a network for images x, uint8 (N, C, H, W), given as floats in [0, 1]; no gradients."""
+    """The outputs (N, ...) of a network for samples x, images uint8 (N, C, H, W) given as floats; no gradients."""
     return torch.cat([network(as_floats(part)) for part in chunks(x)])
 
 
 def as_bytes(x: Tensor) -> Tensor:
-    """Float images in [0, 1] (B, C, H, W) as uint8, rounded."""
-    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+    """Float images in [0, 1] (B, C, H, W) as uint8, rounded; features (B, F) as they are."""
+    return x if x.dim() == 2 else (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def concatenate(*splits: Split) -> Split:

@@ -22,7 +22,8 @@ class Config(DatasetConfig):
 
 
 def load(config: Config, root: Path) -> Data:
-    """Images (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]; labels are integers, any values."""
+    """Images (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1], or features (N, F), floats of any
+    values; labels are integers, any values."""
     file = Path(config.path)
     arrays = _read(file)
     with prefix_errors(str(file)):
@@ -63,13 +64,15 @@ def _read(file: Path) -> dict[str, np.ndarray]:
 
 
 def _images(name: str, x: np.ndarray) -> np.ndarray:
-    """Any accepted array as uint8 (N, C, H, W)."""
+    """Any accepted array as images, uint8 (N, C, H, W), or features, float32 (N, F)."""
+    if x.ndim == 2:
+        return _features(name, x)
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[3] in (1, 3):
         x = x.transpose(0, 3, 1, 2)
     elif x.ndim != 4 or x.shape[1] not in (1, 3):
-        accepted = "(N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels"
+        accepted = "(N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, or features (N, F)"
         raise BadInput(f"{name} has shape {x.shape}; expected {accepted}")
     if x.size == 0:
         raise BadInput(f"{name} has shape {x.shape}; expected at least one image and one pixel")
@@ -81,6 +84,13 @@ def _images(name: str, x: np.ndarray) -> np.ndarray:
             found = "NaN or infinite values"
         raise BadInput(f"{name} is {x.dtype}; expected uint8, or floats in [0, 1]; it holds {found}")
     return np.ascontiguousarray(x)
+
+
+def _features(name: str, x: np.ndarray) -> np.ndarray:
+    if x.dtype.kind != "f" or x.size == 0 or not np.isfinite(x).all():
+        found = "NaN or infinite values" if x.dtype.kind == "f" and x.size else f"{x.dtype}, shape {x.shape}"
+        raise BadInput(f"{name} holds {found}; expected finite floats (N, F), or images")
+    return np.ascontiguousarray(x, dtype=np.float32)
 
 
 def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:

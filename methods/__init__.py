@@ -2,7 +2,7 @@
 
 import sys
 from math import inf
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from datasets.data import Split, Task
 from methods.mechanisms.memory import Memory
+from models.augment import Augmentation
 from models.learner import Learner
 from utils.settings import BadInput, Settings, modules
 from utils.settings import find as find_module
@@ -59,6 +60,10 @@ class Method(nn.Module):
     """Whether `loss` and `after_backward` may be captured as a CUDA graph: see `models.captured.Captured`."""
     off: ClassVar[dict[str, Any] | None] = {}
     """Options that turn the method into fine-tuning, bit for bit. None if there are none."""
+    works_on: ClassVar[Literal["all", "images", "features"]] = "all"
+    """images: it cannot learn on features; features: it needs `model.frozen`, or data that are features."""
+    augments_itself: bool = False
+    """Whether `loss` gets batches as they are, to store them, and calls `augment` on what it trains on."""
     diagnosed: ClassVar[dict[str, Diagnostic]] = {}
     """Group of `diagnostics` -> its meaning (the label of its plot); values outside its range are logged."""
 
@@ -66,11 +71,17 @@ class Method(nn.Module):
         super().__init__()
         self.config, self.stream = config, stream
         self.measured: dict[str, float] = {}  # diagnostics, for `end_task` to set
+        self.augmentation: Augmentation | None = None  # set by whoever builds the method
         self._learner = (learner,)  # in a tuple, so that it is no submodule: its weights are not the method's to save
 
     @property
     def learner(self) -> Learner:
         return self._learner[0]
+
+    def augment(self, x: Tensor) -> Tensor:
+        """Training images x (B, C, H, W), stored and generated ones too, with `train.augment`; the current batch of
+        `loss` is augmented already."""
+        return x if self.augmentation is None else self.augmentation(x)
 
     def begin_task(self, task: Task) -> Task:
         """Called before the first step of a task; returns what to train on."""

@@ -35,7 +35,7 @@ class AGEM(Method):
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.memory = Memory(config.memory_per_task * len(learner.groups), learner.encoder.image_shape, stream)
+        self.memory = Memory(config.memory_per_task * len(learner.groups), learner.encoder.shape, stream)
         self.steps: Tensor = nn.Buffer(torch.zeros((), dtype=torch.long, device=stream.device))
         self.violations: Tensor = nn.Buffer(torch.zeros((), dtype=torch.long, device=stream.device))
 
@@ -44,7 +44,7 @@ class AGEM(Method):
             return
         parameters = list(self.learner.parameters())
         stored = self.memory.draw(self.config.sample_size)
-        loss = self.learner.cross_entropy(self.learner.embed(stored["x"]), stored["y"]).mean()
+        loss = self.learner.cross_entropy(self.learner.embed(self.augment(stored["x"])), stored["y"]).mean()
         gradient, reference = flat_gradients(parameters), gradient_of(loss, parameters)
         self.steps += 1
         self.violations += torch.dot(gradient, reference) < 0

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from datasets.data import Split, Task, concatenate
+from datasets.data import Split, Task, concatenate, stored
 from methods import Method, MethodConfig
 from models.learner import Learner
 
@@ -19,8 +19,7 @@ class Cumulative(Method):
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        shape = learner.encoder.image_shape
-        self.x: Tensor = nn.Buffer(torch.zeros(0, *shape, dtype=torch.uint8, device=stream.device))
+        self.x: Tensor = nn.Buffer(stored(0, learner.encoder.shape, stream.device))
         self.y: Tensor = nn.Buffer(torch.zeros(0, dtype=torch.long, device=stream.device))
 
     def begin_task(self, task: Task) -> Task:

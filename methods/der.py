@@ -38,11 +38,12 @@ class DER(Method):
     """
 
     config: Config
+    augments_itself = True  # the memory keeps images as they are
     off: ClassVar = {"alpha": 0.0, "beta": 0.0}
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.memory = Memory(config.memory_size, learner.encoder.image_shape, stream, logits=max(learner.widths))
+        self.memory = Memory(config.memory_size, learner.encoder.shape, stream, logits=max(learner.widths))
 
     def begin_task(self, task: Task) -> Task:
         # the number of stored samples to draw from must not change inside a task
@@ -50,19 +51,19 @@ class DER(Method):
         return task
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
-        config, logits = self.config, self.learner(x, task.index)
+        config, logits = self.config, self.learner(self.augment(x), task.index)
         terms = {"cross_entropy": F.cross_entropy(logits, self.learner.columns(y, task.index))}
         if config.alpha == config.beta == 0:
             return terms
         count = config.sample_size or len(y)
         if task.index > 0 and config.alpha:
             stored = self.memory.draw(count)
-            now = self.learner.mixed_logits(self.learner.embed(stored["x"]), stored["y"])
+            now = self.learner.mixed_logits(self.learner.embed(self.augment(stored["x"])), stored["y"])
             now = torch.where(stored["logits"] == NO_LOGIT, NO_LOGIT, now)  # columns that were not there then
             terms["logits"] = config.alpha * F.mse_loss(now, stored["logits"])
         if task.index > 0 and config.beta:
             stored = self.memory.draw(count)
-            past = self.learner.cross_entropy(self.learner.embed(stored["x"]), stored["y"])
+            past = self.learner.cross_entropy(self.learner.embed(self.augment(stored["x"])), stored["y"])
             terms["replay"] = config.beta * past.mean()
         padded = F.pad(logits.detach(), (0, max(self.learner.widths) - logits.shape[1]), value=NO_LOGIT)
         self.memory.add_reservoir(x=as_bytes(x), y=y, logits=padded)

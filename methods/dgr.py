@@ -55,6 +55,7 @@ class DGR(Method):
 
     config: Config
     static = True
+    works_on = "images"
     off: ClassVar = {"replay": 0.0}
     diagnosed: ClassVar = {
         "agreement": Diagnostic("generated images classified as before the task (share)"),
@@ -79,7 +80,7 @@ class DGR(Method):
             return super().loss(x, y, task)
         x_old, answers = self.rehearsal
         index = torch.randint(len(x_old), (len(y),), device=y.device, generator=self.stream)
-        z, z_old = self.learner.embed(torch.cat((x, as_floats(x_old[index])))).chunk(2)
+        z, z_old = self.learner.embed(torch.cat((x, self.augment(as_floats(x_old[index]))))).chunk(2)
         current, past = self.cross_entropy(z, y, task), []
         for head, answer in enumerate(answers):
             logits, target = self.learner.logits(z_old, head), answer[index]

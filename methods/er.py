@@ -43,14 +43,14 @@ class ER(Method):
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         places = config.memory_per_task * len(learner.groups)
-        self.memory = Memory(places, learner.encoder.image_shape, stream, embedding=learner.encoder.embedding_dim)
+        self.memory = Memory(places, learner.encoder.shape, stream, embedding=learner.encoder.embedding_dim)
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         terms = super().loss(x, y, task)
         if task.index == 0 or self.config.importance == 0:
             return terms
         stored = self.memory.draw(self.config.sample_size or len(y))
-        pair = self.learner.embed(stored["x"]), stored["embedding"]
+        pair = self.learner.embed(self.augment(stored["x"])), stored["embedding"]
         if self.config.normalize:
             pair = F.normalize(pair[0]), F.normalize(pair[1])
         distance = DISTANCES[self.config.distance](*pair).mean()

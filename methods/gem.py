@@ -47,7 +47,7 @@ class GEM(Method):
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.memory = Memory(config.memory_per_task * len(learner.groups), learner.encoder.image_shape, stream)
+        self.memory = Memory(config.memory_per_task * len(learner.groups), learner.encoder.shape, stream)
         self.counts: Tensor = nn.Buffer(torch.zeros(3, dtype=torch.long))  # steps, violations, fallbacks
         self.past: list[Split] = []
 
@@ -75,7 +75,9 @@ class GEM(Method):
 
     def _gradient_of(self, task: int, parameters: list[nn.Parameter]) -> Tensor:
         x, y = self.past[task].batch(slice(None))
-        return gradient_of(F.cross_entropy(self.learner(x, task), self.learner.columns(y, task)), parameters)
+        return gradient_of(
+            F.cross_entropy(self.learner(self.augment(x), task), self.learner.columns(y, task)), parameters
+        )
 
     def end_task(self, task: Task) -> None:
         kept = random_choice(task.train, self.config.memory_per_task, self.stream)

@@ -55,6 +55,7 @@ class PRER(Rehearsing):
     """
 
     config: Config
+    works_on = "images"
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
@@ -63,7 +64,7 @@ class PRER(Rehearsing):
         dimension = encoder.embedding_dim if self.held_to_codes else config.flow.dimension
         projection = nn.Identity() if self.held_to_codes else nn.Linear(encoder.feature_dim, dimension)
         condition = configured(Condition, config.autoencoder.conditioning)(classes)
-        decoder = partial(encoder.mirror, dimension + condition.size, encoder.image_shape)
+        decoder = partial(encoder.mirror, dimension + condition.size, encoder.shape)
         self.autoencoder = configured(Autoencoder, config.autoencoder)(projection, condition, decoder)
         self.flow = prer_config.build_flow(config.flow, dimension, classes)
         self.to(stream.device)
@@ -89,7 +90,7 @@ class PRER(Rehearsing):
             return super().loss(x, y, task) | self.l1(self.learner.encoder)
         kind, count = self.config.regularization.type, self.config.regularization.to_sample or len(y)
         old = self.rehearsal.draw(len(y) if kind == "overwrite" else count, self.stream)
-        x_old, embed, is_new = as_floats(old.x), self.learner.embed, None
+        x_old, embed, is_new = self.augment(as_floats(old.x)), self.learner.embed, None
         if kind == "alternation":
             z, z_old = embed(x), embed(x_old)
         elif kind == "concatenation":

@@ -1,8 +1,9 @@
 """PRER on features: pseudo-rehearsal of a frozen encoder's features with a normalizing flow.
 
-Ours, after PRER (arXiv 2202.05694). After the first task the encoder's features are frozen and projected onto their
-leading principal directions. A flow on their coordinates learns each task's features and those it generated itself;
-during the next task its samples train the layers above, projection and heads. No image is stored or generated.
+Ours, after PRER (arXiv 2202.05694). The encoder's features are frozen (`model.frozen`), and after the first task
+projected onto their leading principal directions. A flow on their coordinates learns each task's features and those it
+generated itself; during the next task its samples train the layers above, projection and heads. No image is stored or
+generated.
 """
 
 import torch
@@ -21,57 +22,60 @@ Config = RehearsingConfig
 
 
 class PRERFeatures(Rehearsing):
-    """Pseudo-rehearsal of frozen features; `flow.dimension` is the number of principal directions."""
+    """Pseudo-rehearsal of features; `flow.dimension` is the number of principal directions."""
+
+    works_on = "features"
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        features, dimension = learner.encoder.feature_dim, config.flow.dimension
+        (features,), dimension = learner.encoder.shape, config.flow.dimension
         if dimension > features:
             raise BadInput(f"method.flow: dimension {dimension} is more than the encoder's {features} features")
         self.subspace = Subspace(features, dimension)
         self.flow = build_flow(config.flow, dimension, len(learner.task_of))
         self.to(stream.device)
 
-    def embed(self, x: Tensor) -> Tensor:
+    @property
+    def layer(self) -> nn.Module:
+        """What is trained on the features before the heads."""
         encoder = self.learner.encoder
-        return encoder.projection(self.subspace(encoder.features(x)))
+        return encoder.projection if isinstance(encoder.features, nn.Identity) else encoder
 
-    @torch.no_grad()
+    def embed(self, x: Tensor) -> Tensor:
+        return self.layer(self.subspace(x))
+
     def codes(self, x: Tensor) -> Tensor:
-        return self.subspace.codes(self.learner.encoder.features(x))
+        return self.subspace.codes(x)
 
     def generate(self, y: Tensor) -> tuple[Tensor, Tensor]:
         codes = self.flow.sample(y, self.stream)
         return codes, codes
 
     def embed_generated(self, x: Tensor) -> Tensor:
-        layer, subspace = self.learner.encoder.projection, self.subspace
+        layer, subspace = self.layer, self.subspace
         if isinstance(layer, nn.Linear):  # both linear maps as one: features have many more dimensions than codes
             return F.linear(x, layer.weight @ subspace.basis.T, layer.bias + layer.weight @ subspace.mean)
         return layer(subspace.features(x))
 
     def begin_task(self, task: Task) -> Task:
         if task.index > 0 and self.rehearses:
-            self.subspace.activate(self.learner.encoder.projection)
+            self.subspace.activate(self.layer)
         return super().begin_task(task)
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
-        encoder = self.learner.encoder
         if self.rehearsal is None:
-            return super().loss(x, y, task) | self.l1(encoder)
+            return super().loss(x, y, task) | self.l1(self.layer)
         old = self.rehearsal.draw(self.config.regularization.to_sample or len(y), self.stream)
-        encoder.features.eval()  # frozen, with their running statistics
         codes = self.flow.noisy(self.codes(x), self.stream)  # with the noise that the flow's samples have
         z, z_old = self.embed_generated(torch.cat((codes, old.x))).split((len(x), len(old.x)))
-        return self.terms(z, y, z_old, old, task) | self.l1(encoder.projection)
+        return self.terms(z, y, z_old, old, task) | self.l1(self.layer)
 
     def end_task(self, task: Task) -> None:
         """Find the principal directions after the first task; fit the flow to the task's and the generated codes."""
-        encoder, real, replayed = self.learner.encoder, task.train, self.replayed(task)
+        real, replayed = task.train, self.replayed(task)
         if self.flow.fits == 0:
             some = torch.randperm(len(real), device=real.y.device, generator=self.stream)[:MAX_FEATURES]
-            features = mapped(encoder.features, real.x[some])
-            self.subspace.find(features, balanced=isinstance(encoder.projection, nn.Linear))
+            self.subspace.find(real.x[some], balanced=isinstance(self.layer, nn.Linear))
         z, y = mapped(self.codes, real.x), real.y
         if replayed is not None:
             z, y = torch.cat((z, replayed[0])), torch.cat((y, replayed[1]))

@@ -39,7 +39,7 @@ class Replay(Method):
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.memory = Memory(config.memory_size, learner.encoder.image_shape, stream)
+        self.memory = Memory(config.memory_size, learner.encoder.shape, stream)
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         terms = super().loss(x, y, task)
@@ -47,7 +47,7 @@ class Replay(Method):
         if task.index == 0 or share == 0:
             return terms
         stored = self.memory.draw(self.config.sample_size or len(y))
-        past = self.learner.cross_entropy(self.learner.embed(stored["x"]), stored["y"]).mean()
+        past = self.learner.cross_entropy(self.learner.embed(self.augment(stored["x"])), stored["y"]).mean()
         return {"cross_entropy": (1 - share) * terms["cross_entropy"], "replay": share * past}
 
     def end_task(self, task: Task) -> None:

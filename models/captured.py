@@ -5,7 +5,7 @@ several times faster (bench/GPU.md).
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -42,14 +42,15 @@ _broken: list[torch.cuda.CUDAGraph] = []  # torch's allocator refers to a graph 
 class CUDAGraph:
     """The kernels of one call of a function, captured to be launched again with the same tensors.
 
-    The function may draw from `stream` and from torch's global generator.
+    The function may draw from `streams`, which are on one device, and from torch's global generator.
     """
 
-    def __init__(self, stream: torch.Generator) -> None:
-        self._device, self._graph = stream.device, torch.cuda.CUDAGraph()
-        index = torch.cuda.current_device() if stream.device.index is None else stream.device.index
-        self._streams = [stream, torch.cuda.default_generators[index]]
-        self._graph.register_generator_state(stream)  # the global one always is
+    def __init__(self, *streams: torch.Generator) -> None:
+        self._device, self._graph = streams[0].device, torch.cuda.CUDAGraph()
+        index = torch.cuda.current_device() if self._device.index is None else self._device.index
+        self._streams = [*streams, torch.cuda.default_generators[index]]
+        for stream in streams:
+            self._graph.register_generator_state(stream)  # the global one always is
 
     def warm_up(self, function: Callable[[], Any]) -> Any:
         """Call it where it is captured later."""
@@ -97,6 +98,7 @@ class Captured:
         size: B of a full batch; others run eagerly.
         stream: the random numbers that the step draws, apart from torch's global ones; on the samples' device.
         why_not: why the step is not static, for the log; None if it is.
+        also: further streams that it draws from.
     """
 
     def __init__(
@@ -106,11 +108,12 @@ class Captured:
         size: int,
         stream: torch.Generator,
         why_not: str | None = None,
+        also: Sequence[torch.Generator] = (),
     ) -> None:
         self._step, self._optimizer, self._size, kind = step, optimizer, size, GRAPHS.get(stream.device.type)
         # a graph can only see a change of the learning rate in a tensor; eager steps use it too, for the same bits
         self._rate = torch.zeros((), device=stream.device) if kind else None
-        self._graph = kind(stream) if kind and _reasons.get() is not None else None
+        self._graph = kind(stream, *also) if kind and _reasons.get() is not None else None
         self._number, self._index, self._outputs = 0, torch.empty(0), None
         if self._graph and why_not:
             self._run_eagerly(why_not)

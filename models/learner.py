@@ -56,6 +56,14 @@ class Learner(nn.Module):
         self.unseen.fill_(tasks > 0)
         self.unseen[self.columns_before(tasks)] = False
 
+    def freeze(self) -> nn.Module:
+        """Take the encoder's features away: the classifier learns on their outputs (B, feature_dim) from now on.
+
+        Returns them in evaluation mode, without gradients.
+        """
+        features, self.encoder = self.encoder.features, self.encoder.on_features()
+        return features.eval().requires_grad_(False)
+
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> embeddings (B, d)."""
         return self.encoder(x)

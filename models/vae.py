@@ -47,7 +47,7 @@ class VAE(nn.Module):
             getattr(part, "reset_parameters", lambda: None)()
         self.mean = nn.Linear(encoder.feature_dim, latent)
         self.log_variance = nn.Linear(encoder.feature_dim, latent)
-        self.decoder = encoder.mirror(latent, encoder.image_shape)
+        self.decoder = encoder.mirror(latent, encoder.shape)
         self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))
         self.eval()
 

@@ -1,6 +1,7 @@
 """What many tests need: small data, a small experiment, and the command line."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from methods.mechanisms import rehearsal
 from methods.mechanisms.gradients import flat_gradients
 from methods.prer import PRER
 from methods.prer_features import PRERFeatures
-from models.encoders import paper
+from models.encoders import identity, paper
 from models.learner import HEADS, Learner
 from utils.run.evaluation import evaluating
 from utils.run.training import train_step
@@ -102,11 +103,12 @@ def merged(tree: dict, changes: dict) -> dict:
     return {**tree, **{k: merged(tree.get(k, {}), v) if isinstance(v, dict) else v for k, v in changes.items()}}
 
 
-def make_method(name: str, scenario: str = "task", dropout: float = 0.0, **options) -> Method:
-    """A small method of any name on the paper's network, with options of its own."""
+def make_method(name: str, scenario: str = "task", dropout: float = 0.0, on: str = "", **options) -> Method:
+    """A small method of any name on the paper's network, with options of its own; `on` features, on a linear layer."""
     method, config = find(name)
     torch.manual_seed(0)
-    learner = Learner(paper.build((1, 28, 28), 20), HEADS["paper"](dropout), scenario, GROUPS)
+    encoder = identity.build((64,), 20) if (on or method.works_on) == "features" else paper.build((1, 28, 28), 20)
+    learner = Learner(encoder, HEADS["paper"](dropout), scenario, GROUPS)
     settings = config.model_validate(method_settings(name, **options))
     return method(settings, learner, torch.Generator().manual_seed(0))
 
@@ -138,6 +140,17 @@ def backward(method: Method, task: Task, at: slice = slice(0, 16)) -> torch.Tens
 def tasks(data: Data) -> list[Task]:
     """The small data's tasks, in order."""
     return split_by_class(data, GROUPS, 0.0, torch.Generator(), CPU)
+
+
+@pytest.fixture(scope="session")
+def feature_tasks(data: Data) -> list[Task]:
+    """The same tasks with 64 features for each image, its means over 8 x 8 parts."""
+
+    def pooled(split: Split) -> Split:
+        return Split(torch.nn.functional.adaptive_avg_pool2d(split.batch(slice(None))[0], 8).flatten(1), split.y)
+
+    features = replace(data, train=pooled(data.train), test=pooled(data.test))
+    return split_by_class(features, GROUPS, 0.0, torch.Generator(), CPU)
 
 
 def method_settings(name: str, **options) -> dict:

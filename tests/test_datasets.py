@@ -23,7 +23,7 @@ def read(root: Path, **settings):
 def test_digits_are_split_once_and_for_all(tmp_path):
     data = read(tmp_path, name="digits")
     assert (len(data.train), len(data.test)) == (1437, 360)
-    assert data.image_shape == (1, 28, 28) and data.train.x.dtype == torch.uint8
+    assert data.shape == (1, 28, 28) and data.train.x.dtype == torch.uint8
     assert data.train.x.max() > 240 and len(data.classes) == 10
     again = read(tmp_path, name="digits")
     assert torch.equal(data.test.x, again.test.x) and torch.equal(data.test.y, again.test.y)
@@ -46,10 +46,10 @@ def folder(tmp_path):
 
 def test_a_folder_of_images(folder):
     data = read(folder, name="folder", path=str(folder))
-    assert data.classes == ("cat", "dog") and data.image_shape == (3, 16, 16)
+    assert data.classes == ("cat", "dog") and data.shape == (3, 16, 16)
     assert data.train.y.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.train.x[4].unique().tolist() == [41]
-    assert read(folder, name="folder", path=str(folder), image_size=8, channels=1).image_shape == (1, 8, 8)
+    assert read(folder, name="folder", path=str(folder), image_size=8, channels=1).shape == (1, 8, 8)
 
 
 def test_what_can_be_wrong_with_a_folder(folder):
@@ -59,7 +59,7 @@ def test_what_can_be_wrong_with_a_folder(folder):
 
     Image.new("RGB", (9, 16)).save(folder / "train" / "dog" / "odd.png")
     refused(r"odd.png and .* different sizes, 9 x 16 and 16 x 16 pixels.*set image_size")
-    assert read(folder, name="folder", path=str(folder), image_size=16).image_shape == (3, 16, 16)
+    assert read(folder, name="folder", path=str(folder), image_size=16).shape == (3, 16, 16)
     (folder / "train" / "dog" / "odd.png").write_bytes(b"not an image")
     refused("cannot read the image .*odd.png", image_size=16)
     whole = (folder / "train" / "dog" / "0.png").read_bytes()
@@ -88,12 +88,12 @@ def save(path: Path, **changes) -> Path:
 
 def test_arrays_in_every_accepted_shape(tmp_path):
     data = read(tmp_path, name="npz", path=str(save(tmp_path / "a.npz")))
-    assert data.classes == ("3", "7") and data.test.y.tolist() == [1, 0] and data.image_shape == (1, 8, 8)
+    assert data.classes == ("3", "7") and data.test.y.tolist() == [1, 0] and data.shape == (1, 8, 8)
     last = {"x_train": np.zeros((4, 8, 9, 3), np.uint8), "x_test": np.zeros((2, 8, 9, 3), np.uint8)}
-    assert read(tmp_path, name="npz", path=str(save(tmp_path / "b.npz", **last))).image_shape == (3, 8, 9)
+    assert read(tmp_path, name="npz", path=str(save(tmp_path / "b.npz", **last))).shape == (3, 8, 9)
     first = {"x_train": np.full((4, 3, 8, 9), 0.5), "x_test": np.ones((2, 3, 8, 9))}
     data = read(tmp_path, name="npz", path=str(save(tmp_path / "c.npz", **first)))
-    assert data.image_shape == (3, 8, 9) and data.train.x.unique().tolist() == [128]
+    assert data.shape == (3, 8, 9) and data.train.x.unique().tolist() == [128]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_folder_s_links_names_bombs_and_modes(folder, tmp_path_factory):
     for mode in ("1", "L", "LA", "P", "RGBA", "I;16"):
         Image.new(mode, (16, 16)).save(folder / "train" / "dog" / f"{mode.replace(';', '')}.png")
     Image.new("CMYK", (16, 16)).save(folder / "train" / "dog" / "cmyk.jpg")
-    assert read(folder, name="folder", path=str(folder)).image_shape == (3, 16, 16)
+    assert read(folder, name="folder", path=str(folder)).shape == (3, 16, 16)
 
 
 def test_a_fingerprint_tells_data_sets_apart():

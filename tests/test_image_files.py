@@ -132,9 +132,9 @@ def test_images_that_would_look_black_are_refused(read):
 
 def test_one_image_in_colour_makes_all_of_them_so(read):
     data = read({**SMALL, "test/b/1.png": red(90)})
-    assert data.image_shape == (3, 8, 8) and data.train.x[0].unique().tolist() == [40]
+    assert data.shape == (3, 8, 8) and data.train.x[0].unique().tolist() == [40]
     assert data.test.x[2].flatten(1)[:, 0].tolist() == [90, 0, 0]
-    assert read({}, channels=1).image_shape == (1, 8, 8) and read({}, channels=3).image_shape == (3, 8, 8)
+    assert read({}, channels=1).shape == (1, 8, 8) and read({}, channels=3).shape == (3, 8, 8)
     assert torch.equal(read({}, channels=3).train.x, data.train.x)
 
 

@@ -40,7 +40,7 @@ def write_mnist(root: Path, folder: str = "MNIST", **files: bytes) -> None:
 def test_mnist_and_its_kin_from_their_official_files(tmp_path, name, folder):
     write_mnist(tmp_path, folder)
     data = read(tmp_path, name=name)
-    assert data.image_shape == (1, 28, 28) and (len(data.train), len(data.test)) == (20, 10)
+    assert data.shape == (1, 28, 28) and (len(data.train), len(data.test)) == (20, 10)
     assert data.train.x[0, 0, 0, :3].tolist() == [0, 1, 2] and data.train.y.tolist() == [*range(10), *range(10)]
     assert len(data.classes) == 10
 
@@ -92,7 +92,7 @@ def test_cifar_from_its_official_files(tmp_path, monkeypatch, name, classes):
     monkeypatch.setattr(dataset, "meta", {"filename": file, "key": meta_key, "md5": md5})
 
     data = read(tmp_path, name=name)
-    assert data.image_shape == (3, 32, 32) and len(data.train) == classes * len(dataset.train_list)
+    assert data.shape == (3, 32, 32) and len(data.train) == classes * len(dataset.train_list)
     assert data.train.x[1].flatten().tolist() == pixels[1].tolist()
     assert data.classes[3] == "name3" and data.test.y.tolist() == list(range(classes))
 
@@ -109,7 +109,7 @@ def test_svhn_from_its_official_files(tmp_path, monkeypatch):
         parts[part] = [url, file, hashlib.md5((tmp_path / file).read_bytes()).hexdigest()]
     monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", parts)
     data = read(tmp_path, name="svhn")
-    assert data.image_shape == (3, 32, 32) and data.train.y[9] == 0 and data.train.y[0] == 1
+    assert data.shape == (3, 32, 32) and data.train.y[9] == 0 and data.train.y[0] == 1
     assert data.train.x[1, 2, 3, 4] == (np.arange(32 * 32 * 3 * 20).reshape(32, 32, 3, 20).astype(np.uint8))[3, 4, 2, 1]
     assert data.classes == tuple("0123456789")
 

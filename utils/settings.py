@@ -108,15 +108,32 @@ class Chosen:
 
     It annotates a field: `flow: Annotated[FlowConfig, Chosen(flows, "type", FlowConfig, "build")]`. A module's options
     are its `Config`, a subclass of `base`, or the keyword-only parameters of its builder.
+
+    With `short`, "name:text" sets that option of the module to the text. `implied` has pairs of an option and the
+    module that it names where the key is missing.
     """
 
     package: ModuleType
     key: str
     base: type[Settings]
     builder: str = ""
+    short: str = ""
+    implied: tuple[tuple[str, str], ...] = ()
+
+    def in_full(self, value: Any) -> Any:
+        """An unvalidated section as a mapping with the key, where it names a module."""
+        tree = {self.key: value} if isinstance(value, str) else value
+        if not isinstance(tree, dict):
+            return value
+        name = tree.get(self.key, next((name for option, name in self.implied if option in tree), None))
+        if self.short and isinstance(name, str) and ":" in name:
+            name, _, text = name.partition(":")
+            tree = {**tree, self.short: text}
+        return tree if name is None else {**tree, self.key: name}
 
     def name_in(self, value: Any) -> Any:
         """The name in an unvalidated section: the value itself, the value of its key, or the default."""
+        value = self.in_full(value)
         return value.get(self.key, self.base.model_fields[self.key].default) if isinstance(value, dict) else value
 
     def model_in(self, value: Any) -> type[Settings]:
@@ -136,7 +153,7 @@ class Chosen:
 
     def validate(self, value: Any) -> Any:
         """A name, or a mapping -> the section."""
-        tree = {self.key: value} if isinstance(value, str) else value
+        tree = self.in_full(value)
         name = self.name_in(tree)
         if not isinstance(name, str):
             return value  # `base` refuses it, unless it is a section already

@@ -3,23 +3,21 @@
 import torch
 from torch import Tensor, nn
 
-from datasets.data import Split, as_floats
+from datasets.data import Shape, Split, as_floats, stored
 
 
 class Memory(nn.Module):
-    """Images x, labels y, and named vectors of some size of each sample; a part of the state dictionary.
+    """Samples x, labels y, and named vectors of some size of each; a part of the state dictionary.
 
     `stream` decides what is kept and what is drawn; its device is the memory's.
     """
 
-    def __init__(
-        self, capacity: int, image_shape: tuple[int, int, int], stream: torch.Generator, **vectors: int
-    ) -> None:
+    def __init__(self, capacity: int, shape: Shape, stream: torch.Generator, **vectors: int) -> None:
         super().__init__()
         self.capacity, self.stream, self.names = capacity, stream, ("x", "y", *vectors)
         self.filled = 0  # places in use
         self.offered: Tensor = nn.Buffer(torch.zeros((), dtype=torch.long, device=stream.device), persistent=False)
-        self.x: Tensor = nn.Buffer(torch.zeros(capacity, *image_shape, dtype=torch.uint8, device=stream.device))
+        self.x: Tensor = nn.Buffer(stored(capacity, shape, stream.device))
         self.y: Tensor = nn.Buffer(torch.zeros(capacity, dtype=torch.long, device=stream.device))
         for name, size in vectors.items():
             self.register_buffer(name, torch.zeros(capacity, size, device=stream.device))
@@ -28,7 +26,7 @@ class Memory(nn.Module):
         return self.filled
 
     def append(self, **samples: Tensor) -> None:
-        """Put samples into the next free places: x uint8 (N, C, H, W), y (N,), and every vector (N, size)."""
+        """Put samples into the next free places: x as in a `Split`, y (N,), and every vector (N, size)."""
         count = len(samples["y"])
         for name in self.names:
             getattr(self, name)[self.filled : self.filled + count] = samples[name]

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 import datasets
 import methods
 from models import encoders
+from models.augment import Augment
 from models.learner import Scenario
 from utils.config.yaml_text import flatten
 from utils.settings import AnyCase, Chosen, Settings
@@ -20,9 +21,19 @@ class EncoderConfig(Settings):
     """which encoder: the name of a file in models/encoders/"""
 
 
+class NormalizeConfig(Settings):
+    """Values of your own for `model.normalize`."""
+
+    mean: list[float] = Field(min_length=1, max_length=3)
+    """subtracted from each channel of images in [0, 1]"""
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, max_length=3)
+    """what each channel is divided by then"""
+
+
 METHOD = Chosen(methods, "name", methods.MethodConfig)
 DATASET = Chosen(datasets, "name", datasets.DatasetConfig, "load")
-ENCODER = Chosen(encoders, "name", EncoderConfig, "build")
+OWN = (("file", "own"), ("module", "own"))
+ENCODER = Chosen(encoders, "name", EncoderConfig, "build", short="model", implied=OWN)
 
 
 class ScenarioConfig(Settings):
@@ -47,13 +58,32 @@ class ScenarioConfig(Settings):
     """directory of the data sets; --data-root and $DATA_ROOT come first, ./data last"""
 
 
+def _frozen(value: Any) -> Any:
+    """YAML reads yes and no as booleans."""
+    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+
+
 class ModelConfig(Settings):
     """The classifier."""
 
     encoder: Annotated[EncoderConfig, ENCODER] = Field({}, validate_default=True)
-    """the name of a file in models/encoders/, or a mapping with its options, e.g. {name: resnet18, filters: 32}"""
+    """the name of a file in models/encoders/, or a mapping with its options, e.g. {name: resnet18, filters: 32};
+    torchvision:resnet18 and timm:vit_tiny_patch16_224 are other people's, {file: my_nets.py, build: lenet} and
+    {module: package:function} your own"""
+    frozen: Annotated[Literal["no", "yes", "after_first_task"], BeforeValidator(_frozen)] | None = None
+    """yes: the encoder's features are computed once, and only what is above them is trained; after_first_task: the
+    encoder is trained on the first task first, then the whole sequence is learned on its features. By default no, with
+    methods that work on features after_first_task, with patches yes"""
+    cache: bool = True
+    """with frozen: yes, keep the features in <data root>/cache, for all seeds and runs that need the same"""
+    resize: int | None = Field(None, ge=8, le=1024)
+    """height and width that the encoder's images are resized to, on the device"""
+    normalize: Annotated[Literal["none", "imagenet", "first_task"], AnyCase] | NormalizeConfig = "none"
+    """of each channel, subtract a mean and divide by a standard deviation: those of ImageNet, those of the first task's
+    training images, or {mean: [..], std: [..]}"""
     embedding: int | None = Field(None, ge=2)
-    """size of the embedding; by default 100 (paper, grey), 200 (paper, colour), 400 (mlp), 512 or 160 (resnets)"""
+    """size of the embedding; by default 100 (paper, grey), 200 (paper, colour), 400 (mlp), 512 or 160 (resnets), else
+    that of the features"""
     head: Annotated[Literal["paper", "linear"], AnyCase] | None = None
     """paper: three layers; linear: one; by default paper for encoder paper, else linear"""
     dropout: float | None = Field(None, ge=0, lt=1)
@@ -71,6 +101,8 @@ class TrainConfig(Settings):
     """images per step"""
     optimizer: Annotated[Literal["adam", "sgd"], AnyCase] = "adam"
     """the optimizer of the classifier"""
+    augment: Annotated[Augment, AnyCase] = "none"
+    """of training images, also stored and generated ones: flip them at random, crop them at a random place, or both"""
     reset_optimizer: bool = True
     """a new optimizer per task; no: keep its running moments, which makes the first steps of a task larger"""
     lr: float = Field(1e-3, gt=0)
@@ -154,6 +186,9 @@ class Config(Settings):
 def identity_of(dump: dict[str, Any]) -> dict[str, Any]:
     """`Config.identity` of the plain data that `Config.dump` gives."""
     of_train = "experiments device cuda_graphs deterministic save checkpoint_minutes load tensorboard save_path"
-    ignored = {"scenario.data_root", "method.plot", *(f"train.{key}" for key in of_train.split())}
+    ignored = {"scenario.data_root", "method.plot", "model.cache", *(f"train.{key}" for key in of_train.split())}
     ignored |= {f"cluster.{key}" for key in ClusterConfig.model_fields}
-    return {key: value for key, value in flatten(dump).items() if key not in ignored}
+    found = {key: value for key, value in flatten(dump).items() if key not in ignored}
+    if found.get("model.frozen") == "no":  # as in older runs, which do not say it
+        found["model.frozen"] = None
+    return found

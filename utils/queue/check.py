@@ -11,14 +11,15 @@ from math import ceil
 import torch
 from pydantic import BaseModel
 
-from datasets.data import Task
+from datasets.data import Split, Task
 from methods import Method
 from models.captured import WARM_UP, Captured, capturing
 from utils.config.schema import TrainConfig
 from utils.config.yaml_text import as_yaml
 from utils.queue.plan import Experiment, build
-from utils.run.build import build_optimizer
+from utils.run.build import build_learner, build_method, build_optimizer, build_tasks
 from utils.run.evaluation import evaluating, memory
+from utils.run.features import features
 from utils.run.streams import generator, isolated
 from utils.run.training import train_step
 
@@ -26,7 +27,8 @@ TIMED_STEPS, MAX_IMAGES, FIT_SHARE = 10, 512, 0.1
 CONTEXT = 600 * 2**20  # bytes that a process takes on a CUDA device beside its tensors
 NOTE = f"""Extrapolated from {TIMED_STEPS} steps and {FIT_SHARE:.0%} of a generator fit on up to {MAX_IMAGES} images, \
 for a sweep from its first point: within a factor of 2 for most.
-Not counted: reading the data, evaluation, figures, diagnostics, memories that grow."""
+Not counted: reading the data, training an encoder that is frozen afterwards, evaluation, figures, diagnostics, \
+memories that grow."""
 
 
 def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
@@ -60,7 +62,7 @@ def _explain(experiment: Experiment) -> str:
         names = ", ".join(data.classes[label] for label in task.classes)
         lines.append(f"  {task.index}: {names} ({images}, {steps:,} steps on its own data)")
     lines += [
-        f"images: {' x '.join(map(str, data.image_shape))}, classes: {len(data.classes)}",
+        f"images: {' x '.join(map(str, data.shape))}, classes: {len(data.classes)}",
         f"classifier: {held['learner_parameters']:,} parameters",
         f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own",
         f"memory before the first task: {held['method_floats']:,} numbers",
@@ -76,11 +78,20 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
     shortened, share = _shortened(config.method)
     graphs = capturing(config.train.cuda_graphs is not False)
     with graphs, isolated(generator(seed, "estimate", device)):
-        tasks, method = build(config.model_copy(update={"method": shortened}), experiment.data, seed, device)
-        learner = method.learner
+        tasks = build_tasks(config, experiment.data, seed, device)
+        learner = build_learner(config, tasks, seed)
+        extractor = learner.freeze() if config.model.frozen != "no" else None
+        method = build_method(
+            config.model_copy(update={"method": shortened}), learner, generator(seed, "method", device)
+        )
+        per_feature = 0.0
         optimizer = build_optimizer(train, learner)
         for whole in tasks[:2]:  # the second is the first with a past
             part = whole.train.take(torch.arange(0, len(whole.train), max(1, len(whole.train) // MAX_IMAGES)))
+            if extractor:
+                start = _now(device)
+                part = Split(features(extractor, part.x, device), part.y)
+                per_feature = (_now(device) - start) / len(part)
             with evaluating(learner):
                 training = method.begin_task(replace(whole, train=part))
             learner.train()
@@ -102,7 +113,10 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
         images = list(accumulate(own))
     steps = sum(_steps(train, count) for count in images)
     weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
-    return steps * per_step + per_image * sum(images), train.save * (len(own) * weights + 4 * (3 * weights + held))
+    through_encoder = per_feature * (len(experiment.data.train) + len(experiment.data.test))
+    return steps * per_step + per_image * sum(images) + through_encoder, train.save * (
+        len(own) * weights + 4 * (3 * weights + held)
+    )
 
 
 def most_at_once(experiments: Sequence[Experiment], cores: int) -> int:

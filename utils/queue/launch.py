@@ -138,7 +138,7 @@ def run_seed(
             try:
                 results.check_folder(config)  # another command may have restarted it
                 folder.begin(current_provenance(config.method.name, str(experiment.device)))
-                Run(config, experiment.data, seed, experiment.device, stop)(tasks)
+                Run(config, experiment.data, seed, experiment.device, stop, experiment.cache)(tasks)
             except Exception:
                 log.debug("failed", exc_info=True)
                 raise

@@ -19,7 +19,7 @@ from utils.config.schema import Config
 from utils.config.yaml_text import as_yaml
 from utils.paths import expanded
 from utils.queue import ranking
-from utils.run.build import build_learner, build_method, build_tasks, check_data
+from utils.run.build import build_learner, build_method, build_tasks, check_data, with_frozen
 from utils.run.streams import generator
 from utils.settings import BadInput, prefix_errors
 from utils.store import folder as results
@@ -33,6 +33,12 @@ class Experiment(Point):
     data_root: Path
     seeds: tuple[int, ...]
     device: torch.device
+
+    @property
+    def cache(self) -> Path | None:
+        """The folder of frozen encoders' features on disk; None: they are not kept."""
+        root = self.data_root if self.data_root != Path() else Path("data")
+        return root / "cache" if self.config.model.cache else None
 
 
 def plan(options: Namespace) -> list[Experiment]:
@@ -54,7 +60,7 @@ def plan(options: Namespace) -> list[Experiment]:
             config, root = _find_data(point.config, options.data_root)
             data = load(config.scenario.dataset, root)
             check_data(config, data)
-            config = config.on_data(data.fingerprint)
+            config = with_frozen(config.on_data(data.fingerprint), data)
             device = _device(options.device or config.train.device, config.cluster.gpus, options.backend != "local")
             if config.train.cuda_graphs is True and device.type != "cuda":
                 raise BadInput(f"train.cuda_graphs: yes needs CUDA, and the device is {device}; set it to auto")
@@ -89,9 +95,14 @@ def _find_data(config: Config, option: Path | None) -> tuple[Config, Path]:
 
 
 def build(config: Config, data: Data, seed: int, device: torch.device) -> tuple[list[Task], Method]:
-    """The tasks and the method of one seed, before training. BadInput: they cannot be made."""
+    """The tasks and the method of one seed, before training; the tasks have images also where the encoder is frozen.
+
+    BadInput: they cannot be made.
+    """
     tasks = build_tasks(config, data, seed, device)
-    learner = build_learner(config, data, tasks, seed)
+    learner = build_learner(config, tasks, seed)
+    if config.model.frozen != "no":
+        learner.freeze()
     return tasks, build_method(config, learner, generator(seed, "method", device))
 
 

@@ -1,17 +1,21 @@
 """From a configuration to the parts of one seed: tasks, classifier, method, optimizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
 
 import methods
 from datasets.data import Data, Task
 from datasets.tasks import class_groups, split_by_class
 from methods import Method
+from models.augment import Augmentation
+from models.encoders import Encoder
 from models.learner import HEADS, Learner
-from utils.config.schema import ENCODER, Config, TrainConfig
+from models.prepare import IMAGENET, Prepare, channel_statistics
+from utils.config.schema import ENCODER, Config, ModelConfig, TrainConfig
 from utils.run.streams import generator, isolated
 from utils.settings import BadInput
 
@@ -27,9 +31,26 @@ def check_data(config: Config, data: Data) -> None:
         )
 
 
+def with_frozen(config: Config, data: Data) -> Config:
+    """The configuration with `model.frozen` set. BadInput: it does not fit the data, the encoder, or the training."""
+    model, train = config.model, config.train
+    if model.frozen is None:
+        needed = methods.find(config.method.name)[0].works_on == "features" and len(data.shape) == 3
+        frozen = "yes" if model.encoder.name == "patches" else "after_first_task" if needed else "no"
+        model = model.model_copy(update={"frozen": frozen})
+    if model.frozen != "no" and len(data.shape) != 3:
+        raise BadInput(f"model.frozen: {model.frozen}, but the data are features already; set it to no")
+    if model.frozen != "yes" and model.encoder.name == "patches":
+        raise BadInput(f"model.frozen: {model.frozen}, but the encoder patches has nothing to train; set it to yes")
+    if train.augment != "none" and (model.frozen == "yes" or len(data.shape) != 3):
+        raise BadInput(
+            f"train.augment: {train.augment} needs images at each step, and features are given; set it to none"
+        )
+    return config.model_copy(update={"model": model})
+
+
 def build_tasks(config: Config, data: Data, seed: int, device: torch.device) -> list[Task]:
-    """The sequence of tasks of one seed; the same on every device. BadInput: the data are not the configuration's."""
-    check_data(config, data)
+    """The sequence of tasks of one seed; the same on every device, and of features as of their images."""
     order = list(range(len(data.classes)))
     if config.scenario.shuffle_labels:
         order = torch.randperm(len(order), generator=generator(seed, "classes")).tolist()
@@ -37,28 +58,70 @@ def build_tasks(config: Config, data: Data, seed: int, device: torch.device) -> 
     return split_by_class(data, groups, config.scenario.dev_split, generator(seed, "dev"), device)
 
 
-def build_learner(config: Config, data: Data, tasks: list[Task], seed: int) -> Learner:
+def _build_encoder(config: ModelConfig, first: Task) -> Encoder:
+    """The untrained encoder of the first task's samples, with what prepares them."""
+    shape = image_shape = tuple(first.train.x.shape[1:])
+    prepare = None
+    if config.resize is not None or config.normalize != "none":
+        if len(shape) != 3:
+            raise BadInput(
+                f"model: resize and normalize are for images, and the data are features {shape}; delete them"
+            )
+        prepare = Prepare(config.resize, *_channels(config, first.train.x))
+        image_shape = prepare.shape(*shape)
+    try:
+        encoder = ENCODER.builder_of(config.encoder)(image_shape, config.embedding)
+    except (ValueError, IndexError) as error:
+        if len(shape) == 1:
+            problem = f"{config.encoder.name} takes images, and the data are {shape[0]} features"
+            raise BadInput(f"model.encoder: {problem}; use encoder: identity, or mlp") from error
+        raise BadInput(f"model.encoder: {error}") from error
+    if prepare:
+        encoder.features, encoder.shape = nn.Sequential(prepare, encoder.features), shape
+    return encoder
+
+
+def _channels(config: ModelConfig, images: Tensor) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of each channel, for `model.normalize`."""
+    if isinstance(config.normalize, str):
+        return {"none": ([0.0], [1.0]), "imagenet": IMAGENET}.get(config.normalize) or channel_statistics(images)
+    mean, std = config.normalize.mean, config.normalize.std
+    if len(mean) != len(std) or len(mean) not in (1, len(images[0])):
+        raise BadInput(f"model.normalize: {len(mean)} means and {len(std)} stds for {len(images[0])} channels")
+    return mean, std
+
+
+def build_learner(config: Config, tasks: list[Task], seed: int) -> Learner:
     """The untrained classifier of one seed; the same weights on every device."""
     head = config.model.head or ("paper" if config.model.encoder.name == "paper" else "linear")
     dropout = config.model.dropout if config.model.dropout is not None else {"paper": 0.5}.get(head, 0.0)
     with isolated(generator(seed, "init")):
-        try:
-            encoder = ENCODER.builder_of(config.model.encoder)(data.image_shape, config.model.embedding)
-        except ValueError as error:
-            raise BadInput(f"model.encoder: {error}") from error
+        encoder = _build_encoder(config.model, tasks[0])
         groups, only_seen = [task.classes for task in tasks], config.scenario.active_classes == "seen"
         learner = Learner(encoder, HEADS[head](dropout), config.scenario.type, groups, only_seen)
     return learner.to(tasks[0].train.y.device)
 
 
-def build_method(config: Config, learner: Learner, stream: torch.Generator) -> Method:
-    """The method, drawing from `stream` only."""
+def build_method(
+    config: Config, learner: Learner, stream: torch.Generator, augmentation: torch.Generator | None = None
+) -> Method:
+    """The method, drawing from `stream` only; the other stream is that of `train.augment`."""
     make, _ = methods.find(config.method.name)
+    got = "images" if len(learner.encoder.shape) == 3 else "features"
+    if make.works_on not in ("all", got):
+        mend = {
+            "images": "set model.frozen: no, and give it images",
+            "features": "set model.frozen to after_first_task, or to yes with an encoder that is trained already",
+        }[make.works_on]
+        raise BadInput(f"method: {config.method.name} works on {make.works_on}, and gets {got}; {mend}")
     try:
         with isolated(stream):
-            return make(config.method, learner, stream)
+            method = make(config.method, learner, stream)
     except ValueError as error:
         raise BadInput(f"method: {error}") from error
+    if config.train.augment != "none" and got == "images":
+        method.augmentation = Augmentation(config.train.augment, augmentation or torch.Generator(stream.device))
+    return method
 
 
 def build_optimizer(config: TrainConfig, learner: Learner) -> torch.optim.Optimizer:

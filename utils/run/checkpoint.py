@@ -13,8 +13,8 @@ Snapshot = dict[str, dict[str, Any]]
 class Checkpoint:
     """Tensors and plain data, as `torch.load(weights_only=True)` reads them."""
 
-    phase: Literal["between", "training", "consolidation"]
-    """between two tasks, in the steps of a task, or in its `end_task`"""
+    phase: Literal["pretraining", "between", "training", "consolidation"]
+    """in the steps that train an encoder to freeze, between two tasks, in the steps of a task, or in its `end_task`"""
     tasks_done: int
     before: Snapshot = field(default_factory=dict)
     """when the current task began: a resumed run calls `begin_task` again from here"""
@@ -24,6 +24,8 @@ class Checkpoint:
     """of the training, `Training.state_dict()`, together with `training`"""
     fits: dict[str, Any] | None = None
     """in consolidation: progress of the generator's fits, `Journal.state()`"""
+    features: dict[str, Any] = field(default_factory=dict)
+    """weights of the encoder's features, if they were trained on the first task and then frozen"""
     results: dict[str, Any] = field(default_factory=dict)
     steps: int = 0
     """of the tasks done"""

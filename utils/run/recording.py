@@ -18,10 +18,15 @@ from utils.store.log import log
 
 
 class Recording:
-    """The results of a seed as plain data, `results`, and their log lines and figures; figures go to `folder`."""
+    """The results of a seed as plain data, `results`, and their log lines and figures; figures go to `folder`.
 
-    def __init__(self, config: Config, data: Data, tasks: list[Task], seed: int, folder: RunFolder) -> None:
-        self.config, self.tasks, self.folder = config, tasks, folder
+    `frozen` is the number of parameters of the encoder below the features, if the tasks have features.
+    """
+
+    def __init__(
+        self, config: Config, data: Data, tasks: list[Task], seed: int, folder: RunFolder, frozen: int = 0
+    ) -> None:
+        self.config, self.tasks, self.folder, self.frozen = config, tasks, folder, frozen
         self.parts = ["test", "train"] + ["dev"] * (config.scenario.dev_split > 0)
         self.results: dict[str, Any] = {
             "seed": seed,
@@ -63,7 +68,8 @@ class Recording:
             scores = metrics.scores(scored["accuracy_matrix"], scored["initial_accuracy"], seen)
             values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if value is not None)
             log.debug("task %d %s scores: %s", task.index, part, values)
-        self.results["memory_by_task"].append(memory(method))
+        frozen = {"frozen_parameters": self.frozen} if self.config.model.frozen != "no" else {}
+        self.results["memory_by_task"].append(memory(method) | frozen)
         row = self.results["test"]["accuracy_matrix"][-1][: task.index + 1]
         values = " ".join(f"{value:.4f}" for value in row)
         log.info("task %d learnt: test accuracy %.4f, by task %s", task.index, sum(row) / len(row), values)

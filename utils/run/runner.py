@@ -5,43 +5,64 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from datasets.data import Data, Task
+from methods import Method, MethodConfig
+from methods.naive import Naive
 from models.captured import capturing
 from models.fitting import Journal
 from utils.config.schema import Config
-from utils.run.build import build_learner, build_method, build_optimizer, build_tasks
+from utils.run.build import build_learner, build_method, build_optimizer, build_tasks, check_data, with_frozen
 from utils.run.checkpoint import Checkpoint, Snapshot
 from utils.run.evaluation import evaluating, scored_part
+from utils.run.features import frozen
 from utils.run.recording import Recording
 from utils.run.signals import Interrupted, Stop
 from utils.run.stopwatch import Stopwatch
 from utils.run.streams import Streams, isolated, preserved, reproducible
 from utils.run.training import Training
-from utils.store.folder import RunFolder, check_run
+from utils.store.folder import RunFolder, State, check_run
 from utils.store.log import FitProgress, bar, log
 
 
 class Run:
     """One seed of an experiment, built from its configuration and data; a call starts or resumes it."""
 
-    def __init__(self, config: Config, data: Data, seed: int, device: torch.device, stop: Stop | None = None) -> None:
-        self.config, self.seed, self.device, self.stop = config, seed, device, stop or Stop()
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        seed: int,
+        device: torch.device,
+        stop: Stop | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        check_data(config, data)
+        self.config = config = with_frozen(config, data)
+        self.data, self.seed, self.device, self.stop = data, seed, device, stop or Stop()
+        self.cache = cache  # folder of features on disk, for model.frozen: yes
         self.streams = Streams(seed, device)
         self.tasks = build_tasks(config, data, seed, device)
-        self.learner = build_learner(config, data, self.tasks, seed)
-        self.method = build_method(config, self.learner, self.streams["method"])
-        self.optimizer = build_optimizer(config.train, self.learner)
+        self.learner = build_learner(config, self.tasks, seed)
+        self.extractor: nn.Module | None = None  # the frozen part of the encoder
         self.fit_progress = FitProgress()
         self.journal = Journal(self._checkpoint_if_due, self.fit_progress)
         self.folder = RunFolder(config.save_path, seed, config.train.tensorboard)
-        self.recording = Recording(config, data, self.tasks, seed, self.folder)
         self.stopwatch = Stopwatch("train_s", "method_s", "eval_s", "total_s")
         self.steps = 0
-        self.checkpoint, self.saved_at = Checkpoint("between", tasks_done=0), time.monotonic()
+        pretrains = config.model.frozen == "after_first_task"
+        self.checkpoint, self.saved_at = Checkpoint("pretraining" if pretrains else "between", 0), time.monotonic()
+        if config.model.frozen == "yes":
+            self._freeze()
+        elif pretrains:
+            self._assemble(Naive(MethodConfig(name="naive"), self.learner, self.streams["pretraining"]))
+        else:
+            self._assemble(self._build_method())
 
     def __call__(self, tasks: int | None = None) -> dict[str, Any]:
         """Run what is left of the seed, or of its first `tasks` tasks; returns its results.
@@ -54,7 +75,10 @@ class Run:
         config = self.config.train
         graphs, kernels = capturing(config.cuda_graphs is not False), reproducible(config.deterministic)
         with self.stopwatch.timing("total_s"), graphs, kernels:
-            if not self._resume():
+            resumed = self._resume()
+            if self.checkpoint.phase == "pretraining":
+                self._pretrain()
+            if not resumed:
                 self.recording.begin(self.method, self.device)
                 self._save(tasks_done=0)
             start = self.checkpoint.tasks_done
@@ -69,6 +93,46 @@ class Run:
             self.folder.save_final(results)
         log.info("done in %.1f s", results["time"]["total_s"])
         return results
+
+    def _build_method(self) -> Method:
+        return build_method(self.config, self.learner, self.streams["method"], self.streams["augment"])
+
+    def _assemble(self, method: Method) -> None:
+        """The parts that depend on what the classifier learns on: images, or features."""
+        self.method, self.optimizer = method, build_optimizer(self.config.train, self.learner)
+        frozen = sum(p.numel() for p in self.extractor.parameters()) if self.extractor else 0
+        self.recording = Recording(self.config, self.data, self.tasks, self.seed, self.folder, frozen)
+
+    def _pretrain(self) -> None:
+        """Train an encoder on the first task's images, as fine-tuning does; then freeze it."""
+        task, saved = self.tasks[0], self.checkpoint
+        self.learner.see(1)
+        watched = task.dev or scored_part(task.train)
+        self.training = Training(
+            self.config.train, self.method, self.optimizer, task, watched, self.streams["order"], "pretraining"
+        )
+        if saved.position:
+            self._restore(saved.training)
+            self.training.load_state_dict(saved.position)
+        with self.stopwatch.timing("train_s"):
+            epochs = self.training.run(self._checkpoint_if_due)
+        self.steps += self.training.steps
+        self._freeze(self.learner.encoder.features.state_dict())
+        self.recording.results["pretraining"] = epochs
+
+    def _freeze(self, trained: State | None = None) -> None:
+        """Go on with a new classifier on the features of the encoder with these weights; None: those it begins with."""
+        cache = self.cache if trained is None else None  # of one seed alone: quickly computed again
+        self.learner, self.extractor, self.tasks = frozen(
+            self.config, self.data, self.tasks, self.seed, trained, cache, self._stop_if_requested
+        )
+        self.checkpoint = Checkpoint("between", 0, features=trained or {})
+        self._assemble(self._build_method())
+
+    def restore_encoder(self) -> None:
+        """Load the encoder that a finished run trained on its first task and froze, if it did."""
+        if self.config.model.frozen == "after_first_task":
+            self._freeze(torch.load(self.folder.encoder, map_location=self.device, weights_only=True))
 
     def _learn(self, task: Task) -> None:
         """The hooks and the steps of one task; of an interrupted one, those that are left."""
@@ -112,9 +176,11 @@ class Run:
 
     def _save(self, tasks_done: int) -> None:
         """Between two tasks: save the results, and what the next task begins with."""
-        self.checkpoint = Checkpoint("between", tasks_done)
+        self.checkpoint = Checkpoint("between", tasks_done, features=self.checkpoint.features)
         if self.config.train.save:
             before = copy.deepcopy(self._snapshot())
+            if self.checkpoint.features and not tasks_done:
+                self.folder.save_encoder(self.checkpoint.features)
             if tasks_done:  # before the checkpoint says that the task is done
                 results = self.recording.results
                 self.folder.save_task(tasks_done - 1, before["learner"], before["method"], results)
@@ -130,7 +196,8 @@ class Run:
                 self._write_checkpoint(fits=self.journal.state())
             else:
                 self.training.check_weights()
-                self._write_checkpoint(phase="training", **self._now())
+                phase = "pretraining" if self.checkpoint.phase == "pretraining" else "training"
+                self._write_checkpoint(phase=phase, **self._now())
         self._stop_if_requested()
 
     def _stop_if_requested(self) -> None:
@@ -160,15 +227,19 @@ class Run:
             getattr(self, name).load_state_dict(state)
 
     def _resume(self) -> bool:
-        """Return to the last checkpoint, if there is one."""
+        """Return to the last checkpoint; False if there is none in the sequence of tasks."""
         state = self.folder.load_state(self.device)
         if state is None:
             return False
-        saved = self.checkpoint = Checkpoint.from_dict(state)
+        saved = Checkpoint.from_dict(state)
         check_run(self.config, self.seed, saved.results)
+        if saved.features and self.extractor is None:
+            self._freeze(saved.features)
+        self.checkpoint = saved
         self.recording.results, self.steps = saved.results, saved.steps
         self.stopwatch.seconds.update(saved.seconds)
         self._restore(saved.before)
         within = f", epoch {saved.position['epoch']}, step {saved.position['step']}" if saved.position else ""
-        log.info("resuming in task %d%s", saved.tasks_done, within)
-        return True
+        where = "the training of the encoder" if saved.phase == "pretraining" else f"task {saved.tasks_done}"
+        log.info("resuming in %s%s", where, within)
+        return saved.phase != "pretraining"

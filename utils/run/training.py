@@ -27,13 +27,13 @@ class TrainingFailed(Exception):
 
 
 def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
-    """One step on images x (B, C, H, W) in [0, 1] with labels y (B,).
+    """One step on samples x, images (B, C, H, W) in [0, 1] or features (B, F), with labels y (B,).
 
     Returns:
         `loss` (), the sum of the method's terms, and each term as `loss/<name>` (), detached and still on the device.
     """
     optimizer.zero_grad()
-    terms = method.loss(x, y, task)
+    terms = method.loss(x if method.augments_itself else method.augment(x), y, task)
     loss = reduce(torch.add, terms.values())
     loss.backward()
     method.after_backward()
@@ -53,8 +53,11 @@ class Training:
     """accuracy is measured on it after each epoch"""
     order: torch.Generator
     """draws the order of the images"""
+    name: str = ""
+    """of these steps, in messages; by default the task's"""
 
     def __post_init__(self) -> None:
+        self.name = self.name or f"task {self.task.index}"
         self.per_epoch = ceil(len(self.task.train) / self.config.batch_size)
         self.steps = self.config.steps or self.config.epochs * self.per_epoch
         for group in self.optimizer.param_groups:
@@ -93,8 +96,9 @@ class Training:
         self.method.learner.train()
         size, device = self.config.batch_size, self.task.train.y.device
         why_not = None if self.method.static else f"the step of {self.method.config.name} is not static"
-        step = Captured(self._step, self.optimizer, size, self.method.stream, why_not)
-        with bar(epochs, f"task {self.task.index}", 2, "epoch", done=self.epoch) as progress:
+        drawn = [self.method.augmentation.stream] if self.method.augmentation else []
+        step = Captured(self._step, self.optimizer, size, self.method.stream, why_not, also=drawn)
+        with bar(epochs, self.name, 2, "epoch", done=self.epoch) as progress:
             while self.epoch < epochs:
                 count = min(self.per_epoch, self.steps - self.epoch * self.per_epoch)
                 self.order_state = self.order.get_state()
@@ -127,7 +131,7 @@ class Training:
         self.history.append({**means, "accuracy": reached})
         progress.set_postfix_str(f"loss {loss:.4f}, accuracy {reached:.4f}")
         progress.update()
-        log.log(EPOCH, "task %d epoch %d: loss %.4f, accuracy %.4f", self.task.index, self.epoch, loss, reached)
+        log.log(EPOCH, "%s epoch %d: loss %.4f, accuracy %.4f", self.name, self.epoch, loss, reached)
         if self.config.selection == "dev" and reached > self.best["accuracy"]:
             parts = {"learner": self.method.learner.state_dict(), "method": self.method.state_dict()}
             self.best = {"accuracy": reached, **copy.deepcopy(parts)}
@@ -149,6 +153,6 @@ class Training:
         broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         first = f"the first tensor that is not finite is {broken[0]}" if broken else "all weights are finite"
         raise TrainingFailed(
-            f"task {self.task.index}, epoch {self.epoch}, step {self.step}: the loss or a weight is not finite "
+            f"{self.name}, epoch {self.epoch}, step {self.step}: the loss or a weight is not finite "
             f"(last step: {terms}); {first}. Lower train.lr or the method's weights, and start again with --restart"
         )

@@ -36,6 +36,7 @@ class RunFolder:
         self.provenance = self.path / "provenance.yml"
         self.lock = self.path / ".lock"
         self.method = self.path / "models" / "method.pt"
+        self.encoder = self.path / "models" / "encoder.pt"
 
     def plot(self, name: str) -> Path:
         return self.path / "plots" / f"{name}.png"
@@ -72,6 +73,10 @@ class RunFolder:
         files.write_tensors(self.method, method)
         files.write_pickle(self.path / "results" / f"task_{task}.pkl", results)
         write_metrics(self.path, results, self.tensorboard)
+
+    def save_encoder(self, features: State) -> None:
+        """Before the first task: write the weights of an encoder's features that were trained and frozen."""
+        files.write_tensors(self.encoder, features)
 
     def save_final(self, results: dict[str, Any]) -> None:
         """After the last task: write the results, which mark the seed as finished."""
