@@ -2,7 +2,7 @@
 
 import sys
 from math import inf
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from datasets.data import Split, Task
 from methods.mechanisms.memory import Memory
 from models.augment import Augmentation
 from models.learner import Learner
-from utils.settings import BadInput, Settings, modules
+from utils.settings import AnyCase, BadInput, Settings, modules
 from utils.settings import find as find_module
 
 
@@ -23,6 +23,8 @@ class MethodConfig(Settings):
     """which method: the name of a file in methods/"""
     plot: bool = True
     """draw figures into exp_<seed>/plots"""
+    plot_format: Annotated[Literal["png", "pdf", "svg"], AnyCase] = "png"
+    """file format of these figures; --compare shows generated samples of png only"""
 
 
 class Diagnostic(NamedTuple):
@@ -88,7 +90,7 @@ class Method(nn.Module):
         return task
 
     def embed(self, x: Tensor) -> Tensor:
-        """The embeddings (B, d) of images x (B, C, H, W) in [0, 1] that `loss` and `predict` use."""
+        """The embeddings (B, d) of images x (B, C, H, W) in [0, 1] that `loss` and `logits` use."""
         return self.learner.embed(x)
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
@@ -115,9 +117,27 @@ class Method(nn.Module):
         """
         return dict(self.measured)
 
+    def logits(self, x: Tensor, task: int) -> Tensor:
+        """Logits (B, k) of images x (B, C, H, W) in [0, 1] for the classes that the task may have.
+
+        Their largest is the prediction, their softmax its probabilities. Columns are as in `Learner.class_logits`; the
+        class scenario ignores `task`.
+        """
+        return self.learner.class_logits(self.embed(x), task)
+
     def predict(self, x: Tensor, task: int) -> Tensor:
-        """The predicted global class ids (B,) of images x (B, C, H, W) in [0, 1]; the class scenario ignores `task`."""
-        return self.learner.predict(self.embed(x), task)
+        """The predicted global class ids (B,) of images x (B, C, H, W) in [0, 1]; the class scenario ignores `task`.
+
+        A method that overrides this instead of `logits` has no probabilities, hence neither ECE nor AUROC.
+        """
+        return self.learner.class_of(self.logits(x, task), task)
+
+    def score(self, x: Tensor, logits: Tensor, task: int) -> Tensor:
+        """How much images x (B, C, H, W) with these `logits` look like classes taught so far (B,), for AUROC.
+
+        By default the largest softmax probability (Hendrycks and Gimpel, ICLR 2017).
+        """
+        return logits.double().softmax(dim=1).amax(dim=1)  # in single precision many would be exactly 1
 
     def pictures(self, task: Task) -> dict[str, ImageGrid]:
         """Image grids to draw after each task, by file name."""

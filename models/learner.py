@@ -115,9 +115,19 @@ class Learner(nn.Module):
         """Cross-entropy (B,) of embeddings (B, d) of any tasks, each under the head of its own label y (B,)."""
         return F.cross_entropy(self.mixed_logits(z, y), self.columns(y, 0), reduction="none")
 
+    def class_logits(self, z: Tensor, task: int) -> Tensor:
+        """Embeddings (B, d) -> logits (B, k) of the classes that the task may have, in the order of `class_of`."""
+        logits = self.logits(z, task)
+        return logits if self.scenario == "class" else logits[:, : len(self.groups[task])]
+
+    def class_of(self, logits: Tensor, task: int) -> Tensor:
+        """`class_logits` (B, k) -> the most likely global class id (B,); the class scenario ignores the task."""
+        best = logits.argmax(dim=1)
+        return best if self.scenario == "class" else self.class_at[task, best]
+
     def predict(self, z: Tensor, task: int) -> Tensor:
         """Embeddings (B, d) -> the most likely global class id (B,); in the class scenario the task plays no part."""
-        return self._class_of(self.logits(z, task), task)
+        return self.class_of(self.class_logits(z, task), task)
 
     def predict_mixed(self, z: Tensor, y: Tensor) -> Tensor:
         """Embeddings (B, d) -> the class (B,) that the head of each one's own label y (B,) takes it for."""
@@ -127,24 +137,17 @@ class Learner(nn.Module):
         logits = logits.masked_fill(classes < 0, -torch.inf)
         return classes.gather(1, logits.argmax(dim=1, keepdim=True))[:, 0]
 
-    def likeliest(self, probabilities: Tensor, task: int) -> Tensor:
-        """Probabilities (B, K) of all global classes -> the likeliest class (B,) that the task may have.
+    def as_class_logits(self, log_p: Tensor, task: int) -> Tensor:
+        """Log-probabilities (B, K) of all global classes -> those (B, k) of the classes that the task may have.
 
         In the domain scenario a class stands for all that have its position, whichever task they are of.
         """
-        if self.scenario == "domain":
-            by_position = probabilities.new_zeros(len(probabilities), self.widths[0])
-            probabilities = by_position.index_add_(1, self.position_of, probabilities)
-        elif self.scenario == "task":
-            probabilities = probabilities[:, self.groups[task]]
-        return self._class_of(probabilities, task)
-
-    def _class_of(self, scores: Tensor, task: int) -> Tensor:
-        """The global class id (B,) of the largest of a head's columns (B, k), among those that the task may have."""
         if self.scenario == "class":
-            return scores.argmax(dim=1)
-        group = self.class_at[task, : len(self.groups[task])]
-        return group[scores[:, : len(group)].argmax(dim=1)]  # an uneven task may have fewer classes than columns
+            return log_p
+        if self.scenario == "task":
+            return log_p[:, self.groups[task]]
+        by_position = log_p.new_zeros(len(log_p), self.widths[0]).index_add_(1, self.position_of, log_p.exp())
+        return by_position[:, : len(self.groups[task])].log()
 
 
 def paper_head(dropout: float) -> Head:

@@ -205,10 +205,10 @@ class Rehearsing(Method):
             found[f"frechet/task {t}"] = frechet(generated, real) / max(float(real.var(dim=0).sum()), 1e-12)
         return found
 
-    def predict(self, x: Tensor, task: int) -> Tensor:
+    def logits(self, x: Tensor, task: int) -> Tensor:
         if self.config.predict == "head" or not self._flow_serves(task):
-            return super().predict(x, task)
-        return self.learner.likeliest(self.flow.posterior(self.codes(x)).exp(), task)
+            return super().logits(x, task)
+        return self.learner.as_class_logits(self.flow.posterior(self.codes(x)), task)
 
     def _flow_serves(self, task: int) -> bool:
         """Whether the flow was fitted to all classes that a prediction may be: not before a task's end."""
