@@ -84,6 +84,22 @@ def test_captured_steps_equal_eager_ones_bit_for_bit(name, scenario, tmp_path, r
     assert_equal(state_of(runs[0]), state_of(runs[1]))
 
 
+@pytest.mark.parametrize("scenario", ["task", "class"])
+@pytest.mark.parametrize("name", ["naive", "der", "prer"])
+def test_measuring_between_replays_changes_no_bit(name, scenario, tmp_path, replays):
+    runs = []
+    for every, graphs in ((None, True), (7, True), (7, False)):
+        settings = tree(name, tmp_path / f"{every}_{graphs}", scenario, epochs=20, cuda_graphs=graphs, save=False)
+        settings["train"]["evaluate_every"] = every
+        runs.append(make_run(settings))
+        runs[-1](tasks=2)
+    assert replays
+    assert_equal(state_of(runs[0]), state_of(runs[1]))
+    assert_equal(state_of(runs[1]), state_of(runs[2]))
+    captured, eager = (run.recording.results["test"]["anytime"] for run in runs[1:])
+    assert captured == eager and [len(of_task) for of_task in eager] == [60 // 7] * 2
+
+
 @pytest.mark.parametrize("name", methods.known())
 def test_a_step_never_waits_for_the_device(name, tmp_path):
     run = make_run(tree(name, tmp_path))

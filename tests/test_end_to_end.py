@@ -79,7 +79,8 @@ def test_scores_are_those_of_the_runs(results):
         )
         assert set(score[part]) == {
             *("accuracy_matrix", "FinalAccuracy", "BWT", "FWT", "Forgetting", "TotalAccuracy"),
-            *("BackwardTransfer", "LastBackwardTransfer", "F1"),
+            *("BackwardTransfer", "LastBackwardTransfer", "F1", "ImageAccuracy", "AverageIncrementalAccuracy"),
+            *("Plasticity", "AAA", "ECE", "AUROC"),
         }
     assert set(score["time"]) == {"train_s", "method_s", "eval_s", "total_s", "steps_per_s"}
     assert score["memory"]["stored_real_samples"] == 0 and score["memory"]["method_floats"] > 0

@@ -75,7 +75,7 @@ print("--- a comparison")
 assert main(["--compare", "anchored"]) == 0
 print("--- a comparison of older scores")
 older = shutil.copytree("anchored", "older") + "/final_score.json"
-text = open(older).read().replace("Plasticity", "Other")
+text = open(older).read().replace("WorstAccuracy", "Other")
 open(older, "w").write(text)
 assert main(["--compare", "older", "--out", "of_older"]) == 0
 """
@@ -100,13 +100,13 @@ def test_a_method_a_data_set_and_an_encoder_run_with_options_of_their_own(copy, 
 
 
 def test_a_score_is_a_column_of_the_comparison(copy, said):
-    score = json.loads((copy / "anchored" / "final_score.json").read_text())["test"]["Plasticity"]
+    score = json.loads((copy / "anchored" / "final_score.json").read_text())["test"]["WorstAccuracy"]
     assert f" {score['mean']:.4f} " in said[3].splitlines()[5]
     page, text = ((copy / "comparison" / name).read_text() for name in ("report.html", "comparison.md"))
-    assert "| FWT | Plasticity | seconds |" in text and "Mean accuracy on each task right after training on it." in page
+    assert "| FWT | WorstAccuracy | seconds |" in text and "Lowest accuracy on a task after the last." in page
     (run_of,) = json.loads((copy / "comparison" / "comparison.json").read_text())["groups"][0]["runs"]
-    assert run_of["Plasticity"] == score
-    assert "Plasticity" in said[4], "scores that were written before it was there"
+    assert run_of["WorstAccuracy"] == score
+    assert "WorstAccuracy" in said[4], "scores that were written before it was there"
 
 
 def test_a_flow_runs_with_an_option_of_its_own(copy, said):

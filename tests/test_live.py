@@ -44,7 +44,7 @@ def test_metrics_are_the_numbers_of_the_run_in_long_format(two_tasks, run, tmp_p
     folder = tmp_path / "results"
     done, score = finished_runs(folder)[0], json.loads((folder / "final_score.json").read_text())
     rows = table(folder)
-    assert list(rows[0]) == ["method", "seed", "task", "epoch", "split", "metric", "value"]
+    assert list(rows[0]) == ["method", "seed", "task", "epoch", "step", "split", "metric", "value"]
     assert {(row["method"], row["seed"]) for row in rows} == {("oewc", "0")}
     values = {tuple(row[k] for k in ("task", "epoch", "split", "metric")): float(row["value"]) for row in rows}
     assert len(values) == len(rows), "a row is there once"

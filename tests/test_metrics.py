@@ -48,15 +48,20 @@ def test_macro_f1():
 
 
 def test_scores_after_a_task_are_those_of_the_tasks_so_far():
-    two, three = metrics.scores(R[:2], INITIAL), metrics.scores(R, INITIAL, np.eye(6, dtype=int))
+    split = {"accuracy_matrix": R.tolist(), "initial_accuracy": INITIAL.tolist()}
+    two, three = metrics.scores(split, 2), metrics.scores(split, confusion=np.eye(6, dtype=int))
     assert (
         list(two)
         == list(three)
         == [
             *("FinalAccuracy", "BWT", "FWT", "Forgetting", "TotalAccuracy"),
-            *("BackwardTransfer", "LastBackwardTransfer", "F1"),
+            *("BackwardTransfer", "LastBackwardTransfer", "F1", "ImageAccuracy", "AverageIncrementalAccuracy"),
+            *("Plasticity", "AAA", "ECE", "AUROC"),
         ]
     )
+    assert not [
+        three[name] for name in ("ImageAccuracy", "AverageIncrementalAccuracy", "AAA", "ECE", "AUROC") if three[name]
+    ]
     assert two["F1"] is None and three["F1"] == 1
     assert two["FinalAccuracy"] == pytest.approx((0.7 + 0.8) / 2) and two["FWT"] == pytest.approx(0.5 - 0.3)
 
@@ -86,9 +91,9 @@ def test_the_log_of_scores_has_seeds_units_and_classes(small, run, tmp_path):
         (folder / "final_score.log").read_text().splitlines(),
         json.loads((folder / "final_score.json").read_text()),
     )
-    start = lines.index("test, by seed                 0        1")
+    start = lines.index("test, by seed                       0        1")
     first = "".join(f"{value:>9.4f}" for value in score["test"]["FinalAccuracy"]["values"])
-    assert lines[start + 1] == f"{'FinalAccuracy':22}{first}"
+    assert lines[start + 1] == f"{'FinalAccuracy':28}{first}"
     assert re.search(r"^total_s +[\d.]+ ± [\d.]+ seconds$", "\n".join(lines), re.M)
     assert any(re.fullmatch(r"learner_parameters +[\d,]+ numbers", line) for line in lines)
     assert any(re.fullmatch(r"stored_real_samples +0 samples", line) for line in lines)
@@ -106,10 +111,10 @@ def test_the_score_of_contributing_appears_everywhere(small, run, tmp_path, monk
     assert run(small, "--seeds", "0-1") == 0
     folder = tmp_path / "results"
     score = json.loads((folder / "final_score.json").read_text())["test"]
-    diagonals = [np.array(matrix).diagonal() for matrix in score["accuracy_matrix"]["values"]]
-    assert score["Plasticity"]["values"] == pytest.approx([d.mean() for d in diagonals])
-    assert list(score)[-1] == "Plasticity" and score["Plasticity"]["ci95"] is not None
-    assert "\nPlasticity  " in (folder / "final_score.log").read_text()
+    r = np.array(score["accuracy_matrix"]["values"])
+    assert score["WorstAccuracy"]["values"] == pytest.approx(r[:, -1].min(axis=1))
+    assert list(score)[-1] == "WorstAccuracy" and score["WorstAccuracy"]["ci95"] is not None
+    assert "\nWorstAccuracy  " in (folder / "final_score.log").read_text()
     rows = (folder / "exp_1" / "metrics.csv").read_text()
-    assert f"naive,1,1,,test,Plasticity,{diagonals[1][:2].mean()}\n" in rows
-    assert "Plasticity 0." in (folder / "exp_0" / "experiment.log").read_text()
+    assert f"naive,1,1,,,test,WorstAccuracy,{r[1, 1, :2].min()}\n" in rows
+    assert "WorstAccuracy 0." in (folder / "exp_0" / "experiment.log").read_text()

@@ -220,7 +220,7 @@ def test_names_belong_to_their_method():
     assert translate_key("cl_technique_config.penalty_importance", "er") == "method.importance"
     assert "penalty_importance" in known_names("method", "ewc") and not known_names("method", "naive")
     assert set(known_names("", "prer")) == set(SECTIONS)
-    assert {"name", "plot"} == fields(MethodConfig)
+    assert {"name", "plot", "plot_format"} == fields(MethodConfig)
 
 
 def test_an_old_file_runs_from_end_to_end(tmp_path, npz, capsys):

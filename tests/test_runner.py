@@ -4,6 +4,7 @@ import copy
 import shutil
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from conftest import CPU, SMALL_PRER, few_images, method_settings
@@ -14,7 +15,7 @@ from utils.config.load import load
 from utils.config.schema import Config
 from utils.run import evaluation, training
 from utils.run.build import SCHEDULES, build_learner, build_optimizer, build_tasks
-from utils.run.evaluation import accuracy, confusion, evaluating
+from utils.run.evaluation import accuracy, confusion, evaluating, predict
 from utils.run.runner import Run
 from utils.run.streams import generator, isolated
 from utils.store.files import read_pickle
@@ -113,7 +114,7 @@ def test_evaluation_leaves_modes_buffers_and_random_state_untouched(config, data
     modes = {name: module.training for name, module in run.learner.named_modules()}
     state = copy.deepcopy(run.learner.state_dict())
     before, streams = torch.get_rng_state(), run.streams.state_dict()
-    counts = confusion(run.method, run.tasks[1].test, 1)
+    counts = confusion([predict(run.method, run.tasks[1].test, 1, scored=True)], 6)
     assert counts.sum() == len(run.tasks[1].test)
     assert accuracy(run.method, run.tasks[1].test, 1) == counts.trace() / counts.sum()
     assert modes == {name: module.training for name, module in run.learner.named_modules()}
@@ -280,7 +281,9 @@ def test_no_evaluation_depends_on_the_order_of_the_test_data(config, data):
     run = finished(config(), data)
     for task in run.tasks:
         shuffled = task.test.take(torch.randperm(len(task.test)))
-        assert (confusion(run.method, task.test, task.index) == confusion(run.method, shuffled, task.index)).all()
+        one, other = ([predict(run.method, split, task.index)] for split in (task.test, shuffled))
+        assert (confusion(one, 6) == confusion(other, 6)).all()
+        assert np.allclose(evaluation.calibration(one), evaluation.calibration(other))
 
 
 def test_the_state_of_the_method_goes_back_with_the_weights_of_the_best_epoch(config, data, monkeypatch):

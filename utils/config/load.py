@@ -110,6 +110,8 @@ def _resolve(written: Sequence[Pair], warnings: dict[str, str]) -> Config:
         raise BadInput("train.momentum: requires train.optimizer: sgd; set that, or momentum to 0")
     if train.selection == "dev" and scenario.dev_split == 0:
         raise BadInput("train.selection: dev needs a dev set; set scenario.dev_split, e.g. to 0.1")
+    if train.evaluate_splits == "test+dev" and scenario.dev_split == 0:
+        raise BadInput("train.evaluate_splits: test+dev needs a dev set; set scenario.dev_split, e.g. to 0.1")
     if scenario.type != "class" and scenario.labels_per_task == 1:
         problem = f"with 1 there is nothing to classify in the {scenario.type} scenario"
         raise BadInput(f"scenario.labels_per_task: {problem}; set it to 2 or more, or scenario.type to class")

@@ -117,6 +117,12 @@ class TrainConfig(Settings):
     """number of seeds: 0, 1, ... (--seeds chooses others)"""
     selection: Annotated[Literal["last", "dev"], AnyCase] = "last"
     """the weights kept per task: of the last epoch, or of the epoch with the best dev accuracy"""
+    evaluate: Annotated[Literal["all", "seen"], AnyCase] = "all"
+    """the tasks that are evaluated after each task: all, or only those seen so far (no FWT, no AUROC)"""
+    evaluate_splits: Annotated[Literal["all", "test", "test+train", "test+dev"], AnyCase] = "all"
+    """the splits that are evaluated after each task; all: test, train, and dev where scenario.dev_split holds it out"""
+    evaluate_every: int | None = Field(None, ge=1)
+    """also measure the test accuracy of the tasks so far every so many steps inside a task"""
     device: Annotated[str, AnyCase] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto (CUDA where there is one), cpu, cuda, cuda:1"""
     cuda_graphs: Annotated[bool | Literal["auto"], AnyCase] = "auto"
@@ -160,6 +166,11 @@ class Config(Settings):
     cluster: ClusterConfig = ClusterConfig()
     """resources per seed on a cluster"""
 
+    def measures(self, split: str) -> bool:
+        """Whether scores are measured on test, train or dev."""
+        wanted = self.train.evaluate_splits
+        return (wanted == "all" or split in wanted.split("+")) and (split != "dev" or self.scenario.dev_split > 0)
+
     @property
     def save_path(self) -> Path:
         """The results folder."""
@@ -186,7 +197,8 @@ class Config(Settings):
 def identity_of(dump: dict[str, Any]) -> dict[str, Any]:
     """`Config.identity` of the plain data that `Config.dump` gives."""
     of_train = "experiments device cuda_graphs deterministic save checkpoint_minutes load tensorboard save_path"
-    ignored = {"scenario.data_root", "method.plot", "model.cache", *(f"train.{key}" for key in of_train.split())}
+    ignored = {"scenario.data_root", "method.plot", "method.plot_format", "model.cache"}
+    ignored |= {f"train.{key}" for key in of_train.split()}
     ignored |= {f"cluster.{key}" for key in ClusterConfig.model_fields}
     found = {key: value for key, value in flatten(dump).items() if key not in ignored}
     if found.get("model.frozen") == "no":  # as in older runs, which do not say it

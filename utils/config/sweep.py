@@ -107,6 +107,9 @@ def as_sweep(configs: Mapping[str, Config], named: dict[str, Values], keys: Sequ
                 f"sweep: {name} has no dev data for the ranking; set scenario.dev_split, e.g. to 0.1 "
                 "(or rank by test data, which biases the best score upwards: sweep.rank_by: test)"
             )
+        if rank_by == "dev" and not config.measures("dev"):
+            problem = f"{name} is ranked on dev data, which {config.train.evaluate_splits} leaves out"
+            raise BadInput(f"train.evaluate_splits: {problem}; set it to all or test+dev")
         if rank_by == "test" and config.scenario.dev_split > 0:
             raise BadInput(f"sweep.rank_by: test, though {name} has dev data; rank by dev, or set scenario.dev_split 0")
     root, *more = dict.fromkeys(config.save_path for config in configs.values())

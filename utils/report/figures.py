@@ -23,6 +23,7 @@ from utils.run.figures import (
     MAX_LINES,
     MAX_NUMBERED,
     MIN_SPAN,
+    STEPS,
     accuracy_limits,
     draw_heat,
     draw_matrix,
@@ -124,10 +125,11 @@ def confusions(group: Group, results: Sequence[Sequence[Results]]) -> list[Figur
 
 
 def measured(group: Group, looks: Sequence[Look], results: Sequence[Sequence[Results]]) -> list[Figure]:
-    """Loss and accuracy per epoch, and the methods' diagnostics per task, of final results of each run's seeds."""
-    epochs, tasks = "epoch, over all tasks", "after task"
+    """What each run's seeds measured per epoch, per task (the methods' diagnostics) and every so many steps."""
+    epochs, tasks, seen = "epoch, over all tasks", "after task", "accuracy on tasks seen"
     captions = {(tasks, name): d.meaning for run in group.runs for name, d in find(run.method)[0].diagnosed.items()}
     captions[epochs, "loss"] = "Mean over the steps of each epoch, penalties included"
+    captions[STEPS, seen] = "On test data, measured inside tasks (train.evaluate_every)"
     captions[epochs, "accuracy"] = "On the current task after each epoch (dev data if there is any, else train data)"
     lines: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))  # (x, y) -> index of run -> Values
     for i, seeds in enumerate(results):
@@ -136,6 +138,8 @@ def measured(group: Group, looks: Sequence[Look], results: Sequence[Sequence[Res
                 for measure in ("loss", "accuracy"):
                     if measure in epoch:
                         lines[epochs, measure][i][x].append(epoch[measure])
+            for inside in chain(*seed.anytime):
+                lines[STEPS, seen][i][inside.step].append(np.mean(inside.accuracy))
             for task, numbers in enumerate(seed.diagnostics):
                 for name, value in numbers.items():
                     if np.isfinite(value):

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,9 @@ def _scores(test: Any) -> Any:
     return {k: v for k, v in test.items() if k != "accuracy_matrix"} if isinstance(test, dict) else test
 
 
+Matrices = list[list[list[float | None]]]
+
+
 class Score(BaseModel, allow_inf_nan=False):
     """What a comparison reads of final_score.json: S seeds, and of test data the scores and matrices (S, T, T)."""
 
@@ -31,21 +35,35 @@ class Score(BaseModel, allow_inf_nan=False):
     mean: Annotated[float, Field(validation_alias=AliasPath("test", "FinalAccuracy", "mean"))]
     finals: Annotated[list[float], Field(validation_alias=AliasPath("test", "FinalAccuracy", "values"))]
     forgetting: Annotated[Summary, Field(validation_alias=AliasPath("test", "Forgetting"))]
-    matrices: Annotated[list[list[list[float]]], Field(validation_alias=AliasPath("test", "accuracy_matrix", "values"))]
+    nested: Annotated[Matrices, Field(validation_alias=AliasPath("test", "accuracy_matrix", "values"))]
     seconds: Annotated[Summary, Field(validation_alias=AliasPath("time", "total_s"))]
     memory: Annotated[int, Field(validation_alias=AliasPath("memory", "method_floats"))]
     stored: Annotated[int, Field(validation_alias=AliasPath("memory", "stored_real_samples"))]
 
     @model_validator(mode="after")
     def _check(self) -> "Score":
-        shape = np.shape(self.matrices)  # ValueError if rows differ in length
+        shape = self.matrices.shape  # ValueError if rows differ in length
         if not self.seeds or not len(self.seeds) == len(self.finals) == shape[0] or shape[1:] != (self.tasks,) * 2:
             raise ValueError("not one FinalAccuracy and one square accuracy matrix per seed")
+        if np.isnan(np.tril(self.matrices)).any():
+            raise ValueError("an accuracy on a task that was learnt is missing")
         return self
 
     @property
     def tasks(self) -> int:
-        return len(self.matrices[0])
+        return len(self.nested[0])
+
+    @cached_property
+    def matrices(self) -> np.ndarray:
+        """(S, T, T); nan where a future task was not evaluated."""
+        return np.array(self.nested, dtype=float)
+
+
+class Inside(BaseModel):
+    """A measurement inside a task: training steps so far, and test accuracy on each of the tasks so far."""
+
+    step: int
+    accuracy: list[float]
 
 
 class Results(BaseModel):
@@ -54,6 +72,7 @@ class Results(BaseModel):
     epochs: list[list[dict[str, float]]]  # of each task, the numbers measured after each epoch
     diagnostics: list[dict[str, float]]  # after each task
     class_names: list[str] = []
+    anytime: Annotated[list[list[Inside]], Field(validation_alias=AliasPath("test", "anytime"))] = []
     confusion: Annotated[list[list[int]] | None, Field(validation_alias=AliasPath("test", "confusion"))] = None
     """Test images (K, K), true class x predicted; not in results of older versions."""
 
@@ -66,7 +85,7 @@ class Results(BaseModel):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A results folder with a final score; `settings` are the dotted keys of `config` that affect results."""
+    """A results folder with a final score; `settings` are the dotted keys of `config` that affect what is learnt."""
 
     folder: Path
     config: Config
@@ -81,6 +100,11 @@ class FinishedRun:
     def accuracy(self) -> dict[int, float]:
         """Seed -> FinalAccuracy on test data."""
         return dict(zip(self.score.seeds, self.score.finals, strict=True))
+
+    @property
+    def learnt(self) -> dict[int, np.ndarray]:
+        """Seed -> test accuracy (T,) on each task right after training on it."""
+        return {seed: r.diagonal() for seed, r in zip(self.score.seeds, self.score.matrices, strict=True)}
 
     @property
     def problem(self) -> dict[str, Any]:
@@ -166,7 +190,8 @@ def _read(path: Path) -> FinishedRun:
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error})") from None
     config = load(path.with_name("config.yml"))
-    return FinishedRun(path.parent, config, score, config.identity)
+    settings = {key: value for key, value in config.identity.items() if not key.startswith("train.evaluate")}
+    return FinishedRun(path.parent, config, score, settings)
 
 
 def total_confusion(results: Sequence[Results]) -> tuple[np.ndarray, list[str]]:

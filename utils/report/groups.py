@@ -7,8 +7,16 @@ from functools import cached_property
 from typing import NamedTuple
 
 from utils.report.find import FinishedRun, printable
-from utils.report.statistics import LEVEL, MIN_PAIRS_FOR_T, Paired, against_best, normalised, seeds_for_wilcoxon
-from utils.store.metrics import plus_minus
+from utils.report.statistics import (
+    LEVEL,
+    MIN_PAIRS_FOR_T,
+    Paired,
+    against_best,
+    intransigence,
+    normalised,
+    seeds_for_wilcoxon,
+)
+from utils.store.metrics import UNKNOWN, Summary, plus_minus
 
 REFERENCES = ("naive", "joint")  # methods that give the lower and the upper reference score
 ON_ALL_DATA = ("joint", "cumulative")  # methods that do not compete
@@ -28,6 +36,7 @@ class Row(NamedTuple):
     name: str
     run: FinishedRun
     normalised: float | None  # between naive (0) and joint (1), if there is one run of each and joint is better
+    intransigence: Summary  # against the only run of joint, on common seeds
     paired: Paired | None
 
 
@@ -81,7 +90,12 @@ class Group:
         lower, upper = ([run.accuracy for run in self.runs if run.method == method] for method in REFERENCES)
         one_each = len(lower) == len(upper) == 1
         scores = [normalised(run.accuracy, lower[0], upper[0]) if one_each else None for run in self.runs]
-        return [Row(*row) for row in zip(self.names, self.runs, scores, tests, strict=True)]
+        joint = [run for run in self.runs if run.method == "joint"]
+        alone = joint[0] if len(joint) == 1 else None
+        rigid = [
+            intransigence(run.learnt, alone.learnt) if alone and run is not alone else UNKNOWN for run in self.runs
+        ]
+        return [Row(*row) for row in zip(self.names, self.runs, scores, rigid, tests, strict=True)]
 
     @property
     def best_stands_out(self) -> bool:

@@ -13,7 +13,7 @@ from utils.config.yaml_text import flatten
 from utils.report import figures
 from utils.report.find import FinishedRun, Results, printable, total_confusion
 from utils.report.groups import Group, differing, few, protocol, shown
-from utils.report.tables import SCORES, TESTS, cell
+from utils.report.tables import MORE, SCORES, TESTS, cell
 from utils.settings import BadInput
 from utils.store.folder import provenance_of
 
@@ -47,7 +47,7 @@ def render(
     text = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     template = Template(text, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     links = {name: f"data:{TYPES[name[11:]]};base64,{b64encode(t.encode()).decode()}" for name, t in files.items()}
-    tables = {"scores": SCORES, "tests": TESTS, "cell": cell, "shown": shown, "links": links}
+    tables = {"scores": SCORES, "more": MORE, "tests": TESTS, "cell": cell, "shown": shown, "links": links}
     told = [printable(note) for note in (*left_out, *notes)]
     with rc_context(figures.STYLE):
         return template.render(sections=sections, notes=told, figures=figures, tables=tables), notes
@@ -62,7 +62,7 @@ def _shared(runs: Sequence[FinishedRun]) -> list[str]:
 
 def _own(group: Group, run: FinishedRun) -> list[str]:
     """The run's values of the protocol where it differs in the group, and of its method's options not at default."""
-    own = run.config.method.model_dump(mode="json", exclude_defaults=True, exclude={"name", "plot"})
+    own = run.config.method.model_dump(mode="json", exclude_defaults=True, exclude={"name", "plot", "plot_format"})
     varied = {key: run.settings.get(key) for key in protocol(group.runs)}
     return [f"{key}={shown(value)}" for key, value in (varied | flatten(own)).items() if value != {}]
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.store.metrics import Summary, summary
+
 LEVEL = 0.05  # significance level, two-sided
 MIN_PAIRS_FOR_T = 5  # with fewer pairs, discrete accuracies can tie by chance, and p collapses to 0
 DIGITS = 12  # decimals to round differences to; rounding errors would break ties and make equal differences vary
@@ -91,3 +93,12 @@ def normalised(score: Mapping[int, float], naive: Mapping[int, float], joint: Ma
     shared = score.keys() & naive.keys() & joint.keys()
     ours, low, high = (sum(scores[seed] for seed in shared) for scores in (score, naive, joint))
     return (ours - low) / (high - low) if high > low else None
+
+
+def intransigence(ours: Mapping[int, np.ndarray], joint: Mapping[int, np.ndarray]) -> Summary:
+    """Mean over tasks of joint's accuracy minus ours, right after training on each, over the seeds that both have.
+
+    Given as seed -> accuracies (T,), where joint is trained on all tasks so far. Chaudhry et al., ECCV 2018, eq. 5.
+    """
+    shared = sorted(ours.keys() & joint.keys())
+    return summary([float((joint[seed] - ours[seed]).mean()) for seed in shared])

@@ -14,7 +14,7 @@ from utils.report.groups import Group, Row, grouped, protocol, shown
 from utils.report.statistics import LEVEL
 from utils.settings import BadInput, nearest
 from utils.store import metrics
-from utils.store.metrics import fixed, plus_minus
+from utils.store.metrics import UNKNOWN, fixed, plus_minus
 
 LATEX: dict[str, str | int | None] = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
@@ -22,7 +22,7 @@ LATEX: dict[str, str | int | None] = {
     **{"<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "±": "$\\pm$"},
 }
 HEADS = {"FinalAccuracy": "Accuracy", "CI95": "95% interval", "normalised": "Normalised", "seeds": "Seeds"}
-HEADS |= {"run": "Method", "seconds": "Seconds", "memory": "Memory", "stored": "Stored"}
+HEADS |= {"run": "Method", "seconds": "Seconds", "memory": "Memory", "stored": "Stored", "ImageAccuracy": "By images"}
 """The title of a column -> its head in LaTeX, if that is another."""
 MAX_NAME = 30  # characters of a method's full name
 Table = list[list[str]]  # rows of cells, the header first
@@ -38,7 +38,7 @@ class Column(NamedTuple):
 
     def of(self, row: Row) -> Any:
         """A number, a `metrics.Summary`, an `Interval`, text, or None."""
-        return self.value(row) if self.value else row.run.score.scores.get(self.title)
+        return self.value(row) if self.value else row.run.score.scores.get(self.title, UNKNOWN)
 
 
 class Interval(NamedTuple):
@@ -61,7 +61,8 @@ OWN = {
     "Forgetting": "best earlier accuracy minus final accuracy of a task",
     "FWT": "forward transfer: accuracy before a task minus initial accuracy",
 }
-BY_CHOICE = ("TotalAccuracy", "BackwardTransfer", "LastBackwardTransfer", "F1")  # only if --columns names them
+BY_CHOICE = ["TotalAccuracy", "BackwardTransfer", "LastBackwardTransfer", "F1", "ImageAccuracy", "Plasticity", "AAA"]
+BY_CHOICE += ["AverageIncrementalAccuracy", "Intransigence", "ECE", "AUROC"]  # only with --columns, or in MORE
 COLUMNS = (
     Column("seeds", "number of seeds", lambda row: len(row.run.score.seeds)),
     Column("FinalAccuracy", OWN["FinalAccuracy"]),
@@ -69,11 +70,13 @@ COLUMNS = (
     Column("normalised", "FinalAccuracy between naive (0) and joint (1)", lambda row: row.normalised),
     *(Column(name, meaning) for name, meaning in OWN.items() if name != "FinalAccuracy"),
     *(Column(name, str(f.__doc__).splitlines()[0]) for name, f in metrics.SCORES.items() if name not in OWN),
+    Column("Intransigence", "joint's accuracy minus the run's right after a task", lambda row: row.intransigence),
     Column("seconds", "total time per seed", lambda row: row.run.score.seconds, ".1f"),
     Column("memory", "numbers that the method stores between tasks", lambda row: row.run.score.memory),
     Column("stored", "real samples that the method stores", lambda row: row.run.score.stored),
 )
 SCORES = (RUN, *(column for column in COLUMNS if column.title not in BY_CHOICE))
+MORE = (RUN, *(column for column in COLUMNS if column.title in BY_CHOICE))
 IN_LATEX = (RUN, *(column for column in COLUMNS if column.title in ("FinalAccuracy", "Forgetting", "stored")))
 TESTS = (
     RUN,

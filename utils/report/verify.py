@@ -18,10 +18,10 @@ from utils.report.find import FinishedRun, find
 from utils.run.signals import Stop
 from utils.settings import BadInput
 from utils.store.folder import RunFolder, provenance_of
-from utils.store.metrics import splits
+from utils.store.metrics import SCORES, splits
 
 TOLERANCE = 0.01  # largest difference between two accuracies that still counts as the same result
-Numbers = dict[tuple[str, ...], float]  # (task, epoch, split, metric) -> value, as in metrics.csv
+Numbers = dict[tuple[str, ...], float]  # (task, epoch, split, metric, step) -> value, as in metrics.csv
 WEIGHTS = {None: "weights are not stored", True: "the weights' bits too", False: "other weights"}
 
 
@@ -60,10 +60,11 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
     if run_seed(experiment, seed, Stop(), tasks, f"{run.method} seed {seed}"):
         return 1
     numbers, verdicts, weights_kept = _read_metrics(again), list[str](), list[bool]()
+    newer = SCORES.keys() - {key[3] for key in expected}  # the file is of a version that did not have them
     for task in range(tasks or run.score.tasks):
         of_task = {key: value for key, value in expected.items() if int(key[0] or 0) == task}
         if stored.metrics.exists():
-            _check_whole(stored.metrics, task, of_task, [key for key in numbers if int(key[0] or 0) == task])
+            _check_whole(stored.metrics, task, of_task, [key for key in numbers if int(key[0] or 0) == task], newer)
         differing = [key for key, value in of_task.items() if not _equal(value, numbers.get(key, math.inf))]
         gaps = [abs(numbers.get(k, math.inf) - of_task[k]) for k in differing if k[3].startswith("accuracy/")]
         gap, weights = max(gaps, default=0.0), stored.weights(task)
@@ -89,12 +90,12 @@ def _equal(one: float, other: float) -> bool:
 
 
 def _read_metrics(folder: RunFolder) -> Numbers:
-    """The numbers of metrics.csv, without its columns `method`, which older files lack, and `seed`."""
+    """The numbers of metrics.csv, without its columns `method` and `seed`; older files lack `method` and `step`."""
     path, keys = folder.metrics, ("task", "epoch", "split", "metric")
     try:
         text = path.read_text(encoding="utf-8")
         rows = [*csv.DictReader(text.splitlines())]
-        numbers = {tuple(row[key] for key in keys): float(row["value"]) for row in rows}
+        numbers = {(*(row[key] for key in keys), row.get("step") or ""): float(row["value"]) for row in rows}
         _check_rows(numbers, {row["seed"] for row in rows}, folder.seed)
         if not text.endswith("\n") or len(numbers) < len(rows):
             raise ValueError("its last line is cut, or a number is in it twice")
@@ -108,14 +109,14 @@ def _check_rows(numbers: Numbers, seeds: set[str], seed: int) -> None:
     """ValueError unless there are numbers, of this seed alone, with whole tasks and finite accuracies."""
     if seeds != {str(seed)}:
         raise ValueError(f"it has numbers of {len(seeds)} seeds; expected those of seed {seed}")
-    for (task, _, _, metric), value in numbers.items():
+    for (task, _, _, metric, _), value in numbers.items():
         if not (task.isdecimal() or not task) or ("accuracy/" in metric and not 0 <= value <= 1):
             raise ValueError(f"{metric} of task {task or 'none'} is {value}")
 
 
-def _check_whole(path: Path, task: int, stored: Numbers, again: list[tuple[str, ...]]) -> None:
-    """BadInput if the file lacks a number of the task that running it again has."""
-    if missing := [key for key in again if key not in stored]:
+def _check_whole(path: Path, task: int, stored: Numbers, again: list[tuple[str, ...]], newer: set[str]) -> None:
+    """BadInput if the file lacks a number of the task that running it again has, but for those of `newer` scores."""
+    if missing := [key for key in again if key not in stored and key[3] not in newer]:
         lost = f"{len(missing)} of {len(again)} numbers of task {task}, the first is {missing[0][3]}"
         raise BadInput(f"{path} is cut or of an older version: it lacks {lost}; remove it to compare scores")
 
@@ -128,12 +129,13 @@ def _accuracies(run: FinishedRun, seed: int) -> Numbers:
         matrices = {part: np.array(score[part]["accuracy_matrix"]["values"], dtype=float) for part in splits(score)}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path} is damaged ({error})") from None
-    if any(m.shape != np.shape(run.score.matrices) or not (0 <= m.min() <= m.max() <= 1) for m in matrices.values()):
+    if any(m.shape != run.score.matrices.shape or ((m < 0) | (m > 1)).any() for m in matrices.values()):
         raise BadInput(f"{path} is damaged: expected a square matrix of accuracies per seed and split")
     return {
-        (str(task), "", part, f"accuracy/{other}"): float(value)
+        (str(task), "", part, f"accuracy/{other}", ""): float(value)
         for part, of_seeds in matrices.items()
         for (task, other), value in np.ndenumerate(of_seeds[place])
+        if not np.isnan(value)  # a future task that was not evaluated
     }
 
 

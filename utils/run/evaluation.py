@@ -2,15 +2,31 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from datasets.data import Split, chunks, stratified
 from methods import Method
 
 SCORED_TRAINING_IMAGES = 2000  # of a task, for train scores
+CALIBRATION_BINS = 15  # as in Guo et al., ICML 2017
+
+
+class Predictions(NamedTuple):
+    """Of N images, in their order."""
+
+    y: np.ndarray  # global class ids (N,)
+    predicted: np.ndarray  # global class ids (N,)
+    confidence: np.ndarray | None  # softmax probability (N,) of the predicted class; None if the method has no logits
+    score: np.ndarray | None  # `Method.score` (N,), where it was asked for
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that are classified correctly."""
+        return float((self.predicted == self.y).mean())
 
 
 @contextmanager
@@ -25,21 +41,61 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def confusion(method: Method, split: Split, task: int) -> np.ndarray:
-    """Counts (K, K), true class x predicted class, on a split of the task of index `task`."""
-    classes = len(method.learner.task_of)
-    counts = torch.zeros(classes * classes, dtype=torch.long, device=split.y.device)
+def predict(method: Method, split: Split, task: int, scored: bool = False) -> Predictions:
+    """What a method makes of a split of the task of index `task`, in one pass; `scored`: with `Method.score`."""
+    has_logits = type(method).predict is Method.predict
+    predicted, confidence, score = list[Tensor](), list[Tensor](), list[Tensor]()
     with evaluating(method.learner), torch.inference_mode():
         for index in chunks(torch.arange(len(split), device=split.y.device)):
-            x, y = split.batch(index)
-            counts += (y * classes + method.predict(x, task)).bincount(minlength=len(counts))
-    return counts.view(classes, classes).cpu().numpy()
+            x, _ = split.batch(index)
+            if not has_logits:
+                predicted.append(method.predict(x, task))
+                continue
+            logits = method.logits(x, task)
+            predicted.append(method.learner.class_of(logits, task))
+            confidence.append(logits.double().softmax(dim=1).amax(dim=1))
+            if scored:
+                score.append(method.score(x, logits, task))
+    certain, known = (torch.cat(parts).cpu().numpy() if parts else None for parts in (confidence, score))
+    return Predictions(split.y.cpu().numpy(), torch.cat(predicted).cpu().numpy(), certain, known)
 
 
 def accuracy(method: Method, split: Split, task: int) -> float:
     """Share of a split of the task of index `task` that is classified correctly."""
-    counts = confusion(method, split, task)
-    return float(counts.trace() / counts.sum())
+    return predict(method, split, task).accuracy
+
+
+def confusion(found: list[Predictions], classes: int) -> np.ndarray:
+    """Counts (K, K), true class x predicted class, of K classes."""
+    pairs = np.concatenate([one.y * classes + one.predicted for one in found])
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def calibration(found: list[Predictions]) -> list[list[float]] | None:
+    """Per bin of the confidence: images, correct ones, sum of their confidences; None if the method has no logits.
+
+    The bins are of equal width, bin m of M holding ((m - 1) / M, m / M].
+    """
+    if any(one.confidence is None for one in found):
+        return None
+    confidence = np.nan_to_num(np.concatenate([one.confidence for one in found if one.confidence is not None]))
+    right = np.concatenate([one.predicted == one.y for one in found])
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    sums = [np.bincount(bins, weights, CALIBRATION_BINS) for weights in (None, right, confidence)]
+    return np.stack(sums, axis=1).astype(float).tolist()
+
+
+def auroc(taught: list[Predictions], untaught: list[Predictions]) -> float | None:
+    """Probability that an image of a class taught has a higher score than one of a class not yet taught; ties count
+    half. None if there is no such image or no score."""
+    low, high = ([one.score for one in found if one.score is not None] for found in (untaught, taught))
+    if not low or not high:
+        return None
+    negative, positive = (np.concatenate(scores) for scores in (low, high))
+    negative = np.sort(np.where(np.isnan(negative), -np.inf, negative))  # nan: looks like nothing that was taught
+    positive = np.where(np.isnan(positive), -np.inf, positive)
+    wins = sum(int(np.searchsorted(negative, positive, side).sum()) for side in ("left", "right"))
+    return wins / (2 * len(positive) * len(negative))
 
 
 def scored_part(train: Split) -> Split:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from datasets.data import Data, Split, Task
@@ -10,7 +9,7 @@ from methods import Method
 from utils.config.schema import Config
 from utils.config.yaml_text import flatten
 from utils.run import figures
-from utils.run.evaluation import accuracy, confusion, memory, scored_part
+from utils.run.evaluation import accuracy, auroc, calibration, confusion, memory, predict, scored_part
 from utils.store import metrics
 from utils.store.files import write_bytes
 from utils.store.folder import RunFolder
@@ -27,7 +26,7 @@ class Recording:
         self, config: Config, data: Data, tasks: list[Task], seed: int, folder: RunFolder, frozen: int = 0
     ) -> None:
         self.config, self.tasks, self.folder, self.frozen = config, tasks, folder, frozen
-        self.parts = ["test", "train"] + ["dev"] * (config.scenario.dev_split > 0)
+        self.parts = ["test", *(part for part in ("train", "dev") if config.measures(part))]
         self.results: dict[str, Any] = {
             "seed": seed,
             "config": config.dump(),
@@ -48,24 +47,27 @@ class Recording:
             sizes = len(task.train), len(task.dev) if task.dev else 0, len(task.test)
             log.debug("task %d: classes %s; %d train, %d dev, %d test images", task.index, names, *sizes)
         for part in self.parts:
-            known = [] if self.config.scenario.type == "class" else self.tasks  # FWT is None there
+            has_fwt = self.config.scenario.type != "class" and self.config.train.evaluate == "all"
+            known = self.tasks if has_fwt else []
             initial = [accuracy(method, _split(task, part), task.index) for task in known]
             self.results[part] = {"initial_accuracy": initial, "accuracy_matrix": []}
 
     def evaluate(self, method: Method, task: Task) -> None:
-        """Scores after a task, on every task, future ones included."""
+        """Scores after a task, on every task, future ones included unless `evaluate` is seen."""
+        classes, t = len(self.results["class_names"]), task.index + 1
+        scenario, evaluate = self.config.scenario.type, self.config.train.evaluate
+        measured = self.tasks if evaluate == "all" else self.tasks[:t]
+        scored = scenario != "task" and t < len(measured)  # in the task scenario the task says what is not yet taught
         for part in self.parts:
-            row, total = [], np.zeros((), dtype=int)
-            for other in self.tasks:
-                counts = confusion(method, _split(other, part), other.index)
-                row.append(float(counts.trace() / counts.sum()))
-                total = total + counts
-                if other.index == task.index:
-                    seen = total
-            scored = self.results[part]
-            scored["accuracy_matrix"].append(row)
-            scored["confusion"] = total.tolist()
-            scores = metrics.scores(scored["accuracy_matrix"], scored["initial_accuracy"], seen)
+            found = [predict(method, _split(other, part), other.index, scored) for other in measured]
+            results = self.results[part]
+            unknown = [None] * (len(self.tasks) - len(found))
+            results["accuracy_matrix"].append([one.accuracy for one in found] + unknown)
+            results["confusion"] = confusion(found, classes).tolist()
+            results["images"] = [len(one.y) for one in found]
+            for name, value in (("calibration", calibration(found[:t])), ("auroc", auroc(found[:t], found[t:]))):
+                results.setdefault(name, [None] * task.index).append(value)  # an older version resumed: None
+            scores = metrics.scores(results, t, confusion(found[:t], classes))
             values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if value is not None)
             log.debug("task %d %s scores: %s", task.index, part, values)
         frozen = {"frozen_parameters": self.frozen} if self.config.model.frozen != "no" else {}
@@ -73,6 +75,10 @@ class Recording:
         row = self.results["test"]["accuracy_matrix"][-1][: task.index + 1]
         values = " ".join(f"{value:.4f}" for value in row)
         log.info("task %d learnt: test accuracy %.4f, by task %s", task.index, sum(row) / len(row), values)
+
+    def accuracies(self, method: Method, task: Task) -> list[float]:
+        """Test accuracy on each task so far, the current one included; for measuring inside a task."""
+        return [accuracy(method, other.test, other.index) for other in self.tasks[: task.index + 1]]
 
     def diagnose(self, method: Method, task: Task) -> None:
         """The method's diagnostics after a task; those outside their expected range are logged in one line."""
@@ -97,14 +103,17 @@ class Recording:
         """The method's pictures after a task."""
         if self.config.method.plot:
             for name, grid in method.pictures(task).items():
-                write_bytes(self.folder.plot(f"{name}_task_{task.index}"), figures.image_grid(grid))
+                self._write(f"{name}_task_{task.index}", figures.image_grid(grid, self.config.method.plot_format))
 
     def draw_scores(self, method: Method) -> None:
         """The figures of a finished seed."""
         if self.config.method.plot:
             meaning = {name: diagnosed.meaning for name, diagnosed in method.diagnosed.items()}
-            for name, figure in figures.of_results(self.results, meaning):
-                write_bytes(self.folder.plot(name), figure)
+            for name, figure in figures.of_results(self.results, meaning, self.config.method.plot_format):
+                self._write(name, figure)
+
+    def _write(self, name: str, figure: bytes) -> None:
+        write_bytes(self.folder.plot(name, self.config.method.plot_format), figure)
 
     def finish(self, seconds: dict[str, float], steps: int) -> dict[str, Any]:
         """The final results, after `steps` training steps."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ class Run:
         self.learner.see(1)
         watched = task.dev or scored_part(task.train)
         self.training = Training(
-            self.config.train, self.method, self.optimizer, task, watched, self.streams["order"], "pretraining"
+            self.config.train, self.method, self.optimizer, task, watched, self.streams["order"], name="pretraining"
         )
         if saved.position:
             self._restore(saved.training)
@@ -144,7 +145,8 @@ class Run:
         if config.reset_optimizer:
             self.optimizer = build_optimizer(config, self.learner)
         watched = task.dev or scored_part(task.train)
-        self.training = Training(config, self.method, self.optimizer, training_task, watched, self.streams["order"])
+        probe, order = partial(self.recording.accuracies, self.method, task), self.streams["order"]
+        self.training = Training(config, self.method, self.optimizer, training_task, watched, order, probe, self.steps)
         if checkpoint.phase != "between":
             self._restore(checkpoint.training)
             self.training.load_state_dict(checkpoint.position)
@@ -156,6 +158,8 @@ class Run:
             self.method.end_task(training_task)
         self.steps += self.training.steps
         self.recording.results["epochs"].append(epochs)
+        if config.evaluate_every:
+            self.recording.results["test"].setdefault("anytime", []).append(self.training.anytime)
 
     def _evaluate(self, task: Task) -> None:
         """Scores, diagnostics and figures after a task; nothing of it changes what is learnt later."""

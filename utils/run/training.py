@@ -53,6 +53,10 @@ class Training:
     """accuracy is measured on it after each epoch"""
     order: torch.Generator
     """draws the order of the images"""
+    measure: Callable[[], list[float]] | None = None
+    """the accuracies recorded every `evaluate_every` steps; None: none are"""
+    steps_before: int = 0
+    """of the tasks before"""
     name: str = ""
     """of these steps, in messages; by default the task's"""
 
@@ -68,11 +72,12 @@ class Training:
         self.totals: dict[str, Tensor] = {}  # sums over this epoch of the loss and its terms, in place
         self.order_state: Tensor | None = None  # of `order` at the start of this epoch
         self.history: list[dict[str, float]] = []
+        self.anytime: list[dict[str, Any]] = []  # what was measured every `evaluate_every` steps
         self.best: dict[str, Any] = {"accuracy": -1.0}  # of the epochs so far, with the states of learner and method
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the task, without learner, method, optimizer and streams; tensors are not copied."""
-        names = ("epoch", "step", "totals", "order_state", "history", "best")
+        names = ("epoch", "step", "totals", "order_state", "history", "anytime", "best")
         return {"schedule": self.schedule.state_dict(), **{name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -109,6 +114,7 @@ class Training:
                     self.step += 1
                     if self.step == count or device.type == "cpu" or self.step % STEPS_BETWEEN_CHECKS == 0:
                         self._check(self.totals["loss"])
+                    self._measure_if_due()
                     after_step(self.step == count)
                 self._end_epoch(count, progress)
         self.check_weights()
@@ -123,6 +129,11 @@ class Training:
         for name, value in terms.items():
             self.totals.setdefault(name, torch.zeros_like(value)).add_(value)
         return terms
+
+    def _measure_if_due(self) -> None:
+        done, every = self.epoch * self.per_epoch + self.step, self.config.evaluate_every
+        if every and self.measure and done % every == 0:
+            self.anytime.append({"step": self.steps_before + done, "accuracy": self.measure()})
 
     def _end_epoch(self, count: int, progress: Any) -> None:
         totals = torch.stack(list(self.totals.values())).tolist()

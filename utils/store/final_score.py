@@ -14,6 +14,7 @@ from utils.store.metrics import Summary, fixed, plus_minus, scores, splits, summ
 
 UNITS = {"steps_per_s": "steps per second", "stored_real_samples": "samples"}
 """Of times and memory; all other times are in seconds, and all other memory in numbers."""
+NAME = 28  # characters of the column of names
 WIDTH = 100  # characters of a line with names of classes
 
 
@@ -31,9 +32,9 @@ def write_final_score(config: Config) -> None:
     }
     of_seeds = [seed_scores(run) for run in runs]
     for part in splits(runs[0]):
-        values = np.array([run[part]["accuracy_matrix"] for run in runs])  # (S, T, T)
-        std = values.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
-        matrix = {"mean": values.mean(axis=0).tolist(), "std": std, "values": values.tolist()}
+        values = np.array([run[part]["accuracy_matrix"] for run in runs], dtype=float)  # (S, T, T)
+        std = _with_nulls(values.std(axis=0, ddof=1)) if len(runs) > 1 else None
+        matrix = {"mean": _with_nulls(values.mean(axis=0)), "std": std, "values": _with_nulls(values)}
         score[part] = {"accuracy_matrix": matrix, **_over_seeds([of_seed[part] for of_seed in of_seeds])}
     score["time"] = _over_seeds([run["time"] for run in runs])
     score["memory"] = {name: max(run["memory"][name] for run in runs) for name in runs[0]["memory"]}
@@ -43,8 +44,14 @@ def write_final_score(config: Config) -> None:
 
 def seed_scores(run: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """Split -> name -> score, from the final results of one seed."""
-    keys = ("accuracy_matrix", "initial_accuracy", "confusion")
-    return {part: scores(*(run[part][key] for key in keys)) for part in splits(run)}
+    return {part: scores(run[part], confusion=run[part]["confusion"]) for part in splits(run)}
+
+
+def _with_nulls(values: np.ndarray) -> list[Any]:
+    """As nested lists, None for nan: future tasks that were not evaluated."""
+    nested = values.astype(object)
+    nested[np.isnan(values)] = None
+    return nested.tolist()
 
 
 def _over_seeds(of_seeds: list[dict[str, float | None]]) -> dict[str, Summary]:
@@ -63,21 +70,21 @@ def _as_text(score: dict[str, Any], runs: Sequence[dict[str, Any]]) -> str:
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), mean ± std over seeds; "
         "scores are fractions",
         "",
-        " " * 22 + "".join(f"{part:>19}" for part in parts),
-        *(f"{name:22}" + "".join(f"{plus_minus(score[part][name]):>19}" for part in parts) for name in names),
+        " " * NAME + "".join(f"{part:>19}" for part in parts),
+        *(f"{name:{NAME}}" + "".join(f"{plus_minus(score[part][name]):>19}" for part in parts) for name in names),
         "",
-        "test, by seed         " + "".join(f"{seed:>9}" for seed in seeds),
-        *(f"{name:22}" + "".join(map(_cell, score["test"][name]["values"])) for name in names),
+        f"{'test, by seed':{NAME}}" + "".join(f"{seed:>9}" for seed in seeds),
+        *(f"{name:{NAME}}" + "".join(map(_cell, score["test"][name]["values"])) for name in names),
         "",
         "test accuracy on each task (column) after training on each task (row), mean over seeds",
         "",
-        " " * 6 + "".join(f"{j:>8}" for j in range(len(matrix))),
-        *(f"{i:>6}" + "".join(f"{value:>8.4f}" for value in row) for i, row in enumerate(matrix)),
+        " " * 6 + "".join(f"{j:>9}" for j in range(len(matrix))),
+        *(f"{i:>6}" + "".join(map(_cell, row)) for i, row in enumerate(matrix)),
         "",
         *_classes(runs),
         "",
-        *(f"{name:22}{plus_minus(v, digits=1):>19} {UNITS.get(name, 'seconds')}" for name, v in score["time"].items()),
-        *(f"{name:22}{value:>19,} {UNITS.get(name, 'numbers')}" for name, value in score["memory"].items()),
+        *(f"{name:{NAME}}{plus_minus(v, 1):>19} {UNITS.get(name, 'seconds')}" for name, v in score["time"].items()),
+        *(f"{name:{NAME}}{value:>19,} {UNITS.get(name, 'numbers')}" for name, value in score["memory"].items()),
     ]
     return "\n".join(lines) + "\n"
 

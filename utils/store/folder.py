@@ -17,7 +17,7 @@ from utils.config.yaml_text import as_yaml, read
 from utils.settings import BadInput
 from utils.store import files
 from utils.store.log import log
-from utils.store.metrics import write_metrics
+from utils.store.metrics_csv import write_metrics
 
 SWEEP = "sweep.json"  # in the folder of a sweep: its points and their ranking
 MAX_WAIT_SECONDS = 60  # a folder's lock is held for milliseconds; after this long something is wrong
@@ -38,8 +38,8 @@ class RunFolder:
         self.method = self.path / "models" / "method.pt"
         self.encoder = self.path / "models" / "encoder.pt"
 
-    def plot(self, name: str) -> Path:
-        return self.path / "plots" / f"{name}.png"
+    def plot(self, name: str, kind: str = "png") -> Path:
+        return self.path / "plots" / f"{name}.{kind}"
 
     def weights(self, task: int) -> Path:
         """The classifier's, after a task."""

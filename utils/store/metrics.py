@@ -1,25 +1,24 @@
-"""Scores of continual learning, one function per score registered by `@score`; and metrics.csv, which holds them."""
+"""Scores of continual learning, one function per score registered by `@score`, and their summaries over seeds."""
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from typing_extensions import TypedDict
-
-from utils.store.files import write_text
 
 
 @dataclass(frozen=True)
 class Scored:
     """What a score is computed from: T tasks, all of them trained on."""
 
-    r: np.ndarray  # accuracies (T, T); r[i, j]: on task j after training on task i, future tasks included
-    initial: np.ndarray  # accuracy (T,) of the untrained classifier; empty in the class scenario
+    r: np.ndarray  # accuracies (T, T); r[i, j]: on task j after training on task i; nan: a future task, not evaluated
+    initial: np.ndarray  # accuracy (T,) of the untrained classifier; empty if it was not evaluated
     confusion: np.ndarray | None = None  # counts (K, K), true class x predicted, on all T tasks, if they are known
+    images: np.ndarray | None = None  # number (T,) of images per task, if it is known
+    calibration: np.ndarray | None = None  # (bins, 3), as of `evaluation.calibration`, on all T tasks, if it is known
+    auroc: Sequence[float | None] = ()  # after each task (T,), of the classes taught against the others
+    anytime: Sequence[Sequence[float]] = ()  # of each measurement inside a task, accuracies of the tasks so far
 
 
 Score = Callable[[Scored], float | None]
@@ -52,7 +51,7 @@ def bwt(s: Scored) -> float | None:
 def fwt(s: Scored) -> float | None:
     """Forward transfer: mean over j > 0 of R[j-1, j] - b[j], b (T,) the accuracy at initialisation. Same, eq. 4.
 
-    None in the class scenario, where classes to come are never predicted.
+    None in the class scenario, where classes to come are never predicted, and where future tasks are not evaluated.
     """
     return float((s.r.diagonal(offset=1) - s.initial[1:]).mean()) if len(s.r) > 1 and len(s.initial) else None
 
@@ -60,7 +59,7 @@ def fwt(s: Scored) -> float | None:
 @score("Forgetting")
 def forgetting(s: Scored) -> float | None:
     """Mean over j < T-1 of max over i < T-1 of R[i, j] - R[T-1, j]. Chaudhry et al., ECCV 2018, eq. 3."""
-    return float((s.r[:-1, :-1].max(axis=0) - s.r[-1, :-1]).mean()) if len(s.r) > 1 else None
+    return float((np.nanmax(s.r[:-1, :-1], axis=0) - s.r[-1, :-1]).mean()) if len(s.r) > 1 else None
 
 
 @score("TotalAccuracy")
@@ -90,17 +89,77 @@ def f1(s: Scored) -> float | None:
     return float((2 * hits / np.maximum(true + s.confusion.sum(axis=0), 1))[true > 0].mean())
 
 
-def scores(
-    matrix: Sequence[Sequence[float]], initial: Sequence[float], confusion: Sequence[Sequence[int]] | None = None
-) -> dict[str, float | None]:
-    """Every score by its name, of the t tasks trained on so far as if there were no others.
+@score("ImageAccuracy")
+def image_accuracy(s: Scored) -> float | None:
+    """Share of the images of all tasks that are right after the last; FinalAccuracy is the mean over tasks."""
+    return None if s.images is None else float(np.average(s.r[-1], weights=s.images))
 
-    From the accuracies after each of them on all tasks (t x T), those of the untrained classifier (T), and the counts
-    on the t tasks (K x K), if they are known.
+
+@score("AverageIncrementalAccuracy")
+def average_incremental_accuracy(s: Scored) -> float | None:
+    """Mean over tasks i of the accuracy on all images of the classes seen up to i. Rebuffi et al., CVPR 2017."""
+    if s.images is None:
+        return None
+    return float(np.mean([np.average(row[: i + 1], weights=s.images[: i + 1]) for i, row in enumerate(s.r)]))
+
+
+@score("Plasticity")
+def plasticity(s: Scored) -> float:
+    """Mean accuracy R[j, j] on each task right after training on it. Learning accuracy in Riemer et al., ICLR 2019."""
+    return float(s.r.diagonal().mean())
+
+
+@score("AAA")
+def average_anytime_accuracy(s: Scored) -> float | None:
+    """Average anytime accuracy: mean over measurements inside tasks of the mean accuracy on the tasks so far.
+
+    Caccia et al., ICLR 2022. None without `train.evaluate_every`.
     """
-    t = len(matrix)
-    counts = None if confusion is None else np.array(confusion)
-    scored = Scored(np.array(matrix)[:, :t], np.array(initial)[:t], counts)
+    return float(np.mean([np.mean(accuracies) for accuracies in s.anytime])) if len(s.anytime) else None
+
+
+@score("ECE")
+def expected_calibration_error(s: Scored) -> float | None:
+    """Expected calibration error: mean over images of |accuracy - confidence| in their bin.
+
+    Guo et al., ICML 2017, eq. 3. The confidence is the predicted class's softmax probability, in 15 equal bins.
+    """
+    if s.calibration is None:
+        return None
+    images, right, confidence = s.calibration.T
+    return float(np.abs(right - confidence).sum() / images.sum())
+
+
+@score("AUROC")
+def auroc(s: Scored) -> float | None:
+    """Mean over tasks i < T-1 of the area under the ROC curve of classes taught up to i against those to come.
+
+    By `Method.score`, by default the largest softmax probability (Hendrycks and Gimpel, ICLR 2017). None in
+    the task scenario, where the task tells the classes.
+    """
+    known = [value for value in s.auroc if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def scores(
+    split: Mapping[str, Any], tasks: int | None = None, confusion: Sequence[Sequence[int]] | np.ndarray | None = None
+) -> dict[str, float | None]:
+    """Every score by its name, from the results of a seed on a split (`results["test"]`).
+
+    Of the first `tasks` tasks, by default all of those trained on, as if there were no others; `confusion` are the
+    counts (K, K) on them, if they are known. What results of older versions lack leaves scores None.
+    """
+    t = tasks or len(split["accuracy_matrix"])
+    calibration, images, inside = (split.get(name) for name in ("calibration", "images", "anytime"))
+    scored = Scored(
+        r=np.array(split["accuracy_matrix"][:t], dtype=float)[:, :t],
+        initial=np.array(split["initial_accuracy"])[:t],
+        confusion=None if confusion is None else np.array(confusion),
+        images=images and np.array(images)[:t],
+        calibration=calibration and calibration[t - 1] and np.array(calibration[t - 1]),
+        auroc=split.get("auroc", ())[:t],
+        anytime=[measured["accuracy"] for of_task in (inside or ())[:t] for measured in of_task],
+    )
     return {name: function(scored) for name, function in SCORES.items()}
 
 
@@ -116,6 +175,9 @@ class Summary(TypedDict):
     std: float | None  # ddof 1
     ci95: float | None  # half-width of the 95% confidence interval, by Student's t
     values: list[float | None]
+
+
+UNKNOWN = Summary(mean=None, std=None, ci95=None, values=[])
 
 
 def summary(values: Sequence[float | None]) -> Summary:
@@ -140,51 +202,3 @@ def plus_minus(value: Mapping[str, Any], digits: int = 4) -> str:
 def fixed(value: float, digits: int) -> str:
     """A number with so many decimals; what rounds to zero has no sign."""
     return f"{round(value, digits) + 0.0:.{digits}f}"
-
-
-Row = tuple[int | None, int | None, str, str, float]  # task (None: untrained), epoch (None: after it), split, ...
-
-
-def write_metrics(folder: Path, results: dict[str, Any], tensorboard: bool) -> None:
-    """Write all numbers of the results so far: metrics.csv, and with `tensorboard` an event file.
-
-    Events are written anew each time, with `purge_step` 0 for a TensorBoard that has read the old file: an interrupted
-    run may have left events of a task that the resumed run repeats. Steps are epochs over all tasks for what is
-    measured after each epoch, otherwise tasks.
-    """
-    rows, text = _rows(results), io.StringIO()
-    header = ("method", "seed", "task", "epoch", "split", "metric", "value")
-    of_run = (results["config"]["method"]["name"], results["seed"])
-    csv.writer(text, lineterminator="\n").writerows([header, *((*of_run, *row) for row in rows)])
-    write_text(folder / "metrics.csv", text.getvalue())
-    if tensorboard:
-        from torch.utils.tensorboard import SummaryWriter  # needs an optional package
-
-        for path in folder.glob("events.out.tfevents.*"):
-            path.unlink()
-        epochs = 0
-        with SummaryWriter(str(folder), purge_step=0) as events:
-            for task, epoch, split, metric, value in rows:
-                epochs += metric == "loss"
-                step = task or 0 if epoch is None else epochs - 1
-                events.add_scalar(f"{split or 'method'}/{metric}", value, step)
-
-
-def _rows(results: dict[str, Any]) -> list[Row]:
-    """In the order in which the numbers became known: a task only appends rows."""
-    parts, rows = splits(results), list[Row]()
-    watched = "dev" if "dev" in parts else "train"  # the split of the accuracy after each epoch
-    for part in parts:
-        initial = results[part]["initial_accuracy"]
-        rows += [(None, None, part, f"initial_accuracy/{j}", value) for j, value in enumerate(initial)]
-    for task, diagnostics in enumerate(results["diagnostics"]):
-        for epoch, values in enumerate(results["epochs"][task]):
-            rows += [(task, epoch, watched if name == "accuracy" else "train", name, v) for name, v in values.items()]
-        for part in parts:
-            matrix = results[part]["accuracy_matrix"][: task + 1]
-            counts = results[part]["confusion"] if task + 1 == len(results["tasks"]) else None  # kept of the last task
-            known = scores(matrix, results[part]["initial_accuracy"], counts)
-            rows += [(task, None, part, f"accuracy/{j}", value) for j, value in enumerate(matrix[-1])]
-            rows += [(task, None, part, name, value) for name, value in known.items() if value is not None]
-        rows += [(task, None, "", *number) for number in diagnostics.items()]
-    return rows
