@@ -73,7 +73,7 @@ def trees(draw) -> dict[str, Any]:
     scenario |= {"labels_per_task": draw(st.integers(2, 10)), "shuffle_labels": draw(st.booleans())}
     if train.get("optimizer", "adam").lower() != "sgd":
         train.pop("momentum", None)
-    if train.get("selection", "last").lower() == "dev":
+    if train.get("selection", "last").lower() == "dev" or train.get("evaluate_splits", "").lower() == "test+dev":
         scenario["dev_split"] = draw(st.floats(0.01, 0.9))
     method = {"name": name, **draw(section(find(name)[1]))}
     return {"method": method, "scenario": scenario, "model": draw(section(ModelConfig)), "train": train}

@@ -23,6 +23,8 @@ from datasets.tasks import split_by_class
 from main import main
 from methods.naive import Naive
 from models import captured
+from models.encoders import paper
+from models.learner import HEADS, Learner
 from utils.report.find import find
 from utils.report.groups import groups
 from utils.run import evaluation
@@ -121,9 +123,6 @@ def test_one_pass_gives_predictions_probabilities_and_scores(tasks):
 
 def test_logits_are_of_the_classes_that_the_task_may_have():
     """Tasks of 3 and 1 classes: of the domain scenario's 3 outputs the second task has one."""
-    from models.encoders import paper
-    from models.learner import HEADS, Learner
-
     for scenario, widths in {"task": (3, 1), "domain": (3, 1), "class": (4, 4)}.items():
         learner = Learner(paper.build((1, 28, 28), 20), HEADS["linear"](0.0), scenario, [(2, 0, 3), (1,)])
         z, log_p = torch.randn(5, 20), torch.randn(5, 4).log_softmax(dim=1)
@@ -138,6 +137,13 @@ def test_logits_are_of_the_classes_that_the_task_may_have():
             assert group.exp() == pytest.approx(
                 log_p[:, [2, 0, 3]].exp() + log_p[:, [1]].exp() * torch.tensor([1, 0, 0])
             )
+
+
+def test_classes_that_are_unlikely_beside_those_of_other_tasks_are_told_apart():
+    """Their probabilities are 0 in single precision."""
+    learner = Learner(paper.build((1, 28, 28), 20), HEADS["linear"](0.0), "task", [(0, 1), (2, 3)])
+    log_p = torch.tensor([[-900.0, -800.0, 0.0, -700.0]])
+    assert log_p.exp()[0, :2].sum() == 0 and learner.class_of(learner.as_class_logits(log_p, 0), 0).tolist() == [1]
 
 
 class Nearest(Naive):
