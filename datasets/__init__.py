@@ -3,13 +3,14 @@
 A file defines `load(config, root) -> Data` and, if the data set has options, a `Config(DatasetConfig)` with them.
 """
 
+import re
 import sys
 from pathlib import Path
 
 import torch
 
 from datasets.data import Data
-from utils.settings import BadInput, Settings, find, prefix_errors
+from utils.settings import BadInput, Chosen, Settings, find, prefix_errors
 
 MAX_BLACK = 16
 """Images without a value above it (of 255) hold 0 and 1, class ids, digits of scikit-learn, or 12 bits of 16."""
@@ -21,18 +22,36 @@ class DatasetConfig(Settings):
     name: str
     """which data set: the name of a file in datasets/"""
 
+    @property
+    def label(self) -> str:
+        """What tables and results folders call it."""
+        return self.name
+
+
+DATASET = Chosen(sys.modules[__name__], "name", DatasetConfig, "load", short="kind")
+
 
 def load(config: DatasetConfig, root: Path) -> Data:
     """Read a data set into memory, downloading it to `root` where that is possible; BadInput if it cannot be had."""
     with prefix_errors("scenario.dataset"):
-        data = find(sys.modules[__name__], config.name, "load").load(config, root)
-        _check(data)
+        return read(config, root)
+
+
+def read(config: DatasetConfig, root: Path) -> Data:
+    """The same, for a data set that is part of another: errors do not name the key."""
+    data = find(sys.modules[__name__], config.name, "load").load(config, root)
+    _check(data)
     return data
 
 
 def reason(error: Exception) -> str:
     """The first line of an error's text, or its type if it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """A key that sorts numbers inside names by their value: 2 before 10, a2 before a10."""
+    return [int(part) if part.isascii() and part.isdecimal() else part for part in re.split(r"([0-9]+)", name)], name
 
 
 def _check(data: Data) -> None:

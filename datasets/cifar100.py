@@ -1,5 +1,5 @@
 """CIFAR-100: 50,000 + 10,000 colour images of 100 classes, 32 x 32 (Krizhevsky 2009)."""
 
-from datasets.torchvision_reader import loader
+from datasets.torchvision import loader
 
 load = loader("CIFAR100")

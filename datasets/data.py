@@ -1,12 +1,14 @@
 """Samples and labels as tensors, and the tasks made of them. Samples are images, or features of them."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from utils.settings import BadInput
 
 Shape = tuple[int, ...]
 """Of a sample: (C, H, W) of images, (F,) of features."""
@@ -35,11 +37,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: its two splits, and the names of its classes in the order of their ids."""
+    """A data set: its two splits, and the names of its classes in the order of their ids.
+
+    `parts` are the numbers of classes of the data sets that it consists of, if it is several in a row.
+    """
 
     train: Split
     test: Split
     classes: tuple[str, ...]
+    parts: tuple[int, ...] = ()
 
     @property
     def shape(self) -> Shape:
@@ -77,6 +83,21 @@ def stratified(y: Tensor, n: int) -> Tensor:
     if len(y) <= n:
         return torch.arange(len(y), device=y.device)
     return y.argsort(stable=True)[torch.arange(1, 2 * n, 2, device=y.device) * len(y) // (2 * n)]
+
+
+def held_out(y: Tensor, classes: Iterable[int], share: float, generator: torch.Generator, key: str) -> Tensor:
+    """A mask (N,) of a random `share` of the samples of every class, at least one and never all.
+
+    BadInput, which names the `key` of the configuration, if a class has one sample only.
+    """
+    mask = torch.zeros(len(y), dtype=torch.bool)
+    for c in classes:
+        members = (y == c).nonzero().squeeze(1)
+        if len(members) < 2:
+            raise BadInput(f"{key}: a class with one training image has none to hold out; remove {key}, or the class")
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        mask[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    return mask
 
 
 def laid_out(x: Tensor) -> Tensor:

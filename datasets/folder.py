@@ -1,59 +1,111 @@
-"""Folder: your own images, train/<class>/* and test/<class>/*."""
+"""Folder: your own images, train/<class>/* and test/<class>/* (or val/), or <class>/* with `test_split`."""
 
 import multiprocessing
 import os
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
-from pydantic import Field
 
-from datasets import DatasetConfig, reason
-from datasets.data import Data, Split
-from datasets.decode import decode
+from datasets import natural, reason
+from datasets.data import Data, Split, held_out
+from datasets.decode import ImageConfig, decode, stacked
 from utils.settings import BadInput
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+ANNOTATIONS = "val_annotations.txt"
+"""In val/ of Tiny-ImageNet: a line per image in val/images/, with its name, its class and a box, between tabs."""
+EXPECTED = "expected train/<class>/* with test/<class>/* or val/<class>/*, or test_split and <class>/*"
+Files = dict[str, list[Path]]  # class -> its images
 
 
-class Config(DatasetConfig):
+class Config(ImageConfig):
     """The folder of the images, and their form."""
 
     path: str
-    """the folder with train/<class>/ and test/<class>/, relative to the data root if one is given, else to the working
-    directory; classes are in natural order of their names: 2 before 10"""
-    image_size: int | None = Field(None, ge=8, le=1024)
-    """resize every image to this many pixels square; required if the sizes of the images differ"""
-    channels: Literal[1, 3] | None = None
-    """1 reads grey images, 3 colour; by default, grey if all files are grey"""
+    """the folder with train/<class>/ and test/<class>/ (or val/<class>/), or with <class>/ alone and test_split,
+    relative to the data root if one is given, else to the working directory; classes are in natural order of their
+    names: 2 before 10"""
 
 
 def load(config: Config, root: Path) -> Data:
     """Read every image of the folder `config.path`; classes are in natural order of their folders' names."""
     folder = Path(config.path)
     try:
-        names, in_test = (_class_names(folder / part) for part in ("train", "test"))
-        if odd := sorted({*names} ^ {*in_test}):
-            raise BadInput(f"{folder}: train/ and test/ must have the same classes; only in one: {odd}")
-        files = {
-            of: sorted(_below(of)) for of in (folder / part / name for part in ("train", "test") for name in names)
-        }
-        _tell_of_surprises(folder, files)
-        images = _decoded([_images(of_class, below) for of_class, below in files.items()], config)
-        channels = max(len(image) for of_class in images for image in of_class)
-        train, test = (_split(part, channels) for part in (images[: len(names)], images[len(names) :]))
+        train, test = _parts(folder, config.test_split)
+        if odd := sorted({*train} ^ {*test}):
+            raise BadInput(f"{folder}: its training and test part must have the same classes; only in one: {odd}")
+        classes = sorted(train, key=natural)
+        labelled = [(file, y) for part in (train, test) for y, name in enumerate(classes) for file in part[name]]
+        files = [file for file, _ in labelled]
+        form = config.image_size, config.channels
+        x = torch.from_numpy(stacked(len(files), lambda index: decode(files[index], *form), files.__getitem__))
+        names = _names(folder, classes)
     except (OSError, MemoryError) as error:
         raise BadInput(f"{folder} cannot be read ({reason(error)})") from error
-    return Data(train, test, tuple(names))
+    whole, count = Split(x, torch.tensor([y for _, y in labelled])), sum(map(len, train.values()))
+    return Data(whole.take(slice(count)), whole.take(slice(count, None)), tuple(names))
 
 
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """A key that sorts numbers inside names by their value: 2 before 10, a2 before a10."""
-    return [int(part) if part.isascii() and part.isdecimal() else part for part in re.split(r"([0-9]+)", name)], name
+def _parts(folder: Path, test_split: float | None) -> tuple[Files, Files]:
+    """The training and the test images by class."""
+    if (folder / "val" / ANNOTATIONS).is_file():  # whose test/ has no labels
+        return _by_class(folder / "train", expected_inside=True), _annotated(folder / "val")
+    known = [part for part in ("test", "val") if (folder / part).is_dir()]
+    if test_split is None:
+        train = _by_class(folder / "train")
+        if not known:
+            raise BadInput(f"{folder} has no test/ and no val/; add one, or set test_split, e.g. test_split: 0.2")
+        return train, _by_class(folder / next((part for part in known if _class_names(folder / part)), known[0]))
+    if known and (folder / "train").is_dir():
+        raise BadInput(f"{folder} has a test part, {known[0]}/; remove test_split, or that folder")
+    whole = _by_class(folder / "train" if (folder / "train").is_dir() else folder)
+    y = torch.tensor([label for label, files in enumerate(whole.values()) for _ in files])
+    mask = iter(held_out(y, range(len(whole)), test_split, torch.Generator().manual_seed(0), "test_split").tolist())
+    pairs = {name: [(file, next(mask)) for file in files] for name, files in whole.items()}
+    train, test = (
+        {n: [file for file, is_test in of if is_test == part] for n, of in pairs.items()} for part in (False, True)
+    )
+    return train, test
+
+
+def _by_class(top: Path, expected_inside: bool = False) -> Files:
+    """The images in each folder of `top` by its name; tells of surprises, unless sub-folders are expected."""
+    if not top.is_dir():
+        raise BadInput(f"{top} is not a directory; {EXPECTED}")
+    if not (names := _class_names(top)):
+        raise BadInput(f"{top} has no sub-directories; expected one per class")
+    below = {name: sorted(_below(top / name)) for name in names}
+    images = {name: [file for file in files if _is_image(file)] for name, files in below.items()}
+    if empty := [name for name, files in images.items() if not files]:
+        raise BadInput(f"{top / empty[0]} holds no images ({', '.join(sorted(EXTENSIONS))})")
+    if not expected_inside:
+        _tell_of_surprises(top, below)
+    return images
+
+
+def _annotated(val: Path) -> Files:
+    """The images of Tiny-ImageNet's val/ by class."""
+    files: Files = {}
+    for number, line in enumerate((val / ANNOTATIONS).read_text("utf-8", "replace").splitlines(), 1):
+        name, *rest = line.split("\t")
+        if not rest or name != Path(name).name or not line.replace("\t", "").isprintable():
+            expected = "expected the name of a file in images/, a tab and its class"
+            raise BadInput(f"{val / ANNOTATIONS}, line {number}: got {line[:80]!a}; {expected}")
+        files.setdefault(rest[0], []).append(val / "images" / name)
+    return files
+
+
+def _names(folder: Path, classes: list[str]) -> list[str]:
+    """The classes in words: Tiny-ImageNet's words.txt has a line per class, its folder, a tab and synonyms."""
+    words = folder / "words.txt"
+    if not ((folder / "val" / ANNOTATIONS).is_file() and words.is_file()):
+        return classes
+    lines = (line.partition("\t") for line in words.read_text("utf-8", "replace").splitlines())
+    said = {name: synonyms.partition(",")[0].strip() for name, _, synonyms in lines}
+    told = [said.get(name) or name for name in classes]
+    return [word if told.count(word) == 1 else f"{word} ({name})" for name, word in zip(classes, told, strict=True)]
 
 
 def _inside(folder: Path, top: Path) -> list[Path]:
@@ -67,13 +119,9 @@ def _inside(folder: Path, top: Path) -> list[Path]:
     return entries
 
 
-def _class_names(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is not a directory; expected train/<class>/* and test/<class>/*")
-    names = [entry.name for entry in _inside(folder, folder) if entry.is_dir() and not entry.name.startswith(".")]
-    if not names:
-        raise BadInput(f"{folder} has no sub-directories; expected one per class")
-    return sorted(names, key=_natural)
+def _class_names(top: Path) -> list[str]:
+    names = [entry.name for entry in _inside(top, top) if entry.is_dir() and not entry.name.startswith(".")]
+    return sorted(names, key=natural)
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -93,43 +141,13 @@ def _is_image(file: Path) -> bool:
     return file.suffix.lower() in EXTENSIONS
 
 
-def _images(folder: Path, files: list[Path]) -> list[Path]:
-    images = [file for file in files if _is_image(file)]
-    if not images:
-        raise BadInput(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
-    return images
-
-
-def _tell_of_surprises(folder: Path, files: dict[Path, list[Path]]) -> None:
+def _tell_of_surprises(top: Path, files: Files) -> None:
     """Print how many files are not read, and how many images are in a sub-folder of the folder of their class."""
-    others = [
-        entry for part in (folder / "train", folder / "test") for entry in _inside(part, part) if not entry.is_dir()
-    ]
+    others = [entry for entry in _inside(top, top) if not entry.is_dir()]
     others += [file for below in files.values() for file in below if not _is_image(file)]
     others = [file for file in others if not file.name.startswith(".")]
-    nested = [file for of, below in files.items() for file in below if _is_image(file) and file.parent != of]
-    read = f"images are {', '.join(sorted(EXTENSIONS))} in train/<class>/ and test/<class>/"
+    nested = [file for name, below in files.items() for file in below if _is_image(file) and file.parent != top / name]
+    read = f"images are {', '.join(sorted(EXTENSIONS))} in the folders of the classes"
     for surprising, what in ((others, f"not read; {read}"), (nested, "in sub-folders of a class, and read as of it")):
         if surprising and multiprocessing.parent_process() is None:  # once, not in each job
-            print(f"note: {folder}: {len(surprising)} files, such as {surprising[0]}, are {what}", file=sys.stderr)
-
-
-def _decoded(files: list[list[Path]], config: Config) -> list[list[np.ndarray]]:
-    """The images of each list of files, (C, H, W) with one height and width; C is 1 or 3 unless it is configured."""
-    images: list[list[np.ndarray]] = []
-    for of_class in files:
-        images.append([])
-        for file in of_class:
-            images[-1].append(image := decode(file, config.image_size, config.channels))
-            if image.shape[1:] != images[0][0].shape[1:]:
-                sizes = " and ".join(f"{width} x {height}" for _, height, width in (image.shape, images[0][0].shape))
-                hint = "set image_size, e.g. {name: folder, path: ..., image_size: 32}"
-                raise BadInput(f"{file} and the images before it have different sizes, {sizes} pixels; {hint}")
-    return images
-
-
-def _split(images: list[list[np.ndarray]], channels: int) -> Split:
-    """The images of each class, those in grey repeated if the others are in colour."""
-    x = np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for of_class in images for image in of_class])
-    y = [label for label, of_class in enumerate(images) for _ in of_class]
-    return Split(torch.from_numpy(x), torch.tensor(y))
+            print(f"note: {top}: {len(surprising)} files, such as {surprising[0]}, are {what}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Npz: your own arrays, an .npz file with x_train, y_train, x_test and y_test."""
+"""Npz: your own arrays, an .npz file with x_train, y_train, x_test and y_test, or MedMNIST's names."""
 
 import warnings
 import zipfile
@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets import DatasetConfig, reason
+from datasets import DatasetConfig, natural, reason
 from datasets.data import Data, Split
 from utils.settings import BadInput, prefix_errors
 
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+NAMES = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
+"""Of the images and of the labels of a part, train and test (or val): ours, and MedMNIST's."""
 
 
 class Config(DatasetConfig):
@@ -22,28 +23,34 @@ class Config(DatasetConfig):
 
 
 def load(config: Config, root: Path) -> Data:
-    """Images (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1], or features (N, F), floats of any
-    values; labels are integers, any values."""
+    """Images (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1], or features (N, F), any floats.
+
+    Labels are integers (N,) or (N, 1) of any values, one-hot rows (N, K), or texts; these have natural order: 2, 10.
+    """
     file = Path(config.path)
     arrays = _read(file)
     with prefix_errors(str(file)):
-        x_train, x_test = (_images(name, arrays[name]) for name in ("x_train", "x_test"))
-        y_train, y_test = (
-            _labels(name, arrays[name], len(x)) for name, x in (("y_train", x_train), ("y_test", x_test))
-        )
+        of_train, of_labels, of_test, of_test_labels = arrays
+        x_train, x_test = (_images(name, arrays[name]) for name in (of_train, of_test))
+        y_train = _labels(of_labels, arrays[of_labels], len(x_train))
+        y_test = _labels(of_test_labels, arrays[of_test_labels], len(x_test))
         names = np.unique(y_train)
-        if len(unknown := np.setdiff1d(y_test, names)):
-            raise BadInput(f"y_test has labels that y_train lacks: {unknown[:5].tolist()}")
+        same_kind = (names.dtype.kind == "U") == (y_test.dtype.kind == "U")
+        if len(unknown := np.setdiff1d(y_test, names) if same_kind else y_test):
+            raise BadInput(f"{of_test_labels} has labels that {of_labels} lacks: {unknown[:5].tolist()}")
         if x_train.shape[1:] != x_test.shape[1:]:
-            shapes = f"x_train {x_train.shape[1:]} and x_test {x_test.shape[1:]}"
+            shapes = f"{of_train} {x_train.shape[1:]} and {of_test} {x_test.shape[1:]}"
             raise BadInput(f"the images of {shapes} (C, H, W) must have the same shape")
-    splits = ((x_train, y_train), (x_test, y_test))
-    train, test = (Split(torch.from_numpy(x), torch.from_numpy(np.searchsorted(names, y))) for x, y in splits)
-    return Data(train, test, tuple(str(name) for name in names))
+    order = list(range(len(names)))
+    if names.dtype.kind == "U":
+        order.sort(key=lambda index: natural(str(names[index])))
+    ids, splits = np.argsort(order), ((x_train, y_train), (x_test, y_test))
+    train, test = (Split(torch.from_numpy(x), torch.from_numpy(ids[np.searchsorted(names, y)])) for x, y in splits)
+    return Data(train, test, tuple(str(names[index]) for index in order))
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:
-    """The arrays that are needed. BadInput: the file does not hold them."""
+    """The images and labels of both parts, under their names. BadInput: the file does not hold them."""
     try:
         if file.exists() and not file.is_file():  # a pipe would be waited for
             raise ValueError("not a regular file")
@@ -53,13 +60,17 @@ def _read(file: Path) -> dict[str, np.ndarray]:
                 raise ValueError("it is no archive; a .npy file holds one array only")
             opened.seek(0)
             archive = np.load(opened, allow_pickle=False)
-            arrays = {name: archive[name] for name in ARRAYS if name in archive}
+            names = next((pair for pair in NAMES if pair[0].format("train") in archive), NAMES[0])
+            tests = [part for part in ("test", "val") if names[0].format(part) in archive]
+            wanted = [name.format(part) for part in ("train", (*tests, "test")[0]) for name in names]
+            arrays = {name: archive[name] for name in wanted if name in archive}
         if odd := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise ValueError(f"{odd[0]} is not an array in numpy's format")
     except Exception as error:  # numpy and zipfile raise many types for damaged files
         raise BadInput(f"cannot read {file} as an .npz file ({reason(error)}); write it with np.savez") from error
-    if missing := [name for name in ARRAYS if name not in arrays]:
-        raise BadInput(f"{file} lacks {', '.join(missing)}; it needs {', '.join(ARRAYS)}")
+    if missing := [name for name in wanted if name not in arrays]:
+        known = " or ".join(", ".join(n.format(part) for part in ("train", "test") for n in pair) for pair in NAMES)
+        raise BadInput(f"{file} lacks {', '.join(missing)}; it needs {known}")
     return arrays
 
 
@@ -94,6 +105,14 @@ def _features(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:
-    if y.ndim != 1 or y.dtype.kind not in "iu" or len(y) != count:
-        raise BadInput(f"{name} has shape {y.shape} and type {y.dtype}; expected {count} integers, one per image")
+    """Labels (N,): integers, or texts."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    elif y.ndim == 2 and y.dtype.kind in "biuf" and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
+        y = y.argmax(axis=1)
+    if y.ndim != 1 or y.dtype.kind not in "iuU" or len(y) != count:
+        expected = f"expected {count} integers, one per image, or texts, or a row per image with a single 1"
+        raise BadInput(f"{name} has shape {y.shape} and type {y.dtype}; {expected}")
+    if odd := [text for text in map(str, np.unique(y)) if not (text and text.isprintable())]:
+        raise BadInput(f"{name} holds the text {odd[0]!a}; expected names that can be printed")
     return y

@@ -5,7 +5,7 @@ from typing import NamedTuple
 USUAL = {
     "scenario.type": "task",
     "scenario.labels_per_task": 2,
-    "scenario.shuffle_labels": False,
+    "scenario.class_order": "natural",
     "train.epochs": 20,
     "train.batch_size": 64,
     "train.experiments": 5,
@@ -39,7 +39,7 @@ MEANINGS = {
         (REGULARIZE,),
     ),
     "joint_mnist": Meaning({"scenario.type": "class"}, (REGULARIZE,)),
-    "joint_cifar10": Meaning({"scenario.shuffle_labels": True}, (REGULARIZE,)),
+    "joint_cifar10": Meaning({"scenario.class_order": "shuffled"}, (REGULARIZE,)),
     "joint_svhn": Meaning({"train.epochs": 5, "train.experiments": 1, "train.load": False, "train.save": False}),
     "ewc_mnist": Meaning(method(importance=100.0, fisher_samples=500), (REGULARIZE,)),
     "ewc_cifar10": Meaning(method(importance=1000.0), (WARM_UP,)),

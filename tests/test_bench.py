@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import bare_loop, choices, jobs, measuring, montage, peers, profile, scale
+from bench import bare_loop, choices, folder, jobs, measuring, montage, peers, profile, scale
 from models.encoders import paper
 from models.learner import HEADS, Learner
 
@@ -196,3 +196,10 @@ def test_montage(monkeypatch, tmp_path, capsys):
         assert picture.size == (60, 20)
         pixels = [picture.getpixel(at) for at in ((5, 5), (5, 15), (45, 5), (45, 15))]
     assert pixels == [(255, 0, 0), (255, 255, 255), (0, 0, 255), (0, 0, 255)]
+
+
+def test_folder(capfd):
+    assert folder.main(["--images", "1000", "--threads", "1", "2"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["1,000 images, 1 threads", "1,000 images, 2 threads"]
+    assert all("of which the images are 3 MiB" in line for line in lines)

@@ -70,7 +70,10 @@ def trees(draw) -> dict[str, Any]:
     name = draw(st.sampled_from(known()))
     train = {**draw(section(TrainConfig)), "device": draw(st.sampled_from(["auto", "CPU", "cuda", "cuda:1"]))}
     scenario = {"dataset": "digits", "type": draw(st.sampled_from(["task", "class", "Domain"]))}
-    scenario |= {"labels_per_task": draw(st.integers(2, 10)), "shuffle_labels": draw(st.booleans())}
+    scenario |= {
+        "labels_per_task": draw(st.integers(2, 10)),
+        "class_order": draw(st.sampled_from(["natural", "Shuffled"])),
+    }
     if train.get("optimizer", "adam").lower() != "sgd":
         train.pop("momentum", None)
     if train.get("selection", "last").lower() == "dev" or train.get("evaluate_splits", "").lower() == "test+dev":

@@ -67,17 +67,19 @@ def test_what_can_be_wrong_with_a_folder(folder):
     refused("cannot read the image .*odd.png")
     (folder / "train" / "dog" / "odd.png").unlink()
     (folder / "test" / "bird").mkdir()
+    refused("test/bird holds no images")
+    (folder / "test" / "bird" / "0.png").write_bytes(whole)
     refused(r"same classes; only in one: \['bird'\]")
     (folder / "test" / "bird").rename(folder / "train" / "bird")
-    (folder / "test" / "bird").mkdir()
-    refused("holds no images")
+    (folder / "test").rename(folder / "rest")
+    refused("has no test/ and no val/; add one, or set test_split, e.g. test_split: 0.2")
     with pytest.raises(BadInput, match="is not a directory"):
         read(folder, name="folder", path=str(folder / "nowhere"))
 
 
 def save(path: Path, **changes) -> Path:
     arrays = {
-        "x_train": np.zeros((4, 8, 8), np.uint8),
+        "x_train": np.full((4, 8, 8), np.uint8([0, 60, 120, 180])[:, None, None]),
         "y_train": np.array([3, 7, 3, 7]),
         "x_test": np.zeros((2, 8, 8), np.uint8),
         "y_test": np.array([7, 3]),
@@ -89,18 +91,21 @@ def save(path: Path, **changes) -> Path:
 def test_arrays_in_every_accepted_shape(tmp_path):
     data = read(tmp_path, name="npz", path=str(save(tmp_path / "a.npz")))
     assert data.classes == ("3", "7") and data.test.y.tolist() == [1, 0] and data.shape == (1, 8, 8)
-    last = {"x_train": np.zeros((4, 8, 9, 3), np.uint8), "x_test": np.zeros((2, 8, 9, 3), np.uint8)}
+    last = {
+        "x_train": np.arange(4 * 8 * 9 * 3, dtype=np.uint8).reshape(4, 8, 9, 3),
+        "x_test": np.zeros((2, 8, 9, 3), np.uint8),
+    }
     assert read(tmp_path, name="npz", path=str(save(tmp_path / "b.npz", **last))).shape == (3, 8, 9)
-    first = {"x_train": np.full((4, 3, 8, 9), 0.5), "x_test": np.ones((2, 3, 8, 9))}
+    first = {"x_train": np.full((4, 3, 8, 9), [[[[0.5]]], [[[1]]], [[[1]]], [[[1]]]]), "x_test": np.ones((2, 3, 8, 9))}
     data = read(tmp_path, name="npz", path=str(save(tmp_path / "c.npz", **first)))
-    assert data.shape == (3, 8, 9) and data.train.x.unique().tolist() == [128]
+    assert data.shape == (3, 8, 9) and data.train.x.unique().tolist() == [128, 255]
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
         ({"y_test": None}, "lacks y_test"),
-        ({"x_train": np.zeros((4, 8), np.uint8)}, r"x_train has shape \(4, 8\)"),
+        ({"x_train": np.zeros((4, 8), np.uint8)}, r"x_train holds uint8, shape \(4, 8\); expected finite floats"),
         ({"x_train": np.zeros((4, 5, 8, 8), np.uint8)}, "with 1 or 3 channels"),
         ({"x_train": np.full((4, 8, 8), 255.0)}, r"x_train is float64; expected uint8, or floats in \[0, 1\]"),
         ({"x_train": np.full((4, 8, 8), 255.0)}, r"it holds values from 255.0 to 255.0$"),
@@ -126,6 +131,43 @@ def test_arrays_in_every_accepted_shape(tmp_path):
 def test_what_can_be_wrong_with_arrays(tmp_path, changes, match):
     with pytest.raises(BadInput, match=match):
         read(tmp_path, name="npz", path=str(save(tmp_path / "a.npz", **changes)))
+
+
+def test_arrays_as_medmnist_has_them(tmp_path):
+    arrays = np.load(save(tmp_path / "a.npz"))
+    part = {"train_images": arrays["x_train"], "train_labels": arrays["y_train"][:, None].astype(np.uint8)}
+    test = {"test_images": arrays["x_test"], "test_labels": arrays["y_test"][:, None].astype(np.uint8)}
+    val = {"val_images": arrays["x_test"], "val_labels": np.uint8([[3], [3]])}
+
+    def labels_of(**named):
+        np.savez(tmp_path / "b.npz", **named)
+        data = read(tmp_path, name="npz", path=str(tmp_path / "b.npz"))
+        return data.classes, data.train.y.tolist(), data.test.y.tolist()
+
+    assert labels_of(**part, **val, **test) == (("3", "7"), [0, 1, 0, 1], [1, 0])
+    assert labels_of(**part, **val) == (("3", "7"), [0, 1, 0, 1], [0, 0])
+    with pytest.raises(BadInput, match=r"lacks test_images, test_labels; it needs x_train, .* or train_images, "):
+        labels_of(**part)
+
+
+def test_labels_that_are_one_hot_or_texts(tmp_path):
+    def labels_of(y_train, y_test):
+        data = read(tmp_path, name="npz", path=str(save(tmp_path / "a.npz", y_train=y_train, y_test=y_test)))
+        return data.classes, data.train.y.tolist(), data.test.y.tolist()
+
+    rows = np.eye(3)[[2, 0, 1, 2]]
+    for kind in (float, bool, np.uint8):
+        assert labels_of(rows.astype(kind), rows[1:3].astype(kind)) == (("0", "1", "2"), [2, 0, 1, 2], [0, 1])
+    texts = labels_of(np.array(["b10", "b9", "a", "b10"]), np.array([["b9"], ["b10"]]))
+    assert texts == (("a", "b9", "b10"), [2, 1, 0, 2], [1, 2])
+    with pytest.raises(BadInput, match=r"y_test has labels that y_train lacks: \['3', '7'\]"):
+        labels_of(np.array([3, 7, 3, 7]), np.array(["3", "7"]))
+    for odd in (np.array(["a", "b", "", "a"]), np.array(["a", "b", "two\nlines", "a"])):
+        with pytest.raises(BadInput, match=r"y_train holds the text '.*'; expected names that can be printed"):
+            labels_of(odd, odd[:2])
+    for several in (rows + np.array([1, 0, 0]), np.ones((4, 3)), 2 * rows):
+        with pytest.raises(BadInput, match=r"y_train has shape \(4, 3\).*expected 4 integers, .* with a single 1"):
+            labels_of(several, rows[:2])
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04broken", b"\x93NUMPY\x01\x00", b"\x80\x04}."])

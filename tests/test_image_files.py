@@ -100,9 +100,11 @@ SMALL = {
 
 
 def test_16_bits_and_floats_are_scaled_by_their_range(read):
-    data = read({f"{part}/{c}/0.png": np.array([[0, 257, 32768], [128, 129, 65535]], np.uint16)
-                 for part in ("train", "test") for c in "ab"})  # fmt: skip
-    assert data.train.x.tolist() == [[[[0, 1, 128], [0, 1, 255]]]] * 2
+    values = np.array([[0, 257, 32768], [128, 129, 65535]], np.uint16)
+    data = read(
+        {f"{part}/{c}/0.png": values[::step] for part in ("train", "test") for c, step in (("a", 1), ("b", -1))}
+    )
+    assert data.train.x.tolist() == [[[[0, 1, 128], [0, 1, 255]]], [[[0, 1, 255], [0, 1, 128]]]]
     floats = np.array([[0, 0.5, 1], [0.1, 0.25, 0.9]], np.float32)
     assert read({f"{part}/{c}/1.tif": floats for part in ("train", "test") for c in "ab"}).train.x[1].tolist() == [
         [[0, 128, 255], [26, 64, 230]]
@@ -207,3 +209,94 @@ def test_paths_that_cannot_be(tmp_path, path):
     for name in ("folder", "npz"):
         with pytest.raises(BadInput, match=r"cannot (be )?read|is not a directory"):
             load(DATASET.validate({"name": name, "path": path}), tmp_path)
+
+
+def test_val_is_the_test_part_where_there_is_no_other(read):
+    data = read({name.replace("test/", "val/"): pixels for name, pixels in SMALL.items()})
+    assert (data.train.y.tolist(), data.test.y.tolist(), data.classes) == ([0, 1], [0, 1], ("a", "b"))
+    read({"test/unlabelled.png": grey(9)})  # a test/ without classes, as competitions have it
+    assert read({f"test/{c}/0.png": grey(222) for c in "ab"}).test.x.unique().tolist() == [222]
+
+
+@pytest.mark.parametrize("top", ["", "train/"])
+def test_one_folder_of_classes_is_split_once_and_for_all_with_every_class_s_share(read, top):
+    counts = {"1": 5, "2": 10, "10": 20}
+    files = {f"{top}{name}/{i}.png": grey(20 + i + 30 * len(name)) for name, n in counts.items() for i in range(n)}
+    data = read(files, test_split=0.2)
+    assert data.classes == ("1", "2", "10")
+    assert (data.train.y.bincount().tolist(), data.test.y.bincount().tolist()) == ([4, 8, 16], [1, 2, 4])
+    of_last = [split.x[split.y == 2, 0, 0, 0].tolist() for split in (data.train, data.test)]
+    assert sorted(of_last[0] + of_last[1]) == list(range(80, 100)) and of_last[1] != [80, 81, 82, 83]
+    assert read({}, test_split=0.2).fingerprint == data.fingerprint
+    with pytest.raises(
+        BadInput, match="has no test/ and no val/; add one, or set" if top else "train is not a directory"
+    ):
+        read({})
+    if top:
+        with pytest.raises(BadInput, match="has a test part, test/; remove test_split, or that folder"):
+            read({"test/1/0.png": grey(30)}, test_split=0.2)
+
+
+def test_a_class_with_one_image_cannot_be_split(read):
+    with pytest.raises(BadInput, match=r"dataset: test_split: a class with one training image has none to hold out"):
+        read({"a/0.png": grey(50), "b/0.png": grey(50), "b/1.png": grey(60)}, test_split=0.5)
+
+
+TINY = {f"train/{wnid}/images/{wnid}_{i}.JPEG": red(100 + 20 * i) for wnid in ("n01", "n02", "n03") for i in range(2)}
+TINY |= {f"train/{wnid}/{wnid}_boxes.txt": b"" for wnid in ("n01", "n02", "n03")}
+TINY |= {f"val/images/val_{i}.JPEG": red(100 + 40 * i) for i in range(4)} | {"test/images/test_0.JPEG": red(99)}
+TINY |= {"val/val_annotations.txt": b"".join(b"val_%d.JPEG\tn0%d\t0\t0\t7\t7\n" % (i, 3 - i % 3) for i in range(4))}
+TINY |= {"wnids.txt": b"n02\nn01\nn03\n", "words.txt": b"n01\tcrane\nn02\tcrane\nn03\tgoldfish, Carassius\nn09\tx\n"}
+
+
+def test_tiny_imagenet_as_it_is_distributed(read, capsys):
+    data = read(TINY)
+    assert data.classes == ("crane (n01)", "crane (n02)", "goldfish") and data.shape == (3, 8, 8)
+    assert data.train.y.tolist() == [0, 0, 1, 1, 2, 2] and data.test.y.tolist() == [0, 1, 2, 2]
+    assert [round(int(value) / 40) * 40 for value in data.test.x[:, 0, 0, 0] - 20] == [160, 120, 80, 200]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            b"val_0.JPEG n01",
+            "val_annotations.txt, line 1: got 'val_0.JPEG n01'; expected the name of a file in images/",
+        ),
+        (b"../../secret.png\tn01", "line 1: got '../../secret.png"),
+        (b"gone.JPEG\tn01\n" + TINY["val/val_annotations.txt"], "cannot read the image .*gone.JPEG"),
+        (TINY["val/val_annotations.txt"] + b"val_0.JPEG\tn77", r"same classes; only in one: \['n77'\]"),
+    ],
+)
+def test_annotations_that_cannot_be_used(read, line, told):
+    with pytest.raises(BadInput, match=told):
+        read(TINY | {"val/val_annotations.txt": line})
+
+
+def test_threads_change_nothing_and_the_first_error_is_told(read, monkeypatch):
+    files = {
+        f"{part}/{name}/{i:03}.png": grey(i % 250 + 3)
+        for part in ("train", "test")
+        for name in "ab"
+        for i in range(300)
+    }
+    one = read(files | {"test/b/250.png": red(90)})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert read({}).fingerprint == one.fingerprint and one.shape[0] == 3
+    with pytest.raises(BadInput, match=r"train/b/007.png \(it is none of"):
+        read({"train/b/007.png": b"x", "train/b/009.png": b"x"})
+
+
+def test_peak_memory_is_near_the_images(tmp_path):
+    """Decoding holds no second copy of what it has read."""
+    import tracemalloc
+
+    from datasets.decode import stacked
+
+    image = np.zeros((3, 64, 64), np.uint8)
+    tracemalloc.start()
+    x = stacked(4000, lambda index: image.copy(), str)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert x.nbytes < peak < 1.2 * x.nbytes

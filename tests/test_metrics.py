@@ -84,7 +84,7 @@ def test_a_number_that_rounds_to_zero_has_no_sign():
 
 
 def test_the_log_of_scores_has_seeds_units_and_classes(small, run, tmp_path):
-    small["scenario"]["shuffle_labels"] = True
+    small["scenario"]["class_order"] = "shuffled"
     assert run(small, "--seeds", "0-1") == 0
     folder = tmp_path / "results"
     lines, score = (

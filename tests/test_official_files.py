@@ -3,14 +3,18 @@
 import gzip
 import hashlib
 import pickle
+import re
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datasets import load
+from main import main
 from utils.config.schema import DATASET
+from utils.queue import check
 from utils.settings import BadInput
 
 
@@ -69,12 +73,12 @@ def test_files_of_mnist_that_do_not_belong_together(tmp_path, file, content, mat
         read(tmp_path, name="mnist")
 
 
-@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
-def test_cifar_from_its_official_files(tmp_path, monkeypatch, name, classes):
+def write_cifar(root: Path, monkeypatch, name: str, classes: int) -> np.ndarray:
+    """CIFAR's files, each with the images (K, 3072) it returns, one per class; torchvision knows their hashes."""
     import torchvision
 
     dataset = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
-    folder = tmp_path / dataset.base_folder
+    folder = root / dataset.base_folder
     folder.mkdir()
 
     def write(file: str, content: dict) -> tuple[str, str]:
@@ -83,18 +87,37 @@ def test_cifar_from_its_official_files(tmp_path, monkeypatch, name, classes):
         return file, hashlib.md5(blob).hexdigest()
 
     key = "labels" if name == "cifar10" else "fine_labels"
-    pixels = np.arange(classes * 3072).reshape(classes, 3072).astype(np.uint8)
+    pixels = (np.arange(classes * 3072) % 251).reshape(classes, 3072).astype(np.uint8)
     batch = {"data": pixels, key: list(range(classes))}
     meta_key = "label_names" if name == "cifar10" else "fine_label_names"
     monkeypatch.setattr(dataset, "train_list", [write(file, batch) for file, _ in dataset.train_list])
     monkeypatch.setattr(dataset, "test_list", [write(file, batch) for file, _ in dataset.test_list])
     file, md5 = write(dataset.meta["filename"], {meta_key: [f"name{i}" for i in range(classes)]})
     monkeypatch.setattr(dataset, "meta", {"filename": file, "key": meta_key, "md5": md5})
+    return pixels
 
+
+@pytest.mark.parametrize(("name", "classes", "files"), [("cifar10", 10, 5), ("cifar100", 100, 1)])
+def test_cifar_from_its_official_files(tmp_path, monkeypatch, name, classes, files):
+    pixels = write_cifar(tmp_path, monkeypatch, name, classes)
     data = read(tmp_path, name=name)
-    assert data.shape == (3, 32, 32) and len(data.train) == classes * len(dataset.train_list)
+    assert data.shape == (3, 32, 32) and len(data.train) == classes * files
     assert data.train.x[1].flatten().tolist() == pixels[1].tolist()
     assert data.classes[3] == "name3" and data.test.y.tolist() == list(range(classes))
+
+
+@pytest.mark.parametrize(("file", "sizes"), [("b50_inc10", [50, 10, 10, 10, 10, 10]), ("b0_inc10", [10] * 10)])
+def test_the_protocols_of_cifar100_in_icarl_s_order(tmp_path, monkeypatch, capsys, file, sizes):
+    write_cifar(tmp_path, monkeypatch, "cifar100", 100)
+    monkeypatch.setattr(check, "estimate", lambda experiment: (0.0, 0.0))
+    path = Path(__file__).parent.parent / "files" / "streams" / f"cifar100_{file}.yaml"
+    assert main([str(path), "--check", "--data-root", str(tmp_path), "--device", "cpu"]) == 0
+    tasks = re.findall(r"^  \d+: (.*) \(", capsys.readouterr().out, re.M)
+    classes = [[int(name.removeprefix("name")) for name in names.split(", ")] for names in tasks]
+    assert list(map(len, classes)) == sizes
+    # Rebuffi et al., CVPR 2017: their code shuffles the classes with numpy's seed 1993
+    assert [c for task in classes for c in task] == np.random.RandomState(1993).permutation(100).tolist()
+    assert classes[0][:10] == [68, 56, 78, 8, 23, 84, 90, 65, 74, 76]
 
 
 def test_svhn_from_its_official_files(tmp_path, monkeypatch):
@@ -142,3 +165,81 @@ def test_a_damaged_file_is_not_trained_on(tmp_path, monkeypatch):
         (raw / f"{file}-ubyte.gz").write_bytes(gzip.compress(b"short"))
     with pytest.raises(BadInput, match="mnist is missing or incomplete"):
         read(tmp_path, name="mnist")
+
+
+def of_torchvision(root: Path, name: str, **more):
+    return read(root, name={"name": f"torchvision:{name}", **more})
+
+
+def test_any_data_set_of_torchvision_by_name_in_any_case(tmp_path):
+    write_mnist(tmp_path, "FashionMNIST")
+    ours, theirs = read(tmp_path, name="fashion_mnist"), of_torchvision(tmp_path, "FashionMNIST")
+    assert of_torchvision(tmp_path, "fashionmnist").fingerprint == theirs.fingerprint == ours.fingerprint
+    larger = of_torchvision(tmp_path, "FashionMNIST", image_size=32, channels=3)
+    assert larger.shape == (3, 32, 32) and larger.train.y.tolist() == ours.train.y.tolist()
+
+
+def images(root: Path, folder: str, sizes: dict[str, list[tuple[int, int]]]) -> None:
+    """Colour images, per class of these widths and heights; the value of the red channel counts on."""
+    for name, of_class in sizes.items():
+        (root / folder / name).mkdir(parents=True, exist_ok=True)
+        for i, size in enumerate(of_class):
+            Image.new("RGB", size, (100 + 10 * i, 0, 0)).save(root / folder / name / f"{name}_{i}.png")
+
+
+def test_eurosat_has_no_test_part_and_is_split(tmp_path):
+    images(tmp_path, "eurosat/2750", {"AnnualCrop": [(16, 16)] * 5, "Forest": [(16, 16)] * 10})
+    data = of_torchvision(tmp_path, "EuroSAT", test_split=0.2)
+    assert data.classes == ("AnnualCrop", "Forest") and data.shape == (3, 16, 16)
+    assert (data.train.y.bincount().tolist(), data.test.y.bincount().tolist()) == ([4, 8], [1, 2])
+    assert of_torchvision(tmp_path, "EuroSAT", test_split=0.2).fingerprint == data.fingerprint
+    with pytest.raises(BadInput, match=r"dataset: torchvision:EuroSAT has no test part; add e.g. test_split: 0.2$"):
+        of_torchvision(tmp_path, "eurosat")
+
+
+def test_images_of_different_sizes_and_parts_by_name(tmp_path, monkeypatch):
+    """GTSRB: training images in folders, test images with a table."""
+    import torchvision
+
+    monkeypatch.setattr(torchvision.datasets.GTSRB, "download", lambda self: None)
+    images(tmp_path, "gtsrb/GTSRB/Training", {"00000": [(20, 15)], "00001": [(9, 9), (8, 8)]})
+    for file in (tmp_path / "gtsrb").rglob("*.png"):
+        Image.open(file).save(file.with_suffix(".ppm"))
+    images(tmp_path, "gtsrb/GTSRB/Final_Test", {"Images": [(10, 10), (30, 30)]})
+    (tmp_path / "gtsrb" / "GT-final_test.csv").write_text("Filename;ClassId\nImages_0.png;1\nImages_1.png;0\n")
+    data = of_torchvision(tmp_path, "GTSRB", image_size=8)
+    assert data.shape == (3, 8, 8) and data.train.y.tolist() == [0, 1, 1] and data.test.y.tolist() == [1, 0]
+    assert data.classes == ("0", "1")
+    with pytest.raises(BadInput, match=r"gtsrb: image 1 and the images before it have different sizes.*set image_size"):
+        of_torchvision(tmp_path, "GTSRB")
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "told"),
+    [
+        ("EuroSTA", {}, r"torchvision has no data set 'eurosta'; did you mean eurosat\?"),
+        ("", {}, "torchvision has no data set ''; see the names in torchvision's documentation"),
+        ("FakeData", {}, "torchvision:FakeData reads no files of images"),
+        ("MNIST", {"test_split": 0.5}, "torchvision:MNIST has a test part; remove test_split"),
+        ("EMNIST", {}, "emnist has no part named train or trainval .*; choose another"),
+        ("EuroSAT", {"test_split": 0.5}, "eurosat is missing or incomplete under .* --data-root"),
+    ],
+)
+def test_what_torchvision_cannot_give(tmp_path, monkeypatch, name, more, told):
+    import urllib.error
+    import urllib.request
+
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    with pytest.raises(BadInput, match=told):
+        of_torchvision(tmp_path, name, **more)
+
+
+def test_what_follows_a_colon_is_the_class_of_torchvision(tmp_path):
+    with pytest.raises(ValueError, match=r"kind\n  Extra inputs are not permitted"):
+        read(tmp_path, name="mnist:x")
+    assert DATASET.validate("TORCHVISION:EuroSAT").model_dump() == {
+        "name": "torchvision", "test_split": None, "image_size": None, "channels": None, "kind": "eurosat"
+    }  # fmt: skip

@@ -34,7 +34,7 @@ LISTS = {
     "train.optimizer": st.sampled_from(["adam", "SGD"]),
     "model.dropout": st.none() | st.floats(0, 0.99),
     "model.embedding": st.integers(2, 999),
-    "scenario.shuffle_labels": st.booleans(),
+    "scenario.class_order": st.sampled_from(["natural", "shuffled"]),
     "scenario.type": st.sampled_from(["task", "class", "domain"]),
 }
 

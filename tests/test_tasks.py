@@ -79,14 +79,40 @@ def test_classes_that_no_task_had_yet_take_part_only_if_asked_for(only_seen):
     assert (learner.predict(z, 0) == 5).all()
 
 
-def test_shuffled_labels_come_from_the_seed(data):
-    orders = [
-        [c for task in build_tasks(config(shuffle_labels=True), data, seed, CPU) for c in task.classes]
-        for seed in (0, 0, 1)
-    ]
-    assert orders[0] == orders[1] != orders[2]
-    assert all(sorted(order) == list(range(6)) for order in orders)
-    assert [t.classes for t in build_tasks(config(), data, 0, CPU)] == [(0, 1), (2, 3), (4, 5)]
+def groups_of(data, seed=0, **scenario) -> list[tuple[int, ...]]:
+    return [task.classes for task in build_tasks(config(**scenario), data, seed, CPU)]
+
+
+def test_a_shuffled_order_is_that_of_the_seed_and_has_not_changed(data):
+    assert groups_of(data) == [(0, 1), (2, 3), (4, 5)]
+    shuffled = {seed: groups_of(data, seed, class_order="shuffled") for seed in (0, 1)}
+    assert shuffled == {0: [(5, 2), (0, 1), (3, 4)], 1: [(0, 4), (3, 2), (1, 5)]}
+    assert groups_of(data, 0, class_order="shuffled", class_order_seed=1) == shuffled[1]
+
+
+def test_a_base_task_and_increments_in_a_given_order(data):
+    given = groups_of(data, labels_per_task=[3, 1, 2], class_order=[5, 0, 3, 1, 4, 2], type="class")
+    assert given == [(5, 0, 3), (1,), (4, 2)]
+    tasks = build_tasks(config(labels_per_task=[4, 2], class_order=[5, 0, 3, 1, 4, 2]), data, 0, CPU)
+    assert [sorted(set(task.train.y.tolist())) for task in tasks] == [[0, 1, 3, 5], [2, 4]]
+    for sizes, told in (([3, 2], "add up to 5, and .* 6 classes; write e.g. [3, 2, 1]"),
+                        ([3, 2, 3], "add up to 8, and .* 6 classes; write e.g. [3, 2, 1]"),
+                        ([6, 2], "add up to 8, and .* 6 classes; write e.g. [6]")):  # fmt: skip
+        with pytest.raises(BadInput, match=told.replace("[", r"\[")):
+            groups_of(data, labels_per_task=sizes, type="class")
+
+
+@pytest.mark.parametrize(
+    ("order", "told"),
+    [
+        ([0, 1, 2, 3, 4], "missing: 5$"),
+        ([0, 1, 2, 3, 4, 4], "twice: 4; missing: 5$"),
+        ([1, 2, 3, 4, 5, 6], "unknown: 6; missing: 0$"),
+    ],
+)
+def test_an_order_that_is_none(data, order, told):
+    with pytest.raises(BadInput, match=f"scenario.class_order: expected each of the 6 class ids, 0 to 5, once; {told}"):
+        groups_of(data, class_order=order)
 
 
 def test_a_class_without_images_is_refused(data):

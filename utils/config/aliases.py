@@ -23,7 +23,7 @@ FLAT = {
 """Options of prer that older files write directly under `cl_technique_config`, by our section."""
 
 KEYS: dict[str, dict[str, str]] = {
-    "scenario": {"cl_problem": "type", "label_per_task": "labels_per_task"},
+    "scenario": {"cl_problem": "type", "label_per_task": "labels_per_task", "shuffle_labels": "class_order"},
     "train": {"cuda": "device"},
     "ewc": {"penalty_importance": "importance", "task_size": "fisher_samples", "sample_size": "fisher_samples"},
     "gem": {"task_memory_size": "memory_per_task"},
@@ -54,6 +54,7 @@ VALUES: dict[str, Mapping[Any, str]] = {
     "method": METHODS,
     "method.name": METHODS,
     "scenario.type": {"mt": "task", "sit": "class"},
+    "scenario.class_order": {True: "shuffled", False: "natural"},
     "train.device": {True: "auto", False: "cpu"},
     # The original's flow was unconditional, and a classifier of embeddings labelled its samples; ours is conditional.
     "prer.flow.conditioning.type": {"autoencoder": "one_hot"},
@@ -82,6 +83,8 @@ WITHOUT_EFFECT = {
 """Our key (a method's own: under its name) that is accepted and ignored -> why."""
 
 
+SHORT = {"scenario.datasets": "scenario.dataset"}
+"""Short forms of ours: a list there is the option `datasets` of the data set `sequence`."""
 NULLS = {"scenario.dataset.path", "scenario.dataset.image_size", "scenario.dataset.channels"}
 """Options of some data sets, for which older versions wrote null where the data set has none."""
 
@@ -97,6 +100,8 @@ def translate(written: Sequence[Pair], method: str) -> tuple[list[Pair], dict[st
             raise BadInput(f"{key}: embedding is the method prer_features now; name that one")
         if isinstance(word, str | bool):  # 1 is not `yes`
             value = VALUES.get(key, VALUES.get(own, {})).get(word, value)
+        if key == "scenario.dataset" and isinstance(value, list):
+            value = {"name": "sequence", "datasets": value}
         if own in WITHOUT_EFFECT:
             ignored[name] = WITHOUT_EFFECT[own]
         else:
@@ -114,7 +119,8 @@ def translate_key(key: str, method: str) -> str:
         done = f"{done}.{part}" if done else part
         while done in names:
             done = names[done]
-    return f"{section}.{done}" if parts else section
+    key = f"{section}.{done}" if parts else section
+    return SHORT.get(key, key)
 
 
 def named_method(written: Sequence[Pair]) -> str:

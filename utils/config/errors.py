@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -44,6 +44,10 @@ def _locate(tree: dict[str, Any], location: Sequence[int | str]) -> tuple[list[s
     inner: Any = Config
     value: Any = tree
     for name in map(str, location):
+        if isinstance(value, list) and name.isdecimal() and (choice := _of_items(inner)):
+            value = value[int(name)]
+            keys[-1], inner = f"{keys[-1]}[{name}]", choice.model_in(value)
+            continue
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             break  # a location may end with a type
         keys, section = [*keys, name], inner
@@ -51,6 +55,12 @@ def _locate(tree: dict[str, Any], location: Sequence[int | str]) -> tuple[list[s
             value = value.get(name) if isinstance(value, dict) else None
             inner = _inner(field, value)
     return keys, section
+
+
+def _of_items(annotation: Any) -> Chosen | None:
+    """What the items of a list choose, if it is a list of sections."""
+    found = (entry for item in get_args(annotation) for entry in getattr(item, "__metadata__", ()))
+    return next((entry for entry in found if isinstance(entry, Chosen)), None)
 
 
 def _inner(field: Any, value: Any) -> Any:

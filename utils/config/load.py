@@ -112,7 +112,8 @@ def _resolve(written: Sequence[Pair], warnings: dict[str, str]) -> Config:
         raise BadInput("train.selection: dev needs a dev set; set scenario.dev_split, e.g. to 0.1")
     if train.evaluate_splits == "test+dev" and scenario.dev_split == 0:
         raise BadInput("train.evaluate_splits: test+dev needs a dev set; set scenario.dev_split, e.g. to 0.1")
-    if scenario.type != "class" and scenario.labels_per_task == 1:
+    labels = scenario.labels_per_task
+    if scenario.type != "class" and 1 in (labels if isinstance(labels, list) else [labels]):
         problem = f"with 1 there is nothing to classify in the {scenario.type} scenario"
         raise BadInput(f"scenario.labels_per_task: {problem}; set it to 2 or more, or scenario.type to class")
     warnings |= {key: f"{key}: has no effect ({reason})" for key, reason in ignored.items()}
@@ -131,7 +132,7 @@ def _placed(config: Config, name: str | None) -> Config:
     written, scenario = config.train.save_path or "", config.scenario
     if name is not None and "{name}" not in written:
         raise BadInput(f"train.save_path: no {{name}} in it for --name {name}; write e.g. results/{{method}}/{{name}}")
-    values = {"method": config.method.name, "dataset": scenario.dataset.name, "scenario": scenario.type, "name": name}
+    values = {"method": config.method.name, "dataset": scenario.dataset.label, "scenario": scenario.type, "name": name}
     try:
         path = filled(written, values) if written else ""
     except ValueError as error:

@@ -19,7 +19,7 @@ A dotted key is a key in a section: `train.lr: 0.01` is `lr: 0.01` under `train:
 """
 TABLE_HEAD = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "ge": "≥", "gt": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-KINDS = {"integer": "whole number", "number": "number", "boolean": "yes or no", "string": "text"}
+KINDS = {"integer": "whole number", "number": "number", "boolean": "yes or no", "string": "text", "array": "list"}
 
 
 def page() -> str:

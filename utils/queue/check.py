@@ -17,7 +17,7 @@ from models.captured import WARM_UP, Captured, capturing
 from utils.config.schema import TrainConfig
 from utils.config.yaml_text import as_yaml
 from utils.queue.plan import Experiment, build
-from utils.run.build import build_learner, build_method, build_optimizer, build_tasks
+from utils.run.build import build_learner, build_method, build_optimizer, build_tasks, class_names
 from utils.run.evaluation import evaluating, memory
 from utils.run.features import features
 from utils.run.streams import generator, isolated
@@ -54,15 +54,16 @@ def _explain(experiment: Experiment) -> str:
     """The resolved configuration, tasks, sizes and steps of an experiment."""
     config, data, seeds = experiment.config, experiment.data, experiment.seeds
     tasks, method = build(config, data, seeds[0], torch.device("cpu"))
+    named = class_names(config, data)
     lines, held, total = [as_yaml(config.dump()), f"tasks of seed {seeds[0]}:"], memory(method), 0
     for task in tasks:
         steps = _steps(config.train, len(task.train))
         total += steps
         images = f"{len(task.train):,} train, {len(task.dev or ()):,} dev, {len(task.test):,} test images"
-        names = ", ".join(data.classes[label] for label in task.classes)
+        names = ", ".join(named[label] for label in task.classes)
         lines.append(f"  {task.index}: {names} ({images}, {steps:,} steps on its own data)")
     lines += [
-        f"images: {' x '.join(map(str, data.shape))}, classes: {len(data.classes)}",
+        f"images: {' x '.join(map(str, data.shape))}, classes: {len(named)}",
         f"classifier: {held['learner_parameters']:,} parameters",
         f"method: {sum(p.numel() for p in method.parameters() if p.requires_grad):,} parameters of its own",
         f"memory before the first task: {held['method_floats']:,} numbers",
@@ -113,7 +114,8 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
         images = list(accumulate(own))
     steps = sum(_steps(train, count) for count in images)
     weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
-    through_encoder = per_feature * (len(experiment.data.train) + len(experiment.data.test))
+    images_in_all = sum(len(task.train) + len(task.dev or ()) + len(task.test) for task in tasks)
+    through_encoder = per_feature * images_in_all
     return steps * per_step + per_image * sum(images) + through_encoder, train.save * (
         len(own) * weights + 4 * (3 * weights + held)
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 import datasets
+from datasets import DatasetConfig
 from datasets.data import Data, Task
 from methods import Method
 from utils.config.load import Point, load_points
@@ -83,15 +84,26 @@ def _find_data(config: Config, option: Path | None) -> tuple[Config, Path]:
         root = Path(expanded(str(given))) if given else Path()
     except ValueError as error:
         raise BadInput(f"{source}: {error}") from None
-    scenario, path = config.scenario, getattr(config.scenario.dataset, "path", None)
-    if path is None:
-        return config, root if given else Path("data")
-    place = (root / path).absolute() if given else Path(path)
+    dataset = _placed(config.scenario.dataset, root if given else None, source)
+    scenario = config.scenario.model_copy(update={"dataset": dataset})
+    return config.model_copy(update={"scenario": scenario}), root if given else Path("data")
+
+
+def _placed(dataset: DatasetConfig, root: Path | None, source: str) -> DatasetConfig:
+    """The settings with each `path`, also of data sets in a row, below the data root, if one is given."""
+    if several := getattr(dataset, "datasets", ()):
+        return dataset.model_copy(update={"datasets": tuple(_placed(one, root, source) for one in several)})
+    if (path := getattr(dataset, "path", None)) is None:
+        return dataset
+    try:
+        path = expanded(path)
+    except ValueError as error:
+        raise BadInput(f"scenario.dataset.path: {error}") from None
+    place = (root / path).absolute() if root else Path(path)
     if not os.path.exists(place):
-        below = "" if os.path.isabs(path) else f"; it was looked for in {source} ({root.absolute()})"
+        below = "" if os.path.isabs(path) else f"; it was looked for in {source} ({(root or Path()).absolute()})"
         raise BadInput(f"scenario.dataset.path: {path} is not there{below}; correct the path, or give --data-root DIR")
-    dataset = scenario.dataset.model_copy(update={"path": str(place)})
-    return config.model_copy(update={"scenario": scenario.model_copy(update={"dataset": dataset})}), root
+    return dataset.model_copy(update={"path": str(place)})
 
 
 def build(config: Config, data: Data, seed: int, device: torch.device) -> tuple[list[Task], Method]:

@@ -4,8 +4,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import NamedTuple
 
+from utils.config.schema import ScenarioConfig
 from utils.report.find import FinishedRun, printable
 from utils.report.statistics import (
     LEVEL,
@@ -52,9 +54,11 @@ class Group:
         """The learning problem in words."""
         scenario = self.runs[0].config.scenario
         where = f" {path}" if (path := getattr(scenario.dataset, "path", None)) else ""
-        classes = f"{scenario.labels_per_task} class{'es' if scenario.labels_per_task != 1 else ''} per task"
-        shuffled = ", class order shuffled by seed" if scenario.shuffle_labels else ""
-        return printable(f"{scenario.dataset.name}{where}, {scenario.type} scenario, {classes}{shuffled}{self.apart}")
+        of_seed = f"seed {scenario.class_order_seed}" if scenario.class_order_seed is not None else "seed"
+        order = {"natural": "", "shuffled": f", class order shuffled by {of_seed}"}
+        ordered = ", class order given" if isinstance(scenario.class_order, list) else order[scenario.class_order]
+        what = f"{scenario.dataset.label}{where}, {scenario.type} scenario, {_sizes(scenario)}"
+        return printable(f"{what}{ordered}{self.apart}")
 
     @cached_property
     def names(self) -> list[str]:
@@ -197,3 +201,16 @@ def groups(runs: Sequence[FinishedRun]) -> list[Group]:
         own = [f", {key}={shown(group.runs[0].settings.get(key))}" for key in differing(alike) if key in keys]
         unique.append(replace(group, apart="".join(own)))
     return unique
+
+
+def _sizes(scenario: ScenarioConfig) -> str:
+    """The classes of each task in words."""
+    labels = scenario.labels_per_task
+    if scenario.tasks:
+        return f"{scenario.tasks} {scenario.stream} tasks"
+    if labels is None:
+        return "one task per data set"
+    if isinstance(labels, list):
+        runs = [(size, len(list(same))) for size, same in groupby(labels)]  # 50, 5 x 10
+        return f"{', '.join(f'{count} x {size}' if count > 1 else str(size) for size, count in runs)} classes per task"
+    return f"{labels} class{'es' if labels != 1 else ''} per task"

@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
 
 import methods
 from datasets.data import Data, Task
-from datasets.tasks import class_groups, split_by_class
+from datasets.tasks import changed, check_order, class_groups, permutations, rotations, split_by_class
 from methods import Method
 from models.augment import Augmentation
 from models.encoders import Encoder
@@ -24,7 +24,7 @@ def check_data(config: Config, data: Data) -> None:
     """BadInput if the configuration is bound to other data."""
     expected = config.scenario.fingerprint
     if expected not in (None, data.fingerprint):
-        name = config.scenario.dataset.name
+        name = config.scenario.dataset.label
         raise BadInput(
             f"scenario.fingerprint: expected {expected}, got {data.fingerprint}: images, labels or classes of {name} "
             "have changed; restore them, or choose another save_path"
@@ -51,11 +51,35 @@ def with_frozen(config: Config, data: Data) -> Config:
 
 def build_tasks(config: Config, data: Data, seed: int, device: torch.device) -> list[Task]:
     """The sequence of tasks of one seed; the same on every device, and of features as of their images."""
-    order = list(range(len(data.classes)))
-    if config.scenario.shuffle_labels:
-        order = torch.randperm(len(order), generator=generator(seed, "classes")).tolist()
-    groups = class_groups(order, config.scenario.labels_per_task)
-    return split_by_class(data, groups, config.scenario.dev_split, generator(seed, "dev"), device)
+    scenario, order = config.scenario, _class_order(config, data, seed)
+    dev = scenario.dev_split, generator(seed, "dev")
+    if scenario.tasks is None:
+        return split_by_class(data, class_groups(order, scenario.labels_per_task or data.parts), *dev, device)
+    if len(data.shape) != 3:
+        raise BadInput(f"scenario.stream: {scenario.stream} is for images, and the data are features; set it to split")
+    if scenario.stream == "permuted":
+        changes = permutations(data.shape, scenario.tasks, generator(seed, "permutations"))
+    else:
+        changes = rotations(scenario.tasks)
+    return changed(data, order, changes, *dev, device)
+
+
+def _class_order(config: Config, data: Data, seed: int) -> list[int]:
+    """The class ids in the order in which they are assigned to tasks. BadInput: the order given is none of them."""
+    wanted, fixed, count = config.scenario.class_order, config.scenario.class_order_seed, len(data.classes)
+    if isinstance(wanted, list):
+        check_order(wanted, count)
+        return wanted
+    if wanted == "natural":
+        return list(range(count))
+    return torch.randperm(count, generator=generator(seed if fixed is None else fixed, "classes")).tolist()
+
+
+def class_names(config: Config, data: Data) -> list[str]:
+    """The names of the class ids of the tasks: if each task has all classes, e.g. "3 (task 0)"."""
+    if (tasks := config.scenario.tasks) is None:
+        return list(data.classes)
+    return [f"{name} (task {task})" for task in range(tasks) for name in data.classes]
 
 
 def _build_encoder(config: ModelConfig, first: Task) -> Encoder:

@@ -5,6 +5,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,8 @@ def frozen(
     else:
         learner.encoder.features.load_state_dict(trained)
     extractor = learner.freeze()
+    if config.scenario.tasks is not None:  # each task has images of its own, which no other run need have
+        return learner, extractor, [_with_features(task, extractor, check) for task in tasks]
     return learner, extractor, build_tasks(config, on_features(data, extractor, device, cache, check), seed, device)
 
 
@@ -84,7 +87,17 @@ def on_features(
         x = np.empty(shape, np.float32)
         fill(x)
     train, test = torch.from_numpy(x).split(sizes)
-    return Data(Split(train, data.train.y), Split(test, data.test.y), data.classes)
+    return replace(data, train=Split(train, data.train.y), test=Split(test, data.test.y))
+
+
+def _with_features(task: Task, extractor: nn.Module, check: Callable[[], None]) -> Task:
+    """The task with features in place of its images; `check` is called after each part."""
+
+    def of(split: Split) -> Split:
+        check()
+        return Split(features(extractor, split.x, split.x.device), split.y)
+
+    return replace(task, train=of(task.train), dev=task.dev and of(task.dev), test=of(task.test))
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from methods import Method
 from utils.config.schema import Config
 from utils.config.yaml_text import flatten
 from utils.run import figures
+from utils.run.build import class_names
 from utils.run.evaluation import accuracy, auroc, calibration, confusion, memory, predict, scored_part
 from utils.store import metrics
 from utils.store.files import write_bytes
@@ -30,7 +31,7 @@ class Recording:
         self.results: dict[str, Any] = {
             "seed": seed,
             "config": config.dump(),
-            "class_names": list(data.classes),
+            "class_names": class_names(config, data),
             "tasks": [list(task.classes) for task in tasks],
             "epochs": [],
             "diagnostics": [],

@@ -25,7 +25,7 @@ def write_final_score(config: Config) -> None:
         return
     score: dict[str, Any] = {
         "method": config.method.name,
-        "dataset": config.scenario.dataset.name,
+        "dataset": config.scenario.dataset.label,
         "scenario": config.scenario.type,
         "seeds": [run["seed"] for run in runs],
         "protocol": {"selection": config.train.selection, "epochs": config.train.epochs, "steps": config.train.steps},
