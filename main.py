@@ -2,21 +2,22 @@
 
 import gc
 import os
-import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.options import parse
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # where `python -P` does not look
+
+from utils.options import parse, resuming
 from utils.queue.screen import outlive_readers
+from utils.run.signals import end_on_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Modules are imported when they are needed: --help is quick."""
     options = parse(arguments)
-    # The networks are small: more threads are no faster, and runs side by side get much slower with them.
-    # A value set by the user wins; torch reads it on import.
+    # Runs side by side get much slower with more threads. A value set by the user wins; torch reads it on import.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         return _run(options)
@@ -27,9 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{sys.executable} has no package {error.name}: {hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interruption:
-        words = sys.argv[1:] if arguments is None else arguments
-        python = sys.executable.removeprefix(f"{os.getcwd()}/")
-        command = shlex.join([python, "main.py", *(word for word in words if word != "--restart")])
+        command = resuming(sys.argv if arguments is None else ["main.py", *arguments])
         print(f"\ninterrupted{interruption}; to resume: {command}", file=sys.stderr)
         return 130
 
@@ -55,6 +54,7 @@ def _run(options: Namespace) -> int:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     gc.set_threshold(20_000)  # imports make many objects and no garbage: collecting as often as usual costs a second
     outlive_readers()
     sys.exit(main())

@@ -111,11 +111,54 @@ def test_seeds_outlive_whoever_read_what_they_say(tmp_path, opened, jobs):
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_seeds_need_no_screen_at_all(tmp_path, jobs):
+def test_seeds_need_no_standard_streams(tmp_path, jobs):
     settings = f"'train.save_path={tmp_path / 'results'}' method.plot=no train.epochs=1 train.device=cpu"
     run = f"'{sys.executable}' main.py files/naive_digits.yaml --seeds 0-1 --jobs {jobs} --set {settings}"
-    assert subprocess.run(f"{run} >&- 2>&-", shell=True, cwd=ROOT, check=False).returncode == 0
+    assert subprocess.run(f"{run} <&- >&- 2>&-", shell=True, cwd=ROOT, check=False).returncode == 0
     assert set(finished_runs(tmp_path / "results")) == {0, 1}
+
+
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+
+
+@pytest.mark.parametrize(
+    ("temporary", "locale", "flags"),
+    [(b"a" * 100, ASCII, ["-P"] if sys.version_info >= (3, 11) else []), (b"b\xff\xfe", {"LC_ALL": "C"}, [])],
+    ids=["long", "not UTF-8"],
+)
+def test_odd_surroundings_change_nothing(tmp_path, temporary, locale, flags):
+    """A TMPDIR too long for a socket, `python -P`, which does not look beside main.py, ASCII, another directory."""
+    folder = os.path.join(os.fsencode(tmp_path), temporary)
+    os.mkdir(folder)
+    settings = [f"train.save_path={tmp_path / 'results'}", "method.plot=no", "train.epochs=1", "train.device=cpu"]
+    program, file = [sys.executable, *flags, str(ROOT / "main.py")], str(ROOT / "files" / "naive_digits.yaml")
+    how = {"cwd": tmp_path, "env": {**os.environ, **locale, "TMPDIR": os.fsdecode(folder)}}
+    for command in ([file, "--seeds", "0-1", "--jobs", "2", "--set", *settings], ["--compare", "results"]):
+        done = subprocess.run([*program, *command], capture_output=True, check=False, **how)
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert set(finished_runs(tmp_path / "results")) == {0, 1} and (tmp_path / "comparison" / "report.html").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_a_signal_while_the_program_starts_says_how_to_resume(tmp_path, number):
+    """At any moment after the first imports, which take a tenth of a second."""
+    settings = [f"train.save_path={tmp_path / 'results'}", "train.epochs=500", "train.device=cpu"]
+    command = [sys.executable, "main.py", "files/naive_digits.yaml", "--restart", "--jobs", "2", "--set", *settings]
+    for seconds in (0, 0.3, 1, 2):
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
+            while signal.SIGTERM not in caught_by(program.pid):
+                time.sleep(0.005)
+            time.sleep(seconds)
+            os.killpg(program.pid, number)
+            said = program.communicate()[1]
+        assert program.returncode == 130 and f"interrupted by {number.name}; to resume: " in said
+        assert "Traceback" not in said and "--restart" not in said
+
+
+def caught_by(pid: int) -> list[int]:
+    """The signals that a process handles."""
+    mask = int(next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigCgt" in line)[7:], 16)
+    return [number for number in signal.Signals if mask >> (number - 1) & 1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])

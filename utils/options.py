@@ -3,6 +3,8 @@
 import argparse
 import os
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +22,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's options; exits with 2 on a mistake in them."""
     parser = _Parser(
         prog="main.py",
+        allow_abbrev=False,
         description="Run continual-learning experiments written as YAML files; run the same line again to resume.",
         epilog="exit codes: 0 done, 1 a run failed, 2 bad input and nothing run, 130 interrupted and resumable",
     )
@@ -69,6 +72,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if options.tasks is not None and options.tasks < 1:
         parser.error(f"--tasks {options.tasks}: expected 1 or more")
     return options
+
+
+def resuming(command: Sequence[str]) -> str:
+    """What to type to resume a run that this command, the program first, has begun: the same without --restart."""
+    python = sys.executable.removeprefix(f"{os.getcwd()}/")
+    return shlex.join([python, *(word for word in command if word != "--restart")])
 
 
 def path(text: str) -> Path:

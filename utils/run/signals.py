@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 """Ctrl-C; a polite kill; what schedulers send before they take a machine away."""
@@ -19,6 +20,16 @@ class Stop:
     def __init__(self) -> None:
         self.requested: str | None = None
         """the signal's name"""
+
+
+def end_on_signals() -> None:
+    """From now on each signal, not only Ctrl-C, raises Interrupted: a program that starts has nothing to save."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise Interrupted(f" by {signal.Signals(number).name}")
+
+    for number in SIGNALS:
+        signal.signal(number, interrupt)
 
 
 @contextmanager

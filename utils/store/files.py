@@ -19,7 +19,7 @@ class Damaged(Exception):
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file atomically. Makes its folder, but not the one above: a removed results folder stays removed."""
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # always this name: the next write replaces what a kill leaves
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -63,7 +63,7 @@ class BuiltinsOnly(pickle.Unpickler):
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain data with their hash; the one before stays at `previous(path)`, also if this fails."""
-    following = path.with_name(f"{path.name}.new")
+    following = checkpoints(path)[0]
     write_bytes(following, _sealed(_as_bytes(state)))
     if path.exists():
         path.replace(previous(path))
@@ -73,6 +73,11 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def previous(path: Path) -> Path:
     """The file of the checkpoint before the one at `path`."""
     return path.with_name(f"{path.name}.previous")
+
+
+def checkpoints(path: Path) -> list[Path]:
+    """Where checkpoints may be, the newest first: a kill inside `write_checkpoint` leaves one under its first name."""
+    return [path.with_name(f"{path.name}.new"), path, previous(path)]
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """The results folder: what is where in it, and who may write. Every write is whole or not at all."""
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from utils.config.load import load as load_config
@@ -16,6 +16,7 @@ from utils.config.schema import Config, identity_of
 from utils.config.yaml_text import as_yaml, read
 from utils.settings import BadInput
 from utils.store import files
+from utils.store.locks import exclusive
 from utils.store.log import log
 from utils.store.metrics_csv import write_metrics
 
@@ -59,7 +60,7 @@ class RunFolder:
 
     def begin(self, provenance: Provenance) -> None:
         """Write the provenance; a resumed seed keeps its own, and the log says what has changed since."""
-        if not self.state.exists() and not files.previous(self.state).exists():
+        if not any(path.exists() for path in files.checkpoints(self.state)):
             files.write_text(self.provenance, as_yaml(provenance.model_dump()))
             first = _seeds_in(self.path.parent)[0]
             if (other := provenance_of(self.path.parent, first)) and (changes := other.changed_to(provenance)):
@@ -89,7 +90,7 @@ class RunFolder:
 
     def load_state(self, device: torch.device) -> dict[str, Any] | None:
         """The last checkpoint that is not damaged, or None; a damaged one is logged."""
-        for path in (self.state, files.previous(self.state)):
+        for path in files.checkpoints(self.state):
             try:
                 return files.read_checkpoint(path, device)
             except FileNotFoundError:
@@ -116,10 +117,10 @@ def locked(root: Path) -> Iterator[None]:
     The lock lies beside the folder, which may be moved, and for a point of a sweep beside the sweep's folder.
     BadInput if another process holds it for too long, OSError if it cannot be written.
     """
+    root = Path(os.path.realpath(root))  # a link to a folder has the folder's lock
     folder = root.parent if (root.parent / SWEEP).exists() else root
     file = folder.with_name(f".{folder.name}.lock")
-    file.touch()
-    with _lock(file, MAX_WAIT_SECONDS, f"{file} was locked by another process for {MAX_WAIT_SECONDS} s; try again"):
+    with exclusive(file, MAX_WAIT_SECONDS, f"{file} was locked by another process for {MAX_WAIT_SECONDS} s; try again"):
         yield
 
 
@@ -135,16 +136,7 @@ def check_free(root: Path, seeds: Sequence[int] | None = None) -> None:
 def _seed_lock(path: Path) -> AbstractContextManager[None]:
     seed, root = path.parent.name.removeprefix("exp_"), path.parent.parent
     refusal = f"train.save_path: another process runs seed {seed} of {root}; wait for it, or choose another"
-    return _lock(path, 0, refusal)
-
-
-@contextmanager
-def _lock(path: Path, seconds: float, refusal: str) -> Iterator[None]:
-    try:
-        with FileLock(path, timeout=seconds):
-            yield
-    except Timeout:  # of this lock: within, others end as BadInput here
-        raise BadInput(refusal) from None
+    return exclusive(path, 0, refusal)
 
 
 def check_folder(config: Config) -> None:
@@ -208,8 +200,10 @@ def check_same(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None
 def make_folder(root: Path, anew: bool, name: str, text: str) -> None:
     """Make a results folder with the file that describes it; with `anew`, an existing one is moved aside.
 
-    A config.yml that the user wrote stays as it is.
+    A config.yml that the user wrote stays as it is. Of a link, the folder that it leads to is made or moved.
     """
+    if root.is_symlink():
+        root = Path(os.path.realpath(root))
     if root.exists() and anew:
         aside = (root.with_name(f"{root.name}.old-{i}") for i in itertools.count(1))
         kept = root.rename(next(path for path in aside if not path.exists()))
