@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # where `python -P` do
 
 from utils.options import parse, resuming
 from utils.queue.screen import outlive_readers
-from utils.run.signals import end_on_signals
+from utils.run.signals import interruptible
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Runs side by side get much slower with more threads. A value set by the user wins; torch reads it on import.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        return _run(options)
+        with interruptible():
+            return _run(options)
     except ModuleNotFoundError as error:
         if (Path(__file__).parent / str(error.name).partition(".")[0]).exists():  # one of ours
             raise
@@ -54,7 +55,6 @@ def _run(options: Namespace) -> int:
 
 
 if __name__ == "__main__":
-    end_on_signals()
     gc.set_threshold(20_000)  # imports make many objects and no garbage: collecting as often as usual costs a second
     outlive_readers()
     sys.exit(main())

@@ -1,6 +1,5 @@
 """The queue of seeds: check everything, make the results folders, run the seeds, write the scores."""
 
-import sys
 from argparse import Namespace
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
@@ -23,7 +22,7 @@ from utils.run.signals import Interrupted, Stop, listening
 from utils.settings import BadInput
 from utils.store import folder as results
 from utils.store.final_score import write_final_score
-from utils.store.log import bar, log, logging_to
+from utils.store.log import bar, complain, log, logging_to
 
 
 def launch(options: Namespace) -> int:
@@ -54,7 +53,7 @@ def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int,
     A seed has this number of threads on this machine; 0 means a cluster, where `cluster.cpus` says it.
     """
     queue, in_turn = _unfinished(experiments), bool(threads) and at_once == 1
-    code, failed, progress = 0, set[tuple[Path, int]](), bar(len(queue), "seeds", 0, "seed")
+    code, failed = 0, set[tuple[Path, int]]()
     ended: Iterator[tuple[int, int]]
     if in_turn:
         ended = ((index, run_seed(*queued, stop)) for index, queued in enumerate(queue))
@@ -65,20 +64,20 @@ def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int,
             run = partial(_job, config.dump(), *place, threads or config.cluster.cpus)
             jobs.append(Job(f"{config.save_path}: seed {seed}", run, config.cluster))
         ended = run_jobs(jobs, at_once or len(jobs), stop)
-    for index, code_of_seed in ended:
-        experiment, seed = queue[index]
-        path = experiment.config.save_path
-        if code_of_seed and not stop.requested:
-            failed.add((path, seed))
-            if code_of_seed < 0:
-                print(f"{path}: seed {seed} was killed (signal {-code_of_seed})", file=sys.stderr)
-            elif code_of_seed == LOST:
-                print(f"{path}: seed {seed} is lost: the server of --jobs was killed; run it again", file=sys.stderr)
-        code |= _write_scores([experiment], failed)
-        progress.update()
+    with bar(len(queue), "seeds", 0, "seed") as progress:
+        for index, code_of_seed in ended:
+            experiment, seed = queue[index]
+            path = experiment.config.save_path
+            if code_of_seed and not stop.requested:
+                failed.add((path, seed))
+                if code_of_seed < 0:
+                    complain(f"{path}: seed {seed} was killed (signal {-code_of_seed})")
+                elif code_of_seed == LOST:
+                    complain(f"{path}: seed {seed} is lost: the server of --jobs was killed; run it again")
+            code |= _write_scores([experiment], failed)
+            progress.update()
     if stop.requested and not in_turn:
         raise Interrupted(f" by {stop.requested}")
-    progress.close()
     code |= _write_scores(experiments, failed)
     for score in dict.fromkeys(e.folder / ("sweep.log" if e.sweep else "final_score.log") for e in experiments):
         if score.exists():
@@ -121,7 +120,7 @@ def _write_scores(experiments: Sequence[Experiment], failed: Collection[tuple[Pa
             with results.locked(folder):  # seeds of other commands may finish at the same moment
                 write()
         except (OSError, BadInput) as error:
-            print(f"{folder}: {_reason(error)}", file=sys.stderr)
+            complain(f"{folder}: {_reason(error)}")
             code = 1
     return code
 
@@ -149,7 +148,7 @@ def run_seed(
         if reraise:
             raise
         where = f" (whole story: {folder.log})" if folder.log.exists() else ""
-        print(f"{name} failed: {_reason(error)}{where}", file=sys.stderr)
+        complain(f"{name} failed: {_reason(error)}{where}")
         return 1
     return 0
 

@@ -80,8 +80,7 @@ class _Shown:
 
     def __init__(self, name: str, line: int, reader: Any) -> None:
         self.name, self.line, self.reader, self.ended = name, line, reader, False
-        look: dict[str, Any] = {"position": line, "leave": False, "bar_format": "{desc}", "dynamic_ncols": True}
-        self._status = tqdm(desc=f"{name}: starting", disable=not os.isatty(2), **look)
+        self._status = log.line(line, desc=name, postfix="starting", bar_format="{desc} [{elapsed}]{postfix}")
 
     def read(self) -> None:
         """Show what has arrived."""
@@ -89,7 +88,7 @@ class _Shown:
             while not self.ended and self.reader.poll():
                 kind, text = self.reader.recv()
                 if kind == "status":
-                    self._status.set_description_str(f"{self.name}: {text}")
+                    self._status.set_postfix_str(text)
                 else:
                     tqdm.write(text, file=getattr(sys, kind))
         except (EOFError, OSError):
@@ -109,9 +108,8 @@ class _Said(io.TextIOBase):
         self._kind, self._writer, self._text = kind, writer, ""
 
     def write(self, text: str) -> int:
-        if self._kind == "status":  # a whole bar, between carriage returns
-            lines = [text.strip()] if text.strip() else []
-        else:
+        lines = [text]
+        if self._kind != "status":
             *lines, self._text = (self._text + text).split("\n")
         with contextlib.suppress(OSError):  # nobody listens any more
             for line in lines:

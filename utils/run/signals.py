@@ -1,7 +1,7 @@
 """Requests to stop: a run finishes its step, saves where it is, and ends."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -22,14 +22,15 @@ class Stop:
         """the signal's name"""
 
 
-def end_on_signals() -> None:
-    """From now on each signal, not only Ctrl-C, raises Interrupted: a program that starts has nothing to save."""
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, each signal, not only Ctrl-C, raises Interrupted: a program that starts has nothing to save."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise Interrupted(f" by {signal.Signals(number).name}")
 
-    for number in SIGNALS:
-        signal.signal(number, interrupt)
+    with _handling(interrupt):
+        yield
 
 
 @contextmanager
@@ -42,9 +43,15 @@ def listening() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.requested = signal.Signals(number).name
 
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
-    try:
+    with _handling(ask):
         yield stop
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)

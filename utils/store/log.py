@@ -1,20 +1,26 @@
 """The log of a run: one line per event in experiment.log, and on the screen with progress bars on a terminal."""
 
+import io
 import logging
 import multiprocessing
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
+from weakref import WeakSet
 
 from tqdm import tqdm
 
 log = logging.getLogger("experiment")  # of the current run: experiment.log gets every level, the screen INFO and above
 EPOCH = logging.DEBUG if os.isatty(2) else logging.INFO  # on a terminal the progress bar shows the same
-STATUS_WIDTH = 70  # letters of a job's bar
-status: IO[str] | None = None  # where the bars of a job go
+MARGIN = 3  # columns at the right: the `^C` that a terminal shows for Ctrl-C must not break a line
+status: IO[str] | None = None  # in a job of its own process: where its line of status goes
+_lines: WeakSet[Any] = WeakSet()
 
 
 class _File(logging.FileHandler):
@@ -47,16 +53,66 @@ def logging_to(path: Path, prefix: str) -> Iterator[None]:
             handler.close()
 
 
+def complain(text: str) -> None:
+    """Write a line to stderr, above the bars."""
+    tqdm.write(text, file=sys.stderr)
+
+
 def bar(total: int, name: str, level: int, unit: str, done: int = 0) -> Any:
     """A tqdm progress bar on line `level`, `done` of `total` reached; hidden without terminal.
 
-    In a job of its own process, its text goes to `status` instead, for the process that shows all jobs.
+    In a job of its own process, it is text in the job's line of status, which the process that shows all jobs draws.
     """
-    look: dict[str, Any] = {"position": level, "leave": False, "dynamic_ncols": True, "disable": not os.isatty(2)}
-    if multiprocessing.parent_process() is not None:
-        look |= {"position": 0, "dynamic_ncols": False, "ncols": STATUS_WIDTH, "file": status}
-        look["disable"] |= status is None
-    return tqdm(total=total, desc=name, unit=unit, initial=done, **look)
+    look: dict[str, Any] = {"total": total, "desc": name, "unit": unit, "initial": done}
+    if multiprocessing.parent_process() is None:
+        return line(level, **look)
+    count = f"{{n_fmt}}/{{total_fmt}} {unit}s"
+    look["bar_format"] = count if level == 1 else f"{{desc}}: {count}{{postfix}}"
+    return tqdm(position=0, leave=False, disable=status is None, file=_Part(level), **look)
+
+
+def line(level: int, **look: Any) -> Any:
+    """A tqdm bar on this line of those at the bottom of the terminal, redrawn every second: clocks tick."""
+    terminal = os.isatty(2)
+    width = (os.get_terminal_size(2).columns or 80) - MARGIN if terminal else None
+    made = _Line(position=level, leave=False, ncols=width, disable=not terminal, **look)
+    if terminal:
+        _lines.add(made)
+        _start_clock()
+    return made
+
+
+class _Line(tqdm):
+    def __repr__(self) -> str:
+        """What is drawn; longer than the terminal is wide, it would break the lines below."""
+        return super().__repr__()[: self.ncols]
+
+
+@cache
+def _start_clock() -> None:
+    def tick() -> None:
+        while True:
+            time.sleep(1)
+            with tqdm.get_lock():
+                for each in [each for each in _lines if not each.disable]:  # else it was closed
+                    each.refresh(nolock=True)
+
+    threading.Thread(target=tick, daemon=True).start()
+
+
+class _Part(io.TextIOBase):
+    """What the bar of a level says in a job's line of status; all levels are sent together."""
+
+    texts: ClassVar[dict[int, str]] = {}
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def write(self, text: str) -> int:
+        self.texts[self.level] = text.strip()
+        if status is not None:
+            status.write(", ".join(part for part in self.texts.values() if part))
+        return len(text)
 
 
 class FitProgress:
