@@ -244,6 +244,7 @@ class Run:
         self.stopwatch.seconds.update(saved.seconds)
         self._restore(saved.before)
         within = f", epoch {saved.position['epoch']}, step {saved.position['step']}" if saved.position else ""
+        within = ", after its last step" if saved.phase == "consolidation" else within
         where = "the training of the encoder" if saved.phase == "pretraining" else f"task {saved.tasks_done}"
         log.info("resuming in %s%s", where, within)
         return saved.phase != "pretraining"
