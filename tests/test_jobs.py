@@ -1,12 +1,17 @@
 """Seeds and files side by side: the same bits, and nobody takes another one down."""
 
 import contextlib
+import fcntl
 import functools
+import io
 import json
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -18,6 +23,7 @@ from utils.config.schema import ClusterConfig
 from utils.queue import launch
 from utils.queue.local_jobs import Job, run_side_by_side
 from utils.run.signals import Stop
+from utils.store import log
 from utils.store.folder import RunFolder, check_free, finished_runs, locked
 
 pytestmark = pytest.mark.long
@@ -137,6 +143,36 @@ def test_odd_surroundings_change_nothing(tmp_path, temporary, locale, flags):
         done = subprocess.run([*program, *command], capture_output=True, check=False, **how)
         assert (done.returncode, done.stderr) == (0, b"")
     assert set(finished_runs(tmp_path / "results")) == {0, 1} and (tmp_path / "comparison" / "report.html").exists()
+
+
+def test_on_a_terminal_each_job_has_a_line_that_fits_and_ticks(tmp_path):
+    here, there = os.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 60, 0, 0))
+    settings = [f"train.save_path={tmp_path / 'r'}", "method.plot=no", "train.epochs=12", "train.device=cpu"]
+    options = ["files/naive_digits.yaml", "--seeds", "0-1", "--jobs", "2", "--set", *settings]
+    said = b""
+    with subprocess.Popen(
+        [sys.executable, "main.py", *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=there
+    ) as program:
+        os.close(there)
+        with contextlib.suppress(OSError):  # a terminal that nobody has open any more
+            while more := os.read(here, 10_000):
+                said += more
+        assert program.wait() == 0
+    os.close(here)
+    lines = [line for line in re.split(r"[\r\n]|\x1b\[A", said.decode()) if line.strip()]
+    assert max(map(len, lines)) < 60
+    assert len({line for line in lines if re.search(r"r seed 0 \[00:\d\d\], ", line)}) > 3, lines
+
+
+def test_a_line_of_status_has_the_parts_of_all_levels(monkeypatch):
+    said = io.StringIO()
+    monkeypatch.setattr(log, "status", said)
+    monkeypatch.setattr(log.multiprocessing, "parent_process", lambda: 1)
+    with log.bar(5, "seed 0", 1, "task", done=2), log.bar(20, "task 2", 2, "epoch") as inner:
+        inner.set_postfix_str("loss 0.5")
+        assert said.getvalue().endswith("2/5 tasks, task 2: 0/20 epochs, loss 0.5")
+    assert log._Part.texts == {1: "", 2: ""}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])

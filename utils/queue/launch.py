@@ -62,7 +62,7 @@ def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int,
         for experiment, seed in queue:
             config, place = experiment.config, (experiment.data_root, seed, str(experiment.device))
             run = partial(_job, config.dump(), *place, threads or config.cluster.cpus)
-            jobs.append(Job(f"{config.save_path}: seed {seed}", run, config.cluster))
+            jobs.append(Job(f"{config.save_path.name} seed {seed}", run, config.cluster))
         ended = run_jobs(jobs, at_once or len(jobs), stop)
     with bar(len(queue), "seeds", 0, "seed") as progress:
         for index, code_of_seed in ended:
