@@ -8,7 +8,7 @@ import torch
 from conftest import make_data, make_method, method_settings, train
 
 from datasets.data import Data, Split
-from methods import known
+from methods import find, known
 from utils.store.folder import finished_runs
 from utils.store.metrics import scores
 
@@ -26,14 +26,13 @@ def saved(data: Data, path) -> str:
 
 
 @pytest.mark.parametrize("name", known())
-def test_a_prediction_depends_on_its_image_alone(tasks, name):
+def test_a_prediction_depends_on_its_image_alone(tasks, feature_tasks, name):
+    tasks = feature_tasks if find(name)[0].works_on == "features" else tasks
     method = make_method(name, "class")
     for task in tasks[:2]:
         train(method, task)
     method.learner.eval()
-    x, _ = Split(torch.cat([task.test.x for task in tasks]), torch.cat([task.test.y for task in tasks])).batch(
-        slice(None)
-    )
+    x = torch.cat([task.test.batch(slice(None))[0] for task in tasks])
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         predicted = method.predict(x, 1)

@@ -32,7 +32,8 @@ def set_gradients(parameters: Iterable[nn.Parameter], vector: Tensor) -> None:
 
 def gradient_of(loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
     """The gradient of a loss as one vector (P,), leaving every `.grad` alone; zeros where it does not reach."""
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(parameters), materialize_grads=True)])
+    gradients = torch.autograd.grad(loss, list(parameters), materialize_grads=True)
+    return torch.cat([g.detach().flatten() for g in gradients])  # the zeros of torch 2.6 ask for gradients
 
 
 def mean_over_samples(
