@@ -2,7 +2,7 @@
 
 import sys
 from math import inf
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from datasets.data import Split, Task
 from methods.mechanisms.memory import Memory
 from models.augment import Augmentation
-from models.learner import Learner
+from models.learner import Learner, Scenario
 from utils.settings import AnyCase, BadInput, Settings, modules
 from utils.settings import find as find_module
 
@@ -58,6 +58,10 @@ class Method(nn.Module):
             only.
     """
 
+    title: ClassVar[str] = ""
+    """The name in tables, figures and reports; by default that of the YAML."""
+    scenarios: ClassVar[tuple[Scenario, ...]] = get_args(Scenario)
+    """Where it can be used; elsewhere it is refused."""
     static: bool = False
     """Whether `loss` and `after_backward` may be captured as a CUDA graph: see `models.captured.Captured`."""
     off: ClassVar[dict[str, Any] | None] = {}
@@ -71,6 +75,9 @@ class Method(nn.Module):
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__()
+        if learner.scenario not in self.scenarios:
+            where = " or ".join(self.scenarios)
+            raise BadInput(f"scenario.type: {config.name} works with {where} only, got {learner.scenario}")
         self.config, self.stream = config, stream
         self.measured: dict[str, float] = {}  # diagnostics, for `end_task` to set
         self.augmentation: Augmentation | None = None  # set by whoever builds the method

@@ -28,6 +28,7 @@ class Config(MethodConfig):
 class AGEM(Method):
     """Where the gradient g opposes the memory's gradient r, the part of g along r is taken out."""
 
+    title = "A-GEM"
     config: Config
     static = True
     off: ClassVar = {"memory_per_task": 0}

@@ -14,6 +14,7 @@ from models.learner import Learner
 class Cumulative(Method):
     """Keeps all data; an epoch is a pass over all of it."""
 
+    title = "Cumulative"
     static = True
     off: ClassVar = None
 

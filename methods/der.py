@@ -37,6 +37,7 @@ class DER(Method):
     *Deviation*: on the first task the memory is filled but not replayed, so that all methods learn it alike.
     """
 
+    title = "DER"
     config: Config
     augments_itself = True  # the memory keeps images as they are
     off: ClassVar = {"alpha": 0.0, "beta": 0.0}

@@ -53,6 +53,7 @@ class DGR(Method):
     *Deviation* from the paper: the generator is a variational autoencoder, not a WGAN, as in van de Ven and Tolias.
     """
 
+    title = "DGR"
     config: Config
     static = True
     works_on = "images"

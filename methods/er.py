@@ -36,6 +36,7 @@ class Config(MethodConfig):
 class ER(Method):
     """Cross-entropy + importance * mean distance of stored images' embeddings to those stored with them."""
 
+    title = "Embedding Regularization"
     config: Config
     static = True
     off: ClassVar = {"importance": 0.0}

@@ -38,6 +38,7 @@ class EWC(Anchored):
     *Deviation* from the original code, which squared the summed gradient instead of summing the squares.
     """
 
+    title = "EWC"
     config: Config
     factor = 0.5
 

@@ -38,6 +38,7 @@ class GEM(Method):
     head's part of it is kept; where nothing is violated nothing is changed.
     """
 
+    title = "GEM"
     config: Config
     off: ClassVar = {"memory_per_task": 0}
     diagnosed: ClassVar = {

@@ -48,6 +48,7 @@ class GFR(Method):
     the distance is averaged over images, where theirs is the norm over the whole batch times the number of past tasks.
     """
 
+    title = "GFR"
     config: Config
     static = True
     off: ClassVar = {"replay": 0.0, "feature_distillation": 0.0}

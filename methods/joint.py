@@ -13,6 +13,8 @@ from models.learner import Learner
 class Joint(Cumulative):
     """Cumulative training that starts each task from the weights of the untrained classifier."""
 
+    title = "Joint"
+
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         self.untrained = copy.deepcopy(learner).requires_grad_(False)

@@ -22,6 +22,7 @@ class Config(AnchoredConfig):
 class MAS(Anchored):
     """Importance_i = sum over tasks of the mean over images of |d |logits|^2 / d weight_i|."""
 
+    title = "MAS"
     config: Config
 
     def end_task(self, task: Task) -> None:

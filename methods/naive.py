@@ -6,4 +6,5 @@ from methods import Method
 class Naive(Method):
     """Nothing is done against forgetting."""
 
+    title = "Naive"
     static = True

@@ -20,6 +20,7 @@ class Config(ewc.Config):
 class OnlineEWC(ewc.EWC):
     """F <- gamma F + F_t around the weights after task t."""
 
+    title = "Online EWC"
     config: Config
 
     def end_task(self, task: Task) -> None:

@@ -54,6 +54,7 @@ class PRER(Rehearsing):
     relearns old classes with the new ones; no generated image outlives its task; replay to the heads is ours.
     """
 
+    title = "PRER"
     config: Config
     works_on = "images"
 

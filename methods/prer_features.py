@@ -26,6 +26,8 @@ class PRERFeatures(Rehearsing):
 
     works_on = "features"
 
+    title = "PRER on features"
+
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         (features,), dimension = learner.encoder.shape, config.flow.dimension

@@ -33,6 +33,7 @@ class Config(MethodConfig):
 class Replay(Method):
     """A memory of real images, filled when a task ends."""
 
+    title = "Experience Replay"
     config: Config
     static = True
     off: ClassVar = {"share": 0.0}

@@ -29,6 +29,7 @@ class SI(Anchored):
     penalty's is subtracted, exactly, since it is known.
     """
 
+    title = "SI"
     config: Config
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:

@@ -17,7 +17,7 @@ from scipy import stats
 
 from main import main
 from utils.config.load import load
-from utils.report import figures, statistics, tables
+from utils.report import cost, figures, statistics, tables
 from utils.report.find import find
 from utils.report.groups import groups
 from utils.run import figures as plots
@@ -69,6 +69,7 @@ def make_run(
             "memory": {
                 "learner_parameters": 100,
                 "method_floats": 1000 * len(folder.name),
+                "method_bytes": 4000 * len(folder.name),
                 "stored_real_samples": stored,
             },
         }
@@ -98,34 +99,34 @@ def study(tmp_path_factory) -> Path:
 def test_a_group_knows_its_best_its_tests_and_its_references(study):
     (group,) = groups(find([study]))
     assert (
-        group.names == ["joint", "lwf", "ewc", "naive"] and group.title == "digits, task scenario, 2 classes per task"
+        group.names == ["Joint", "LwF", "EWC", "Naive"] and group.title == "digits, task scenario, 2 classes per task"
     )
-    assert group.names[group.best] == "lwf" and group.rows[group.best].paired is None, "joint does not compete"
+    assert group.names[group.best] == "LwF" and group.rows[group.best].paired is None, "joint does not compete"
     ps = [stats.ttest_rel(ACCURACIES["lwf"], ACCURACIES[name]).pvalue for name in ("joint", "ewc", "naive")]
     corrected = [row.paired.t_holm for row in group.rows if row.paired]
     assert corrected == pytest.approx(statistics.holm(ps)) and group.best_stands_out
     normalised = [row.normalised for row in group.rows]
     assert normalised == pytest.approx([1.0, (0.91 - 0.6) / (0.982 - 0.6), (0.812 - 0.6) / (0.982 - 0.6), 0.0])
-    assert "significantly better than ewc, naive; significantly worse than joint" in group.verdict
+    assert "significantly better than EWC, Naive; significantly worse than Joint" in group.verdict
     assert "too few seeds for a significant paired Wilcoxon test: 5; this table needs 7" in group.notes
 
 
 def test_the_command_prints_and_writes_everything(study, tmp_path, capsys):
     assert main(["--compare", str(study), "--out", str(tmp_path / "new" / "out")]) == 0
     out, error = capsys.readouterr()
-    assert re.search(r"^lwf +5 +0\.9100 ± 0\.0158 +\[0\.8904, 0\.9296\] +0\.8115 ", out, re.M) and not error
+    assert re.search(r"^LwF +5 +0\.9100 ± 0\.0158 +\[0\.8904, 0\.9296\] +0\.8115 ", out, re.M) and not error
     there = {path.name for path in (tmp_path / "new" / "out").iterdir()}
     comparison = {f"comparison.{kind}" for kind in ("csv", "md", "tex", "json")}
     assert there == comparison | {"confusion.csv", "report.html"}
     text = (tmp_path / "new" / "out" / "comparison.md").read_text()
     assert (
-        "| lwf | 5 | 0.9100 ± 0.0158 | [0.8904, 0.9296] | 0.8115 |" in text and "| ewc | better | 5 | 0.0980 |" in text
+        "| lwf | 5 | 0.9100 ± 0.0158 | [0.8904, 0.9296] | 0.8115 |" in text and "| EWC | better | 5 | 0.0980 |" in text
     )
     assert "stores images" not in text, "a single column stands beside nothing"
     (group,) = json.loads((tmp_path / "new" / "out" / "comparison.json").read_text())["groups"]
-    assert group["best"] == "lwf" and group["runs"][1]["FinalAccuracy"]["values"] == pytest.approx(ACCURACIES["lwf"])
+    assert group["best"] == "LwF" and group["runs"][1]["FinalAccuracy"]["values"] == pytest.approx(ACCURACIES["lwf"])
     rows = list(csv.DictReader((tmp_path / "new" / "out" / "comparison.csv").read_text().splitlines()))
-    assert [row["name"] for row in rows] == ["joint", "lwf", "ewc", "naive"]
+    assert [row["name"] for row in rows] == ["Joint", "LwF", "EWC", "Naive"] and rows[1]["method"] == "lwf"
     assert float(rows[2]["best_minus_this.difference"]) == pytest.approx(0.91 - 0.812)
     assert float(rows[1]["FinalAccuracy.mean"]) == pytest.approx(0.91) and rows[1]["seeds"] == "0 1 2 3 4"
 
@@ -140,7 +141,6 @@ def test_latex_in_percent_bold_only_if_significant(study, tmp_path):
     text = tables.latex(group)
     assert "mathbf" not in text and "\\toprule" in text and not group[0].best_stands_out
     assert tables.as_latex("a_b & 50%\nc\\x") == "a\\_b \\& 50\\%\\textbackslash{}nc\\textbackslash{}x"
-    assert [tables.full_name(name) for name in ("prer", "agem", "replay")] == ["PRER", "A-GEM", "Experience replay"]
 
 
 def test_columns_are_chosen(study, tmp_path, capsys):
@@ -173,13 +173,13 @@ def test_ranked_on_common_seeds(tmp_path):
     make_run(tmp_path / "three", {"name": "ewc", "importance": 2.0}, [0.9, 0.6, 0.6])
     make_run(tmp_path / "worse", "naive", [0.8, 0.99, 0.99])
     (group,) = groups(find([tmp_path]))
-    assert group.names == ["ewc importance=2", "ewc importance=1", "naive"], "of equals, the one with more seeds"
+    assert group.names == ["EWC importance=2", "EWC importance=1", "Naive"], "of equals, the one with more seeds"
     (note,) = [note for note in group.notes if "seeds differ" in note]
-    assert "ranked on the seeds that all runs have (0)" in note and "0 (ewc importance=1)" in note
+    assert "ranked on the seeds that all runs have (0)" in note and "0 (EWC importance=1)" in note
     for path in (tmp_path / "one" / "final_score.json",):
         path.write_text(path.read_text().replace('"seeds": [\n  0\n', '"seeds": [\n  7\n'))
     (group,) = groups(find([tmp_path]))
-    assert group.names == ["naive", "ewc importance=1", "ewc importance=2"]
+    assert group.names == ["Naive", "EWC importance=1", "EWC importance=2"]
     assert any("ranked by mean, without a common seed" in note for note in group.notes)
 
 
@@ -201,7 +201,7 @@ def test_no_text_breaks_out_of_its_output(tmp_path, capsys):
     tex = texts["comparison.tex"]
     assert "\\input" not in tex and "x\\textbackslash{}input\\{y\\} \\%\\&\\_\\$" in tex
     assert "<b>" not in texts["report.html"] and "&lt;b&gt;" in texts["report.html"]
-    lines = [line for line in texts["comparison.md"].splitlines() if line.startswith("| ewc (")]
+    lines = [line for line in texts["comparison.md"].splitlines() if line.startswith("| EWC (")]
     assert len(lines) == 2 * 2 - 1 and "\\<b>\\|\\`" in "".join(lines)
 
 
@@ -211,7 +211,7 @@ def test_runs_of_one_method_are_named_by_what_differs(tmp_path):
     make_run(tmp_path / "copy", {"name": "ewc", "importance": 1.0}, [0.8, 0.9])
     make_run(tmp_path / "naive.old-1", "naive", [0.5, 0.5])  # moved aside by --restart
     (group,) = groups(find([tmp_path, tmp_path / "ewc1"]))
-    assert sorted(group.names) == ["ewc (copy)", "ewc (ewc1)", "ewc importance=10"]
+    assert sorted(group.names) == ["EWC (copy)", "EWC (ewc1)", "EWC importance=10"]
     assert any("too few seeds for a significant paired t-test: 2" in note for note in group.notes)
     assert any("no normalised score" in note for note in group.notes) and "Paired t-test" not in group.verdict
 
@@ -223,10 +223,10 @@ def test_different_problems_are_not_mixed_and_different_protocols_are_told(study
     config["scenario"]["labels_per_task"] = 5
     (other / "config.yml").write_text(yaml.safe_dump(config))
     first, second = groups(find([study, tmp_path]))
-    assert second.names == ["mas"] and "5 classes per task" in second.title and "mas" not in first.names
-    assert "the protocol differs in train.epochs: 2 (joint, lwf, ewc, naive); 7 (si)" in first.notes
-    assert any("seeds differ" in note and "0, 1, 2 (si)" in note for note in first.notes)
-    assert "mas" in tables.section(second)
+    assert second.names == ["MAS"] and "5 classes per task" in second.title and "MAS" not in first.names
+    assert "the protocol differs in train.epochs: 2 (Joint, LwF, EWC, Naive); 7 (SI)" in first.notes
+    assert any("seeds differ" in note and "0, 1, 2 (SI)" in note for note in first.notes)
+    assert "MAS" in tables.section(second)
 
 
 def test_groups_have_unique_titles_and_unknown_data_are_told(tmp_path):
@@ -242,7 +242,7 @@ def test_groups_have_unique_titles_and_unknown_data_are_told(tmp_path):
     title = "digits, class scenario, 2 classes per task, scenario.active_classes="
     both = groups(find([tmp_path / "old", tmp_path / "new", tmp_path / "all"]))
     assert [(group.title, len(group.runs)) for group in both] == [(f"{title}seen", 2), (f"{title}all", 1)]
-    assert any("the protocol differs in scenario.fingerprint: null (naive" in note for note in both[0].notes)
+    assert any("the protocol differs in scenario.fingerprint: null (Naive" in note for note in both[0].notes)
     assert len(tables.side_by_side(both)[0]) == 2 + 3
 
 
@@ -253,8 +253,29 @@ def test_figures_show_whole_numbers(tmp_path):
     (group,) = groups(find([tmp_path]))
     with rc_context(figures.STYLE):
         svg = figures.scores(group, figures.looks(group))[1].html
-    assert all(f"ewc importance={value} 0.8125 to 0.8125" in svg for value in (0.0625, 0.125))
+    assert all(f"EWC importance={value} 0.8125 to 0.8125" in svg for value in (0.0625, 0.125))
     assert not re.search(r' d="[^"]*\.\d{3}', svg)
+
+
+def test_the_front_is_of_the_runs_that_no_other_beats_in_accuracy_and_bytes():
+    points = [(0, 0.6), (10, 0.5), (10, 0.9), (20, 0.9), (5, 0.6), (99, 0.95)]
+    assert cost.front(points) == [(0, 0.6), (10, 0.9), (99, 0.95)]
+
+
+def test_accuracy_against_bytes(tmp_path):
+    """Runs that store real samples are ringed; scores of older versions have no bytes, and then there is no figure."""
+    make_run(tmp_path / "a", "naive", [0.5, 0.6])
+    make_run(tmp_path / "bbb", "replay", [0.8, 0.9], stored=10)
+    memory = {column.title: column for column in tables.COLUMNS}["memory"]
+    for older, shown in ((False, {"4,000", "12,000"}), (True, {"4,000", "-"})):
+        if older:
+            path = tmp_path / "bbb" / "final_score.json"
+            path.write_text(re.sub(r'"method_bytes": \d+,', "", path.read_text()))
+        (group,) = groups(find([tmp_path]))
+        assert {tables.cell(memory, row)[0] for row in group.rows} == shown
+        with rc_context(figures.STYLE):
+            drawn = [f for f in figures.scores(group, figures.looks(group)) if "bytes" in f.title]
+        assert len(drawn) == (not older) and all("Ringed: stores real samples" in f.caption for f in drawn)
 
 
 # ---- bad input
@@ -316,7 +337,7 @@ def test_a_run_that_cannot_be_read_is_a_note(study, tmp_path, capsys):
     assert all(note.startswith("note: ") for note in notes) and "Traceback" not in error
     for name in (*"abcd", "empty", "ewc/exp_0", "ewc/exp_1", "lwf/exp_1", "lwf/exp_2"):
         assert sum(f"{root}/{name}" in note for note in notes) == 1, name
-    assert len(notes) == 9 and re.findall(r"^(\w+) +5 ", out, re.M) == ["joint", "lwf", "ewc", "naive"]
+    assert len(notes) == 9 and re.findall(r"^(\w+) +5 ", out, re.M) == ["Joint", "LwF", "EWC", "Naive"]
     assert f"{root}/a/final_score.json is damaged" in (tmp_path / "out" / "report.html").read_text()
     code = main(["--compare", *(str(root / name) for name in "abc"), "--out", str(tmp_path / "none")])
     lines = capsys.readouterr().err.splitlines()
@@ -344,7 +365,7 @@ def test_a_damaged_missing_or_older_seed_is_told_and_left_out_of_the_curves(stud
     for name in ("exp_0", "exp_2", "exp_3", "exp_4"):
         (run / name / "final_results.pkl").unlink()
     assert main(["--compare", str(run), "--out", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().err.endswith("no learning curves without final_results.pkl: lwf\n")
+    assert capsys.readouterr().err.endswith("no learning curves without final_results.pkl: LwF\n")
 
 
 def test_a_damaged_sample_is_told_and_left_out(study, tmp_path, capsys):
@@ -380,11 +401,11 @@ def test_methods_side_by_side(study, tmp_path):
     table = tables.side_by_side(groups(find([study, tmp_path / "longer"])))
     assert table == [
         ["method", "stores images", f"{problem}, train.epochs=2", f"{problem}, train.epochs=7"],
-        ["joint", "no", "0.9820 ± 0.0084", ""],
-        ["lwf", "no", "0.9100 ± 0.0158", ""],
-        ["ewc", "no", "0.8120 ± 0.0192", "0.5000"],
-        ["naive", "no", "0.6000 ± 0.0158", "0.2000"],
-        ["er", "yes", "", "0.6000"],
+        ["Joint", "no", "0.9820 ± 0.0084", ""],
+        ["LwF", "no", "0.9100 ± 0.0158", ""],
+        ["EWC", "no", "0.8120 ± 0.0192", "0.5000"],
+        ["Naive", "no", "0.6000 ± 0.0158", "0.2000"],
+        ["Embedding Regularization", "yes", "", "0.6000"],
     ]
     assert tables.side_by_side(groups(find([study]))) == []
 
@@ -426,7 +447,7 @@ def test_the_page_is_whole_small_and_needs_no_network(page, points):
     assert not re.search(r"https?:|@import|url\((?!#)|srcset", html)
     assert all(link.startswith(("data:", "#")) for link in re.findall(r"(?:src|href)=\"([^\"]*)", html))
     images = re.findall(r"<img [^>]*>", html)
-    assert len(images) == points and all('alt="Samples generated by prer' in image for image in images)
+    assert len(images) == points and all('alt="Samples generated by PRER' in image for image in images)
     svgs = re.findall(r"<svg [^>]*>", html)
     assert all('aria-label="' in svg or 'aria-hidden="true"' in svg for svg in svgs) and len(svgs) > 6 * points
     ids = re.findall(r' id="([^"]*)"', html)
@@ -478,7 +499,7 @@ def test_the_page_in_a_browser(page, points, tmp_path):
     assert not console, console
     found = json.loads(unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]))
     assert found["requests"] == [] and found["loaded"] < 2000 and not found["wide"]
-    assert len(found["before"]) == 3 * points + 2 and found["before"][0] == "joint"
+    assert len(found["before"]) == 3 * points + 2 and found["before"][0] == "Joint"
     assert found["byName"] == [sorted(found["before"], key=_natural), "ascending"]
     assert found["byNameDown"] == [found["byName"][0][::-1], "descending"]
     assert found["byAccuracy"] == [found["before"], "descending"]
@@ -503,7 +524,7 @@ def test_confusion_is_added_over_seeds_and_written(study, tmp_path):
     rows = list(csv.DictReader((tmp_path / "confusion.csv").read_text().splitlines()))
     assert len(rows) == 4 * 100 and list(rows[0]) == ["group", "run", "true", "predicted", "count"]
     assert all(int(row["count"]) == 5 * (row["true"] == row["predicted"]) for row in rows)
-    assert "Confusion matrix of lwf; 1.0000 are right" in (tmp_path / "report.html").read_text()
+    assert "Confusion matrix of LwF; 1.0000 are right" in (tmp_path / "report.html").read_text()
 
 
 def test_many_series_are_a_heat_map():

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from methods import find
+from utils.report import cost
 from utils.report.find import Results, total_confusion
 from utils.report.groups import REFERENCES, Group
 from utils.run.figures import (
@@ -45,7 +46,6 @@ STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 2, 1.5, 2)))
 MARKERS = {"o": "●", "s": "■", "D": "◆", "v": "▼", "^": "▲"}  # matplotlib's marker -> the same as a character
 MAX_FEW = 8  # runs up to which bands are dark
-WIDE = 100  # values whose ratio exceeds this get a logarithmic axis
 BANDS = "Mean over seeds; bars and bands: lowest to highest."
 MAX_SAMPLES = 12  # runs whose generated samples and confusion matrices are shown
 
@@ -75,20 +75,23 @@ def looks(group: Group) -> list[Look]:
 
 
 def scores(group: Group, looks: Sequence[Look]) -> list[Figure]:
-    """Accuracy over tasks, and final accuracy against memory, time and forgetting."""
+    """Accuracy over tasks, and final accuracy against memory with its Pareto front, time and forgetting."""
     drawn = [(look, run.score) for look, run in zip(looks, group.runs, strict=True)]
     seen = [(look, {i: [np.mean(r[i][: i + 1]) for r in s.matrices] for i in range(s.tasks)}) for look, s in drawn]
     figures = [_chart(seen, "after task", "accuracy on tasks seen", "Accuracy over tasks", f"On test data. {BANDS}")]
+    held = "bytes held between tasks"
     against: dict[str, list[float | None]] = {
-        "numbers stored between tasks": [score.memory for _, score in drawn],
+        held: [score.memory for _, score in drawn],
         "seconds per seed": [score.seconds["mean"] for _, score in drawn],
         "Forgetting": [score.forgetting["mean"] for _, score in drawn],
     }
     for x_label, xs in against.items():
         if None not in xs:  # Forgetting of a single task is undefined
             points = [(look, {x: score.finals}) for x, (look, score) in zip(xs, drawn, strict=True)]
-            title = f"FinalAccuracy against {x_label}"
-            figures.append(_chart(points, x_label, "FinalAccuracy", title, f"Upper left is better. {BANDS}"))
+            title, caption = f"FinalAccuracy against {x_label}", f"Upper left is better. {BANDS}"
+            rings = [bool(score.stored) for _, score in drawn] if x_label == held else None
+            caption += " Ringed: stores real samples. Dotted: the best at no more bytes." if rings else ""
+            figures.append(_chart(points, x_label, "FinalAccuracy", title, caption, rings))
     return figures
 
 
@@ -187,8 +190,18 @@ def _heat(lines: Sequence[tuple[Look, Values]], label: str, caption: str) -> Fig
     return Figure(label.capitalize(), caption, _as_svg(drawing, f"{label}, after the first and the last task: {alt}"))
 
 
-def _chart(lines: Sequence[tuple[Look, Values]], x_label: str, y_label: str, title: str, caption: str) -> Figure:
-    """The mean of each line's values, with their range as a band; if each has one x, as points with bars."""
+def _chart(
+    lines: Sequence[tuple[Look, Values]],
+    x_label: str,
+    y_label: str,
+    title: str,
+    caption: str,
+    rings: Sequence[bool] | None = None,
+) -> Figure:
+    """The mean of each line's values, with their range as a band; if each has one x, as points with bars.
+
+    With `rings`, which of the points get one, their Pareto front is drawn too.
+    """
     from matplotlib.ticker import EngFormatter
 
     drawing, points = new_figure(6, 3.8), all(len(values) == 1 for _, values in lines)
@@ -206,12 +219,14 @@ def _chart(lines: Sequence[tuple[Look, Values]], x_label: str, y_label: str, tit
             axes.fill_between(x, low, high, linewidth=0, alpha=0.12 if len(lines) <= MAX_FEW else 0.04, **band)
         every_x, lowest = every_x + x, lowest + low
         alt.append(f"{look['label']} {y[0]:.4g} to {y[-1]:.4g}")
+    if rings is not None:
+        cost.draw(axes, [(x, float(np.mean(values[x]))) for _, values in lines for x in values], rings, INK)
     accuracy = "accuracy" in y_label.lower()
-    axes.set(xlabel=x_label, ylabel=y_label, yscale="linear" if accuracy else _scale(lowest))
+    axes.set(xlabel=x_label, ylabel=y_label, yscale="linear" if accuracy else cost.scale(lowest))
     if accuracy:
         axes.set_ylim(accuracy_limits(*axes.get_ylim()))
     if points:
-        axes.set_xscale(_scale(every_x))
+        cost.set_xscale(axes, every_x)
         if x_label == "Forgetting":
             left, right = axes.get_xlim()
             gap = max(0.0, MIN_SPAN - (right - left)) / 2
@@ -221,13 +236,6 @@ def _chart(lines: Sequence[tuple[Look, Values]], x_label: str, y_label: str, tit
     else:
         axes.locator_params(axis="x", integer=True)
     return Figure(title, caption, _as_svg(drawing, f"{title}, by {x_label}, first to last: {'; '.join(alt)}"))
-
-
-def _scale(values: Sequence[float]) -> str:
-    positive = [value for value in values if value > 0]
-    if min(values) < 0 or not positive or max(values) <= WIDE * min(positive):
-        return "linear"
-    return "log" if len(positive) == len(values) else "symlog"
 
 
 def _as_svg(drawing: "Drawing", alt: str) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AliasPath, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+import methods
 from utils.config.load import load
 from utils.config.schema import Config
 from utils.settings import BadInput
@@ -37,7 +38,8 @@ class Score(BaseModel, allow_inf_nan=False):
     forgetting: Annotated[Summary, Field(validation_alias=AliasPath("test", "Forgetting"))]
     nested: Annotated[Matrices, Field(validation_alias=AliasPath("test", "accuracy_matrix", "values"))]
     seconds: Annotated[Summary, Field(validation_alias=AliasPath("time", "total_s"))]
-    memory: Annotated[int, Field(validation_alias=AliasPath("memory", "method_floats"))]
+    memory: Annotated[int | None, Field(validation_alias=AliasPath("memory", "method_bytes"))] = None
+    """Bytes; not in scores of older versions."""
     stored: Annotated[int, Field(validation_alias=AliasPath("memory", "stored_real_samples"))]
 
     @model_validator(mode="after")
@@ -95,6 +97,11 @@ class FinishedRun:
     @property
     def method(self) -> str:
         return self.config.method.name
+
+    @property
+    def title(self) -> str:
+        """The method's name for readers: its own title, not an inherited one, or that of the YAML."""
+        return vars(methods.find(self.method)[0]).get("title") or self.method
 
     @property
     def accuracy(self) -> dict[int, float]:

@@ -62,16 +62,16 @@ class Group:
 
     @cached_property
     def names(self) -> list[str]:
-        """Unique names of the runs: the method and the settings in which its runs differ, or the folder."""
+        """Unique names of the runs: the method's title and the settings in which its runs differ, or the folder."""
         names = []
         for run in self.runs:
             keys = differing([other for other in self.runs if other.method == run.method])
             own = [f"{key.rpartition('.')[2]}={shown(run.settings.get(key))}" for key in keys]
-            names.append(" ".join([run.method, *(own if len(own) <= MAX_IN_NAME else ())]))
+            names.append(" ".join([run.title, *(own if len(own) <= MAX_IN_NAME else ())]))
         folders = [run.folder.resolve() for run in self.runs]
         above = os.path.commonpath(folders)
         return [
-            name if names.count(name) == 1 else printable(f"{run.method} ({os.path.relpath(folder, above)})")
+            name if names.count(name) == 1 else printable(f"{run.title} ({os.path.relpath(folder, above)})")
             for name, run, folder in zip(names, self.runs, folders, strict=True)
         ]
 

@@ -3,11 +3,9 @@
 import csv
 import io
 import re
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from methods import find
 from utils.config.yaml_text import flatten
 from utils.report.find import printable
 from utils.report.groups import Group, Row, grouped, protocol, shown
@@ -24,7 +22,6 @@ LATEX: dict[str, str | int | None] = {
 HEADS = {"FinalAccuracy": "Accuracy", "CI95": "95% interval", "normalised": "Normalised", "seeds": "Seeds"}
 HEADS |= {"run": "Method", "seconds": "Seconds", "memory": "Memory", "stored": "Stored", "ImageAccuracy": "By images"}
 """The title of a column -> its head in LaTeX, if that is another."""
-MAX_NAME = 30  # characters of a method's full name
 Table = list[list[str]]  # rows of cells, the header first
 
 
@@ -72,7 +69,7 @@ COLUMNS = (
     *(Column(name, str(f.__doc__).splitlines()[0]) for name, f in metrics.SCORES.items() if name not in OWN),
     Column("Intransigence", "joint's accuracy minus the run's right after a task", lambda row: row.intransigence),
     Column("seconds", "total time per seed", lambda row: row.run.score.seconds, ".1f"),
-    Column("memory", "numbers that the method stores between tasks", lambda row: row.run.score.memory),
+    Column("memory", "bytes that the method holds between tasks", lambda row: row.run.score.memory),
     Column("stored", "real samples that the method stores", lambda row: row.run.score.stored),
 )
 SCORES = (RUN, *(column for column in COLUMNS if column.title not in BY_CHOICE))
@@ -166,12 +163,6 @@ def side_by_side(groups: Sequence[Group]) -> Table:
     return [["method", "stores images", *columns], *(cells for _, _, cells in sorted(lines, key=lambda line: line[:2]))]
 
 
-def full_name(method: str) -> str:
-    """What the method's file calls it: its docstring up to the colon, such as "EWC:"; else its name in the YAML."""
-    name, colon, _ = (sys.modules[find(method)[0].__module__].__doc__ or "").partition(":")
-    return name if colon and "\n" not in name and len(name) <= MAX_NAME else method
-
-
 def latex(groups: Sequence[Group], columns: Sequence[Column] = IN_LATEX) -> str:
     """comparison.tex: a table per group, scores in percent; the best is bold only if it is better than all others."""
     text = f"% needs \\usepackage{{booktabs}}; bold: better than all but joint (paired t-test, Holm, p < {LEVEL})\n"
@@ -203,7 +194,7 @@ def as_latex(text: str) -> str:
 def _in_latex(column: Column, row: Row) -> str:
     value, percent = column.of(row), column.form == ".4f"
     if column is RUN:
-        return as_latex(full_name(row.run.method) + row.name.removeprefix(row.run.method))
+        return as_latex(row.name)
     text = cell(column, row)[0]
     if isinstance(value, dict) and value["mean"] is not None and percent:
         small = value["std"] is not None and 0 < value["std"] < 0.0005  # would be 0.0

@@ -104,10 +104,15 @@ def scored_part(train: Split) -> Split:
 
 
 def memory(method: Method) -> dict[str, int]:
-    """Numbers kept between tasks: parameters, the method's state (pixels of stored images included), real samples."""
+    """What is kept between tasks: the classifier's parameters, the numbers and bytes of the method's state, real samples.
+
+    The state has what the classifier alone does not need: statistics, generators, teachers, stored images, one byte per
+    value of a pixel.
+    """
     tensors = [value for value in method.state_dict().values() if isinstance(value, torch.Tensor)]
     return {
         "learner_parameters": sum(p.numel() for p in method.learner.parameters()),
         "method_floats": sum(value.numel() for value in tensors),
+        "method_bytes": sum(value.nbytes for value in tensors),
         "stored_real_samples": method.stored_real_samples,
     }

@@ -12,7 +12,7 @@ from utils.store.files import write_text
 from utils.store.folder import finished_runs
 from utils.store.metrics import Summary, fixed, plus_minus, scores, splits, summary
 
-UNITS = {"steps_per_s": "steps per second", "stored_real_samples": "samples"}
+UNITS = {"steps_per_s": "steps per second", "stored_real_samples": "samples", "method_bytes": "bytes"}
 """Of times and memory; all other times are in seconds, and all other memory in numbers."""
 NAME = 28  # characters of the column of names
 WIDTH = 100  # characters of a line with names of classes
@@ -37,7 +37,8 @@ def write_final_score(config: Config) -> None:
         matrix = {"mean": _with_nulls(values.mean(axis=0)), "std": std, "values": _with_nulls(values)}
         score[part] = {"accuracy_matrix": matrix, **_over_seeds([of_seed[part] for of_seed in of_seeds])}
     score["time"] = _over_seeds([run["time"] for run in runs])
-    score["memory"] = {name: max(run["memory"][name] for run in runs) for name in runs[0]["memory"]}
+    held = [run["memory"] for run in runs]  # bytes are not in results of older versions
+    score["memory"] = {key: max(one[key] for one in held) for key in held[0] if all(key in one for one in held)}
     write_text(config.save_path / "final_score.json", json.dumps(score, indent=1, allow_nan=False) + "\n")
     write_text(config.save_path / "final_score.log", _as_text(score, runs))
 
