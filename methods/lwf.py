@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datasets.data import Task
 from methods import Method, MethodConfig
-from methods.mechanisms.distance import divergence
+from methods.mechanisms.distance import past_divergences
 from models.learner import Learner
 
 
@@ -31,6 +31,7 @@ class LwF(Method):
     *Deviation* from the original code, where alpha also took away from the current task: at 1 nothing was left of it.
     """
 
+    title = "LwF"
     config: Config
     static = True
     off: ClassVar = {"alpha": 0.0}
@@ -42,14 +43,9 @@ class LwF(Method):
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
         if task.index == 0 or self.config.alpha == 0:
             return super().loss(x, y, task)
-        learner, teacher = self.learner, self.teacher
-        z = learner.embed(x)
-        current = self.cross_entropy(z, y, task)
-        new, old = learner.past_logits(z, task.index), teacher.past_logits(teacher.embed(x), task.index)
-        if learner.scenario == "class":
-            new, old = ([logits[:, learner.columns_before(task.index)] for logits in each] for each in (new, old))
-        past = [divergence(*pair, self.config.temperature).mean() for pair in zip(new, old, strict=True)]
-        return {"cross_entropy": current, "distillation": self.config.alpha * torch.stack(past).mean()}
+        z = self.learner.embed(x)
+        past = past_divergences(self.learner, z, self.teacher, x, task.index, self.config.temperature)
+        return {"cross_entropy": self.cross_entropy(z, y, task), "distillation": self.config.alpha * past.mean()}
 
     def end_task(self, task: Task) -> None:
         self.teacher.load_state_dict(self.learner.state_dict())

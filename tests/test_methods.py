@@ -8,10 +8,14 @@ from conftest import make_method, train
 
 from methods import find, known
 from utils.run.evaluation import evaluating
+from utils.settings import BadInput
 
 pytestmark = pytest.mark.usefixtures("quick_health")
 SCENARIOS = ["task", "class", "domain"]
-SWITCHED = [name for name in known() if find(name)[0].off]
+EVERYWHERE = [(name, scenario) for name in known() for scenario in find(name)[0].scenarios]
+SWITCHED = [(name, scenario) for name, scenario in EVERYWHERE if find(name)[0].off]
+PRUNING = {"packnet"}
+"""Methods whose `end_task` changes the classifier."""
 
 
 @pytest.fixture
@@ -24,8 +28,7 @@ def weights(method) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in method.learner.parameters()])
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("name", SWITCHED)
+@pytest.mark.parametrize(("name", "scenario"), SWITCHED)
 def test_switched_off_it_is_naive_bit_for_bit(tasks, name, scenario):
     """Dropout is on: a method that draws from the global generator would be found out too."""
     off = find(name)[0].off
@@ -38,17 +41,26 @@ def test_switched_off_it_is_naive_bit_for_bit(tasks, name, scenario):
     assert torch.equal(weights(runs[0]), weights(runs[1]))
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("name", known())
+@pytest.mark.parametrize(("name", "scenario"), EVERYWHERE)
 def test_it_changes_nothing_on_the_first_task_and_something_on_the_second(tasks, name, scenario):
     naive, method = make_method("naive", scenario, on=find(name)[0].works_on), make_method(name, scenario)
     for each in (naive, method):
-        train(each, tasks[0])
+        train(each, tasks[0], end=name not in PRUNING)
     assert torch.equal(weights(naive), weights(method)), "the first task"
+    if name in PRUNING:
+        with evaluating(method.learner):
+            method.end_task(tasks[0])
     for each in (naive, method):
         train(each, tasks[1], steps=5)
     assert torch.isfinite(weights(method)).all()
     assert torch.equal(weights(naive), weights(method)) == (name == "naive"), "the second task"
+
+
+def test_a_scenario_that_a_method_does_not_serve_is_refused_in_one_line():
+    for name in known():
+        for scenario in set(SCENARIOS) - set(find(name)[0].scenarios):
+            with pytest.raises(BadInput, match=rf"^scenario.type: {name} works with \w+ only, got {scenario}$"):
+                make_method(name, scenario)
 
 
 @pytest.mark.parametrize("name", known())
@@ -85,8 +97,7 @@ def test_its_state_is_plain_and_holds_the_real_samples_it_declares(tasks, name, 
         assert held == method.stored_real_samples, f"after {count} tasks"
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("name", [name for name in known() if find(name)[0].works_on == "all"])
+@pytest.mark.parametrize(("name", "scenario"), [pair for pair in EVERYWHERE if find(pair[0])[0].works_on == "all"])
 def test_on_features_it_learns_and_stores_as_on_images(feature_tasks, name, scenario):
     method = make_method(name, scenario, on="features")
     real = {sample.numpy().tobytes() for task in feature_tasks for sample in task.train.x}
@@ -120,6 +131,7 @@ def test_it_describes_itself(tasks, name):
     assert set(method.diagnosed) <= {key.split("/")[0] for key in numbers}
     for grid in method.pictures(tasks[1]).values():
         assert all(images.ndim == 4 and images.min() >= 0 and images.max() <= 1 for _, images in grid.rows)
+    assert vars(type(method))["title"], "its own, not one that it inherits"
     assert type(method).__doc__ and type(method).__module__ == f"methods.{name}"
     assert list(undocumented(type(method.config))) == []
 
@@ -131,7 +143,8 @@ def test_the_task_s_head_alone_is_trained_by_naive_means(tasks, name):
     for task in tasks:
         train(method, task, steps=1, end=False)
         encoder = method.learner.encoder
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
+        trained = [p for p in encoder.parameters() if p.dim() > 1 or name not in PRUNING or task.index == 0]
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained), "biases are the first task's"
         assert method.learner.heads[task.index][-1].weight.grad.abs().sum() > 0
         with evaluating(method.learner):
             method.end_task(task)

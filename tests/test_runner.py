@@ -308,9 +308,7 @@ def test_the_state_of_the_method_goes_back_with_the_weights_of_the_best_epoch(co
 @pytest.mark.parametrize("name", known())
 def test_every_method_runs_with_every_optimizer(config, data, name, tmp_path):
     optimizers = [("adam", 0.0, 0.0), ("sgd", 0.0, 0.0), ("sgd", 0.9, 0.0), ("sgd", 0.9, 1e-4)]
-    for (optimizer, momentum, decay), reset, scenario in product(
-        optimizers, (True, False), ("task", "class", "domain")
-    ):
+    for (optimizer, momentum, decay), reset, scenario in product(optimizers, (True, False), find(name)[0].scenarios):
         train = {"optimizer": optimizer, "momentum": momentum, "weight_decay": decay, "reset_optimizer": reset}
         changes = {f"train__{key}": value for key, value in train.items()} | {"scenario__type": scenario}
         settings = config(**changes, train__epochs=1, train__save=False, train__save_path=str(tmp_path / "run"))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.learner import Learner
 from utils.settings import AnyCase
 
 Distance = Annotated[Literal["cosine", "euclidean"], AnyCase]
@@ -26,6 +27,19 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """
     student, teacher = F.log_softmax(student / temperature, dim=1), F.log_softmax(teacher / temperature, dim=1)
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+
+
+def past_divergences(
+    learner: Learner, z: Tensor, teacher: Learner, x: Tensor, tasks: int, temperature: float
+) -> Tensor:
+    """Mean divergence of the teacher's answers on images x (B, C, H, W), by head of the first `tasks` tasks (heads,).
+
+    z (B, d) are the learner's embeddings of x. In the class scenario the one head has the columns of these tasks only.
+    """
+    new, old = learner.past_logits(z, tasks), teacher.past_logits(teacher.embed(x), tasks)
+    if learner.scenario == "class":
+        new, old = ([logits[:, learner.columns_before(tasks)] for logits in each] for each in (new, old))
+    return torch.stack([divergence(*pair, temperature).mean() for pair in zip(new, old, strict=True)])
 
 
 def frechet(a: Tensor, b: Tensor) -> float:

@@ -33,6 +33,14 @@ class Memory(nn.Module):
         self.filled += count
         self.offered += count
 
+    def replace(self, **samples: Tensor) -> None:
+        """Hold these samples and no others."""
+        self.filled = 0
+        self.offered.zero_()
+        for name in self.names:
+            getattr(self, name).zero_()
+        self.append(**samples)
+
     def add_reservoir(self, **samples: Tensor) -> None:
         """Offer samples one after the other; everything ever offered is in the memory with the same probability.
 

@@ -104,10 +104,10 @@ def scored_part(train: Split) -> Split:
 
 
 def memory(method: Method) -> dict[str, int]:
-    """What is kept between tasks: the classifier's parameters, the numbers and bytes of the method's state, real samples.
+    """The classifier's parameters; the numbers and bytes of the method's state, and the real samples among it.
 
-    The state has what the classifier alone does not need: statistics, generators, teachers, stored images, one byte per
-    value of a pixel.
+    The state is what is held between tasks beside the classifier: statistics, generators, teachers, stored images (a
+    byte per value of a pixel).
     """
     tensors = [value for value in method.state_dict().values() if isinstance(value, torch.Tensor)]
     return {
