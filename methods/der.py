@@ -34,6 +34,9 @@ class DER(Method):
 
     The reservoir takes every batch as it is trained on, with the logits of that moment, under each image's own head.
 
+    *Deviation*: these logits are those of evaluation mode, without dropout and with running statistics, so that they
+    are the answer and not a draw of it; where the two modes do not differ they are the paper's.
+
     *Deviation*: on the first task the memory is filled but not replayed, so that all methods learn it alike.
     """
 
@@ -52,8 +55,8 @@ class DER(Method):
         return task
 
     def loss(self, x: Tensor, y: Tensor, task: Task) -> dict[str, Tensor]:
-        config, logits = self.config, self.learner(self.augment(x), task.index)
-        terms = {"cross_entropy": F.cross_entropy(logits, self.learner.columns(y, task.index))}
+        config, augmented = self.config, self.augment(x)
+        terms = super().loss(augmented, y, task)
         if config.alpha == config.beta == 0:
             return terms
         count = config.sample_size or len(y)
@@ -66,9 +69,18 @@ class DER(Method):
             stored = self.memory.draw(count)
             past = self.learner.cross_entropy(self.learner.embed(self.augment(stored["x"])), stored["y"])
             terms["replay"] = config.beta * past.mean()
-        padded = F.pad(logits.detach(), (0, max(self.learner.widths) - logits.shape[1]), value=NO_LOGIT)
+        answers = self._answers(augmented, task)
+        padded = F.pad(answers, (0, max(self.learner.widths) - answers.shape[1]), value=NO_LOGIT)
         self.memory.add_reservoir(x=as_bytes(x), y=y, logits=padded)
         return terms
+
+    @torch.no_grad()
+    def _answers(self, x: Tensor, task: Task) -> Tensor:
+        """The logits (B, k) in evaluation mode."""
+        training = self.learner.training
+        answers = self.learner.eval()(x, task.index)
+        self.learner.train(training)
+        return answers
 
     def end_task(self, task: Task) -> None:
         self.memory.recount()

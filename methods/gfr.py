@@ -2,13 +2,13 @@
 
 Liu et al., "Generative Feature Replay For Class-Incremental Learning", CVPR Workshops 2020 (arXiv 2004.09199).
 
-After each task a conditional GAN learns the embeddings of the task's images and those it generated itself. During the
-next task the heads are trained on embeddings generated for the old classes, and the encoder's embeddings of the current
-images are held to what they were.
+After each task a conditional GAN learns the embeddings of the task's images, and is held to what it generated for old
+classes. During the next task the heads are trained on embeddings generated for the old classes, and the encoder's
+embeddings of the current images are held to what they were.
 """
 
 import copy
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -19,8 +19,9 @@ from methods import Diagnostic, Method, MethodConfig
 from methods.mechanisms.distance import DISTANCES
 from methods.mechanisms.rehearsal import cycle_labels
 from models.gan import FeatureGAN
+from models.gaussians import ClassGaussians
 from models.learner import Learner
-from utils.settings import configured, options_of
+from utils.settings import AnyCase, configured, options_of
 
 JUDGED = 200  # generated embeddings per class for the agreement
 GANConfig: Any = options_of(FeatureGAN)
@@ -32,20 +33,25 @@ class Config(MethodConfig):
     replay: float = Field(1.0, ge=0)
     """factor on the weight of the generated embeddings' cross-entropy, which is 1 - 1 / tasks seen; the current batch's
     is 1 / tasks seen. 0: no generated embeddings, and weight 1 for the current batch"""
-    feature_distillation: float = Field(10.0, ge=0)
-    """weight of the mean distance |E(x) - E_old(x)| on current images; 0 here and for replay is naive"""
+    feature_distillation: float = Field(1.0, ge=0)
+    """weight of the distance of E(x) from E_old(x) on current images; 0 here and for replay is naive"""
+    distance: Annotated[Literal["squared", "euclidean"], AnyCase] = "squared"
+    """the mean over images of |E(x) - E_old(x)|^2, or of |E(x) - E_old(x)|, which holds small changes back as much as
+    large ones"""
     fixed_replay: int | None = Field(None, ge=1)
     """embeddings generated per task, when it begins, dropped when it ends; by default as many as the task has images"""
+    generator: Annotated[Literal["gan", "gaussian"], AnyCase] = "gan"
+    """of embeddings: a conditional GAN, or one Gaussian of full covariance per class"""
     gan: GANConfig = GANConfig()
-    """the generator of embeddings"""
+    """the GAN (generator: gan)"""
 
 
 class GFR(Method):
     """Generative feature replay.
 
-    *Deviation* from the authors' code: the generator keeps old classes by learning from embeddings it generated before,
-    not by being held to its former self at the same noise; the embedding is the encoder's, whatever its activation;
-    the distance is averaged over images, where theirs is the norm over the whole batch times the number of past tasks.
+    *Deviation* from the authors' code: the distillation is of squared distances, averaged over images, where theirs is
+    the norm over the whole batch times the number of past tasks; the embedding is the encoder's, whatever its
+    activation; the Gaussians have a full covariance, where theirs move along one direction, the deviations.
     """
 
     title = "GFR"
@@ -56,7 +62,9 @@ class GFR(Method):
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.gan = configured(FeatureGAN, config.gan)(learner.encoder.embedding_dim, len(learner.task_of))
+        sizes = learner.encoder.embedding_dim, len(learner.task_of)
+        gan = config.generator == "gan"
+        self.gan: FeatureGAN | ClassGaussians = (configured(FeatureGAN, config.gan) if gan else ClassGaussians)(*sizes)
         self.gan.to(stream.device)
         self.teacher = copy.deepcopy(learner.encoder).eval().requires_grad_(False)
         self.rehearsal: tuple[Tensor, Tensor] | None = None  # generated embeddings (N, d), and their classes (N,)
@@ -81,17 +89,17 @@ class GFR(Method):
             terms["cross_entropy"] = share * terms["cross_entropy"]
             terms["replay"] = self.config.replay * (1 - share) * past
         if self.config.feature_distillation:
-            distance = DISTANCES["euclidean"](z, self.teacher(x)).mean()
-            terms["distance"] = self.config.feature_distillation * distance
+            before = self.teacher(x)
+            squared = self.config.distance == "squared"
+            distance = (z - before).square().sum(dim=1) if squared else DISTANCES["euclidean"](z, before)
+            terms["distance"] = self.config.feature_distillation * distance.mean()
         return terms
 
     def end_task(self, task: Task) -> None:
         rehearsal, self.rehearsal = self.rehearsal, None
         self.teacher.load_state_dict(self.learner.encoder.state_dict())
         z, y = mapped(self.learner.embed, task.train.x), task.train.y
-        if rehearsal is not None:
-            z, y = torch.cat((z, rehearsal[0])), torch.cat((y, rehearsal[1]))
-        self.gan.fit(z, y, len(task.train), self.stream)
+        self.gan.fit(z, y, rehearsal, self.stream)
         self.measured = {}
         for c in self.learner.classes_before(task.index + 1):
             asked = torch.full((JUDGED,), c, device=y.device)

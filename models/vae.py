@@ -2,7 +2,7 @@
 
 import copy
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from datasets.data import as_bytes, as_floats, chunks
 from models.autoencoder import pixel_cross_entropy
-from models.encoders import Encoder
+from models.encoders import Encoder, mlp
 from models.fitting import Objective, fit
 
 
@@ -21,7 +21,10 @@ class VAE(nn.Module):
     (Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, appendix B and C).
 
     Args:
-        encoder: its shapes and those of its mirror are copied, with new weights.
+        encoder: of the classifier; its shapes and those of its mirror are copied, with new weights, if they are asked
+            for
+        network: mlp: two hidden layers of 400 units in encoder and decoder; encoder: the shapes of the classifier's
+            encoder
         epochs: passes over as many images as the task has, after each task
         latent: size of the codes
         lr: learning rate of Adam
@@ -33,6 +36,7 @@ class VAE(nn.Module):
         self,
         encoder: Encoder,
         *,
+        network: Literal["mlp", "encoder"] = "mlp",
         epochs: Annotated[int, Ge(0)] = 15,
         latent: Annotated[int, Ge(1)] = 100,
         lr: Annotated[float, Gt(0)] = 2e-3,
@@ -40,6 +44,9 @@ class VAE(nn.Module):
         annealing: bool = True,
     ) -> None:
         super().__init__()
+        if network == "mlp":
+            with torch.random.fork_rng(devices=[]):  # weights are drawn below, whatever the shapes
+                encoder = mlp.build(encoder.image_shape)
         self.latent = latent
         self._fit = partial(fit, name="VAE", epochs=epochs, lr=lr, batch_size=batch_size, annealing=annealing)
         self.features = copy.deepcopy(encoder.features)

@@ -54,13 +54,13 @@ def test_files_of_the_study_ask_the_same_of_every_method(folder):
 
 @pytest.mark.parametrize("path", STUDY, ids=name)
 def test_files_of_the_study_have_the_values_of_the_files_they_name(path):
-    named = re.search(r"# Values as in (\S+)\.\n", path.read_text())
-    if named:
+    text = path.read_text()
+    if named := re.search(r"# Values as in (\S+)\.\n", text):
         ours, theirs = loading.load(path).method, loading.load(ROOT / named[1]).method
         own = {"gem": "margin", "der": "alpha"}.get(ours.name) if "class" in path.parent.name else None
         assert ours == theirs or (own and ours.model_copy(update={own: getattr(theirs, own)}) == theirs)
     else:
-        assert path.parent.name == "cifar10_part"
+        assert path.parent.name == "cifar10_part" or "; to be measured again as in files/" in text
 
 
 @pytest.mark.parametrize("folder", sorted(ROOT.glob("study/*")), ids=lambda folder: folder.name)

@@ -1,6 +1,7 @@
 """DGR and GFR, and their generators: what they make up, what they learn from it, and that nothing real is kept."""
 
 import copy
+from collections import Counter
 from functools import cache
 from typing import NamedTuple
 
@@ -16,7 +17,9 @@ from methods.mechanisms.distance import divergence
 from methods.mechanisms.rehearsal import cycle_labels
 from models import encoders
 from models.encoders import mlp
+from models.fitting import Objective
 from models.gan import FeatureGAN
+from models.gaussians import ClassGaussians
 from models.learner import HEADS, NO_LOGIT, Learner
 from models.vae import VAE
 from utils import settings as names
@@ -67,6 +70,7 @@ def fitted_vae(tasks, encoder="mlp", **options):
     torch.manual_seed(0)
     shape = tuple(tasks[0].train.x.shape[1:])
     options = {"epochs": 40, "batch_size": 16, "latent": 8, "lr": 3e-3, **options}
+    options = {"network": "encoder", **options}
     vae, stream = VAE(build_encoder(encoder, shape), **options), torch.Generator().manual_seed(0)
     vae.fit(tasks[0].train.x, None, stream)
     return vae, stream
@@ -138,6 +142,22 @@ def test_the_vae_s_weights_are_its_own(tasks):
     assert not any(torch.equal(a, b) for a, b in zip(vae.features.parameters(), encoder.parameters(), strict=True))
     vae.fit(tasks[0].train.x, None, torch.Generator())
     assert all(torch.equal(a, b) for a, b in zip(before, encoder.parameters(), strict=True))
+
+
+def test_the_vae_has_shapes_of_its_own():
+    """By default those of a perceptron, the same bits whatever the classifier's encoder; or those of the encoder."""
+    vaes = {}
+    for encoder in ("paper", "mlp"):
+        built = build_encoder(encoder, (1, 28, 28))
+        for network in ("mlp", "encoder"):
+            torch.manual_seed(0)
+            vaes[encoder, network] = VAE(built, network=network)
+    shapes = {key: [p.shape for p in vae.parameters()] for key, vae in vaes.items()}
+    assert shapes["paper", "mlp"] == shapes["mlp", "mlp"] == shapes["mlp", "encoder"] != shapes["paper", "encoder"]
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(vaes["mlp", "mlp"].parameters(), vaes["mlp", "encoder"].parameters(), strict=True)
+    )
 
 
 # --- DGR ---------------------------------------------------------------------------------------------------------
@@ -223,7 +243,7 @@ def fitted_gan(**options):
     sizes = {"epochs": 40, "batch_size": 32, "hidden_size": 64, "latent": 8, "lr": 1e-2, **options}
     gan, stream = FeatureGAN(8, 4, **sizes), torch.Generator().manual_seed(0)
     real = clusters([0, 1])[0]
-    gan.fit(*real, len(real.y), stream)
+    gan.fit(*real, None, stream)
     return gan, stream
 
 
@@ -249,23 +269,57 @@ def test_made_up_embeddings_move_to_the_class_asked_for():
     torch.testing.assert_close(made.z[:, 5], torch.full((200,), 2.0), atol=0.1, rtol=0)
 
 
-def test_the_gan_keeps_the_classes_before():
+@pytest.mark.parametrize("alignment", [1.0, 0.0])
+def test_the_gan_keeps_the_classes_before(alignment):
+    """Held to itself at the same noise, or learning its own samples again; without either it forgets them."""
     fitted, stream = fitted_gan()
     kept, lost = copy.deepcopy(fitted), copy.deepcopy(fitted)
+    kept.alignment = alignment
     real, past = clusters([2, 3])[0], generated(kept, 300, [0, 1], stream)
-    kept.fit(torch.cat((real.z, past.z)), torch.cat((real.y, past.y)), len(real.y), stream)
-    lost.fit(*real, len(real.y), stream)
+    kept.fit(*real, past, stream)
+    lost.fit(*real, None, stream)
     assert (distance_to_centres(kept, [0, 1, 2, 3], stream) < 3.5).all()
     assert (distance_to_centres(lost, [0, 1], stream) > 4).all()
+
+
+def test_a_new_standardisation_does_not_change_what_is_generated():
+    gan, stream = copy.deepcopy(fitted_gan()[0]), torch.Generator().manual_seed(3)
+    former, before = copy.deepcopy(gan.standardize), generated(gan, 20, [0, 1], stream).z
+    gan.standardize.initialize(clusters([2, 3])[0].z)
+    gan._express(former)
+    torch.testing.assert_close(generated(gan, 20, [0, 1], stream.manual_seed(3)).z, before, atol=1e-4, rtol=1e-4)
+
+
+def test_steps_are_those_of_the_generator(monkeypatch):
+    taken = Counter()
+    monkeypatch.setattr(Objective, "step", lambda self, *_: taken.update([self.module]))
+    gan = FeatureGAN(8, 4, steps=230, critic_steps=3)
+    gan.fit(*clusters([0, 1])[0], None, torch.Generator())
+    assert (taken[gan.generator], taken[gan.critic]) == (230, 690)
+
+
+def test_gaussians_have_the_moments_of_their_classes():
+    real, stream = clusters([0, 2], n=40)[0], torch.Generator().manual_seed(0)
+    gaussians = ClassGaussians(8, 4)
+    gaussians.fit(*real, None, stream)
+    kept = gaussians.factor[0].clone()
+    gaussians.fit(*clusters([1], n=3)[0], None, stream)  # fewer embeddings than dimensions
+    assert torch.equal(gaussians.factor[0], kept)
+    made, of_class = gaussians.sample(torch.full((40000,), 2), stream), real.z[real.y == 2]
+    torch.testing.assert_close(made.mean(dim=0), of_class.mean(dim=0), atol=0.02, rtol=0)
+    torch.testing.assert_close(made.T.cov(), of_class.T.cov(correction=0), atol=0.01, rtol=0)
+    assert torch.isfinite(gaussians.sample(torch.full((10,), 1), stream)).all()
 
 
 # --- GFR ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("distance", ["squared", "euclidean"])
 @pytest.mark.parametrize(("replay", "distillation"), [(2.0, 3.0), (2.0, 0.0), (0.0, 3.0)])
-def test_gfr_s_loss(tasks, scenario, replay, distillation):
-    method, teacher = begun("gfr", scenario, tasks, 2, replay=replay, feature_distillation=distillation)
+def test_gfr_s_loss(tasks, scenario, replay, distillation, distance):
+    options = {"replay": replay, "feature_distillation": distillation, "distance": distance}
+    method, teacher = begun("gfr", scenario, tasks, 2, **options)
     learner, (x, y) = method.learner, tasks[2].train.batch(slice(0, 16))
     state = method.stream.get_state()
     loss = total_loss(method, x, y, tasks[2])
@@ -277,7 +331,8 @@ def test_gfr_s_loss(tasks, scenario, replay, distillation):
     if replay:
         past = learner.cross_entropy(z_old, y_old[index]).mean()
         expected = expected / 3 + replay * 2 / 3 * past
-    expected = expected + distillation * (z - teacher.embed(x)).norm(dim=1).mean()
+    norms = (z - teacher.embed(x)).norm(dim=1)
+    expected = expected + distillation * (norms.square() if distance == "squared" else norms).mean()
     torch.testing.assert_close(loss, expected)
 
 
@@ -294,18 +349,20 @@ def test_made_up_embeddings_train_the_heads_alone(tasks):
 
 def test_the_first_step_of_a_task_is_finite(tasks):
     """There the distance to the old encoder is 0, where a norm has no slope."""
-    method = make("gfr")
+    method = make("gfr", distance="euclidean")
     train(method, tasks[0])
     method.begin_task(tasks[1])
     total_loss(method, *tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
     assert all(torch.isfinite(p.grad).all() for p in method.learner.parameters())
 
 
-def test_gfr_forgets_less_than_naive(tasks):
+@pytest.mark.parametrize("generator", ["gan", "gaussian"])
+def test_gfr_forgets_less_than_naive(tasks, generator):
     accuracy = {}
     for strength in (0.0, 1.0):
         gan = {"epochs": round(60 * strength), "batch_size": 16, "hidden_size": 64, "latent": 8, "lr": 2e-3}
-        method = make("gfr", replay=strength, feature_distillation=strength, gan=gan, fixed_replay=100)
+        options = {"replay": strength, "feature_distillation": strength, "gan": gan, "generator": generator}
+        method = make("gfr", fixed_replay=100, **options)
         for task in tasks[:2]:
             train(method, task, steps=60)
         x, y = tasks[0].test.batch(slice(None))

@@ -13,6 +13,7 @@ from methods.mechanisms.distance import divergence
 from methods.mechanisms.memory import Memory, balanced_choice
 from models.encoders import paper
 from models.learner import HEADS, NO_LOGIT, Learner
+from utils.run.evaluation import evaluating
 
 # --- LwF and distillation ------------------------------------------------------------------------------------------
 
@@ -169,10 +170,12 @@ def test_replay_weighs_the_past_by_the_tasks_seen(tasks):
 
 @pytest.mark.parametrize("scenario", ["task", "class", "domain"])
 def test_der_stores_the_logits_of_the_moment_of_insertion(tasks, scenario):
-    method = make_method("der", scenario, memory_size=16)
+    method = make_method("der", scenario, dropout=0.5, memory_size=16)
     x, y = tasks[0].train.batch(slice(0, 16))
-    then = method.learner.logits(method.learner.embed(x), 0).detach()
+    with evaluating(method.learner):  # without dropout
+        then = method.learner.logits(method.learner.embed(x), 0).detach()
     total_loss(method, x, y, tasks[0])
+    assert method.learner.training and all(part.training for part in method.learner.modules())
     with torch.no_grad():
         for p in method.learner.parameters():
             p.mul_(1.5)

@@ -46,5 +46,4 @@ def draw(axes: "Axes", points: Sequence[Point], ringed: Sequence[bool], colour: 
     axes.step(*zip(*steps, strict=True), where="post", color=colour, linewidth=1, linestyle=":", zorder=1)
     for (cost, accuracy), ring in zip(points, ringed, strict=True):
         if ring:
-            style = {"markersize": 13, "markerfacecolor": "none", "markeredgewidth": 1.2}
-            axes.plot(cost, accuracy, marker="o", color=colour, linestyle="none", **style)
+            axes.plot(cost, accuracy, marker="o", markersize=13, markerfacecolor="none", color=colour)
