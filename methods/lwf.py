@@ -28,6 +28,9 @@ class Config(MethodConfig):
 class LwF(Method):
     """Cross-entropy + alpha * distillation of the network as it was when the last task ended.
 
+    *Deviation* from the paper: the distillation is the mean over old heads, not their sum, so that its weight does not
+    grow with the tasks; and the new head is not warmed up alone first.
+
     *Deviation* from the original code, where alpha also took away from the current task: at 1 nothing was left of it.
     """
 
