@@ -104,6 +104,7 @@ class FeatureGAN(nn.Module):
     def _express(self, former: Standardize) -> None:
         """Let the generator give the embeddings that it gave under the `former` standardisation."""
         last, now = self.generator[-1], self.standardize
+        assert isinstance(last, nn.Linear)
         last.weight.mul_((former.deviation / now.deviation)[:, None])
         last.bias.copy_((last.bias * former.deviation + former.mean - now.mean) / now.deviation)
 
