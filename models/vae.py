@@ -46,7 +46,7 @@ class VAE(nn.Module):
         super().__init__()
         if network == "mlp":
             with torch.random.fork_rng(devices=[]):  # weights are drawn below, whatever the shapes
-                encoder = mlp.build(encoder.image_shape)
+                encoder = mlp.build(encoder.shape)
         self.latent = latent
         self._fit = partial(fit, name="VAE", epochs=epochs, lr=lr, batch_size=batch_size, annealing=annealing)
         self.features = copy.deepcopy(encoder.features)
