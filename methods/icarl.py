@@ -17,8 +17,10 @@ from datasets.data import Split, Task, concatenate, mapped
 from methods import Method, MethodConfig
 from methods.mechanisms.distance import past_divergences
 from methods.mechanisms.memory import Memory
-from models.learner import Learner
+from models.learner import NO_LOGIT, Learner
 from utils.settings import BadInput
+
+SHARPNESS = 100.0  # of the softmax over cosines, which has probabilities; in the domain scenario they are added
 
 
 class Config(MethodConfig):
@@ -93,13 +95,14 @@ class ICaRL(Method):
         self.memory.replace(x=torch.cat([part.x for part in kept]), y=torch.cat([part.y for part in kept]))
         self.known[list(seen)] = True
 
-    def predict(self, x: Tensor, task: int) -> Tensor:
+    def logits(self, x: Tensor, task: int) -> Tensor:
         learner = self.learner
         own = torch.tensor(learner.groups[task], device=x.device)
         if not bool((self.known[own] if learner.scenario == "task" else self.known | learner.unseen).all()):
-            return super().predict(x, task)
+            return super().logits(x, task)
         nearness = F.normalize(self.embed(x)) @ self.means.T  # of vectors of length 1
-        return learner.best(nearness.masked_fill(~self.known, -torch.inf), task)
+        scores = (SHARPNESS * nearness).masked_fill(~self.known, NO_LOGIT)
+        return learner.as_class_logits(scores.log_softmax(dim=1), task)
 
 
 def herd(z: Tensor, n: int) -> Tensor:

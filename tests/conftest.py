@@ -93,6 +93,7 @@ SMALL = {
     "dgr": {"fixed_replay": 40, "vae": {"epochs": 2, "batch_size": 32, "latent": 8}},
     "gfr": {"fixed_replay": 40, "gan": {"epochs": 2, "batch_size": 32, "hidden_size": 16, "latent": 8}},
     "agem": {"memory_per_task": 30, "sample_size": 16},
+    "ranpac": {"width": 50},
 }
 GROUPS = [(0, 1), (2, 3), (4, 5)]
 """Three tasks of the small data."""
@@ -172,7 +173,7 @@ def train(method: Method, task: Task, steps: int = 3, end: bool = True, lr: floa
     method.learner.see(task.index + 1)
     optimizer = torch.optim.Adam(method.learner.parameters(), lr=lr)
     generator = torch.Generator().manual_seed(task.index)
-    for _ in range(steps):
+    for _ in range(steps * method.trains):
         step(method, optimizer, training, generator)
     if end:
         with torch.random.fork_rng(), evaluating(method.learner):

@@ -99,8 +99,10 @@ class ScenarioConfig(Settings):
 
 
 def _frozen(value: Any) -> Any:
-    """YAML reads yes and no as booleans."""
-    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+    """YAML reads yes and no as booleans; names match in any case."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value.lower() if isinstance(value, str) else value
 
 
 class ModelConfig(Settings):

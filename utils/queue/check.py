@@ -112,7 +112,7 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
     images = own = [len(task.train) for task in tasks]
     if len(training.train) > len(part):  # joint trains on all tasks so far
         images = list(accumulate(own))
-    steps = sum(_steps(train, count) for count in images)
+    steps = method.trains * sum(_steps(train, count) for count in images)
     weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
     images_in_all = sum(len(task.train) + len(task.dev or ()) + len(task.test) for task in tasks)
     through_encoder = per_feature * images_in_all

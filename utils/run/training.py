@@ -63,10 +63,10 @@ class Training:
     def __post_init__(self) -> None:
         self.name = self.name or f"task {self.task.index}"
         self.per_epoch = ceil(len(self.task.train) / self.config.batch_size)
-        self.steps = self.config.steps or self.config.epochs * self.per_epoch
+        self.steps = (self.config.steps or self.config.epochs * self.per_epoch) * self.method.trains
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr  # the last task's schedule may have lowered it
-        self.schedule = SCHEDULES[self.config.schedule](self.optimizer, self.steps)
+        self.schedule = SCHEDULES[self.config.schedule](self.optimizer, max(self.steps, 1))
         self.last: dict[str, Tensor] = {}  # of the last step: the loss and its terms
         self.epoch = self.step = 0  # epochs done, steps done in this one
         self.totals: dict[str, Tensor] = {}  # sums over this epoch of the loss and its terms, in place

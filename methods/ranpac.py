@@ -1,0 +1,89 @@
+"""RanPAC: ridge regression to one-hot labels on a random projection of the features.
+
+McDonnell et al., "RanPAC: random projections and pre-trained models for continual learning", NeurIPS 2023
+(arXiv 2307.02251), algorithm 1 and equations 6 to 8, without the adaptation of the backbone.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datasets.data import Split, Task
+from methods import MethodConfig
+from methods.mechanisms.closed_form import ClosedForm
+from models.learner import Learner
+
+RIDGES = [10.0**power for power in range(-8, 9)]
+"""Penalties tried, as by the authors."""
+HELD_OUT = 0.2  # of the first task's samples, to choose the penalty
+
+
+class Config(MethodConfig):
+    """The projection of RanPAC."""
+
+    width: int = Field(2000, ge=1)
+    """M: number of random features, max(0, w.x) with w drawn from a standard normal; the authors use 10,000"""
+    ridge: float | None = Field(None, gt=0)
+    """penalty; by default the one with the least squared error on a held-out fifth of the first task's training data"""
+
+
+class RanPAC(ClosedForm):
+    """With h = max(0, x W): scores h (H^T H + ridge I)^-1 H^T Y, over the samples of all tasks.
+
+    The projection W is kept and counted as memory; it could be drawn again from the seed.
+
+    *Deviation* from the authors' code: the penalty is chosen on the first task and kept, not for each task anew.
+    """
+
+    title = "RanPAC"
+    config: Config
+
+    def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
+        super().__init__(config, learner, stream)
+        shape, device = (self.features, config.width), stream.device
+        self.projection: Tensor = nn.Buffer(torch.randn(shape, device=device, generator=stream))
+        self.gram: Tensor = self.sum_buffer(config.width, config.width)
+        self.targets: Tensor = self.sum_buffer(config.width, self.classes)
+        self.ridge: Tensor = nn.Buffer(torch.tensor(config.ridge or 0.0, dtype=torch.double, device=device))
+
+    def projected(self, x: Tensor) -> Tensor:
+        """Features (B, F) -> random features (B, M)."""
+        return (x @ self.projection.to(x.dtype)).relu()
+
+    def accumulate(self, x: Tensor, y: Tensor) -> None:
+        h = self.projected(x)
+        self.gram += h.T @ h
+        self.targets += h.T @ F.one_hot(y, self.classes).to(h.dtype)
+
+    def end_task(self, task: Task) -> None:
+        if not self.ridge:
+            self.ridge.fill_(self._best_ridge(task.train))
+        super().end_task(task)
+
+    @torch.no_grad()
+    def _best_ridge(self, train: Split) -> float:
+        shuffled = train.take(torch.randperm(len(train), device=train.y.device, generator=self.stream))
+        count = round(HELD_OUT * len(train))
+        h, labels = self.projected(shuffled.x.double()), F.one_hot(shuffled.y, self.classes).double()
+        gram, targets = h[count:].T @ h[count:], h[count:].T @ labels[count:]
+        errors = {}
+        for ridge in RIDGES:
+            if (weight := ridge_regression(gram, targets, ridge)) is not None:
+                errors[ridge] = float((h[:count] @ weight - labels[:count]).square().mean())
+        return min(errors, key=errors.__getitem__)
+
+    def solve(self) -> Tensor:
+        weight = ridge_regression(self.gram, self.targets, float(self.ridge))
+        if weight is None:
+            raise FloatingPointError(f"ridge regression has no solution at ridge {float(self.ridge)}; set method.ridge")
+        return weight.float()
+
+    def scores(self, x: Tensor) -> Tensor:
+        return self.projected(x) @ self.solution
+
+
+def ridge_regression(gram: Tensor, targets: Tensor, ridge: float) -> Tensor | None:
+    """(gram + ridge I)^-1 targets, for gram (M, M) and targets (M, K); None if it is singular in double precision."""
+    factor, failed = torch.linalg.cholesky_ex(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    return None if failed else torch.cholesky_solve(targets, factor)

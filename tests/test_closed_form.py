@@ -1,0 +1,158 @@
+"""Classifiers in closed form against the formulas, by other libraries and in double precision."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU, GROUPS, make_method, train
+from scipy.spatial.distance import mahalanobis
+from torch.nn import functional as F
+
+from datasets.data import Data, Split
+from datasets.tasks import split_by_class
+from methods import fecam, ranpac
+
+NAMES = ["ncm", "slda", "ranpac", "fecam"]
+
+
+@pytest.fixture(scope="module")
+def features() -> Data:
+    """Correlated features of six classes, 64 of them, 40 samples each."""
+    g = torch.Generator().manual_seed(0)
+    mix, centres = torch.randn(64, 64, generator=g) / 8, 0.4 * torch.randn(6, 64, generator=g)
+
+    def split(n: int) -> Split:
+        y = torch.arange(6).repeat_interleave(n)
+        return Split(centres[y] + torch.randn(6 * n, 64, generator=g) @ mix, y)
+
+    return Data(split(40), split(20), tuple("abcdef"))
+
+
+def learnt(name: str, data: Data, scenario: str = "class", groups=GROUPS, **options):
+    method = make_method(name, scenario, **options)
+    for task in split_by_class(data, groups, 0.0, torch.Generator(), CPU):
+        train(method, task, steps=0)
+    method.learner.see(len(groups))
+    return method
+
+
+def numpy_of(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    return split.x.double().numpy(), split.y.numpy()
+
+
+def test_ncm_is_scikit_learn_s(features):
+    from sklearn.neighbors import NearestCentroid
+
+    x, y = numpy_of(features.train)
+    theirs = NearestCentroid().fit(x, y).predict(features.test.x.double().numpy())
+    assert learnt("ncm", features).predict(features.test.x, 0).tolist() == theirs.tolist()
+    cosine = learnt("ncm", features, distance="cosine").logits(features.test.x, 0)
+    means = np.stack([x[y == c].mean(0) for c in range(6)])
+    expected = F.cosine_similarity(features.test.x.double()[:, None], torch.from_numpy(means)[None], dim=2)
+    torch.testing.assert_close(cosine, expected.log_softmax(1).float())
+
+
+def test_the_streaming_covariance_of_slda_is_that_of_the_batch(features):
+    method = learnt("slda", features, shrinkage=0.1)
+    x, y = numpy_of(features.train)
+    within = np.concatenate([x[y == c] - x[y == c].mean(0) for c in range(6)])
+    expected = within.T @ within / len(x)
+    np.testing.assert_allclose(method.covariance.numpy(), expected, atol=1e-12)
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", priors=np.full(6, 1 / 6)).fit(x, y)
+    ours = learnt("slda", features, shrinkage=1e-9).logits(features.test.x, 0)
+    expected = theirs.predict_log_proba(features.test.x.double().numpy())
+    np.testing.assert_allclose(ours.exp().numpy(), np.exp(expected), atol=2e-3)
+
+
+def test_ranpac_is_ridge_regression_on_its_projection(features):
+    from sklearn.linear_model import Ridge
+
+    method = learnt("ranpac", features, ridge=3.0)
+    h = method.projected(features.train.x.double()).numpy()
+    labels = F.one_hot(features.train.y, 6).double().numpy()
+    theirs = Ridge(3.0, fit_intercept=False).fit(h, labels).predict(method.projected(features.test.x.double()).numpy())
+    method.predict(features.test.x, 0)
+    np.testing.assert_allclose(method.scores(features.test.x).numpy(), theirs, atol=1e-4)
+
+
+def test_ranpac_chooses_the_penalty_by_held_out_data_of_the_first_task(features):
+    method = learnt("ranpac", features)
+    assert float(method.ridge) in ranpac.RIDGES
+    assert float(learnt("ranpac", features, ridge=7.0).ridge) == 7.0
+    singular = torch.ones(3, 3, dtype=torch.double)
+    assert ranpac.ridge_regression(singular, torch.ones(3, 1, dtype=torch.double), 0.0) is None
+
+
+def test_fecam_is_a_mahalanobis_classifier(features):
+    method = learnt("fecam", features)
+    x, y = (part.copy() for part in numpy_of(features.train))
+    transform = lambda z: np.sign(z) * np.abs(z) ** 0.5  # noqa: E731
+    unit = lambda z: z / np.linalg.norm(z, axis=-1, keepdims=True)  # noqa: E731
+    x, test = transform(x), unit(transform(features.test.x.double().numpy()))
+    expected = np.zeros((len(test), 6))
+    for c in range(6):
+        covariance = np.cov(x[y == c].T, bias=True)
+        off = covariance[~np.eye(64, dtype=bool)].mean()
+        covariance = covariance + np.diag(covariance).mean() * np.eye(64) + off * (1 - np.eye(64))
+        deviation = np.sqrt(np.diag(covariance))
+        precision, mean = np.linalg.inv(covariance / np.outer(deviation, deviation)), unit(x[y == c].mean(0))
+        expected[:, c] = [-0.5 * mahalanobis(row, mean, precision) ** 2 for row in test]
+    method.predict(features.test.x, 0)
+    np.testing.assert_allclose(method.scores(features.test.x).numpy(), expected, atol=1e-4)
+
+
+def test_shrinkage_and_normalisation_by_hand():
+    covariance = torch.tensor([[4.0, 1.0], [1.0, 2.0]], dtype=torch.double)
+    assert fecam.shrunk(covariance, 2.0).tolist() == [[10.0, 3.0], [3.0, 8.0]]
+    torch.testing.assert_close(fecam.normalised(covariance).diagonal(), torch.ones(2, dtype=torch.double))
+    torch.testing.assert_close(fecam.normalised(covariance)[0, 1], torch.tensor(1 / 8**0.5, dtype=torch.double))
+
+
+def test_the_moved_features_of_fetril_have_the_mean_of_the_old_class(features):
+    method = learnt("fetril", features)
+    task = split_by_class(features, GROUPS, 0.0, torch.Generator(), CPU)[2]
+    method.learner.see(2)
+    training = method.begin_task(task)
+    assert len(training.train) == 80 + 4 * 40 and training.classes == (0, 1, 2, 3, 4, 5)
+    for c in range(4):
+        moved, real = (split.x[split.y == c].mean(0) for split in (training.train, features.train))
+        torch.testing.assert_close(moved, real, atol=1e-5, rtol=0)
+    spread = [training.train.x[training.train.y == c].var(0) for c in range(6)]
+    assert all(any(torch.allclose(spread[c], spread[new], atol=1e-5) for new in (4, 5)) for c in range(4))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_of_samples_batches_and_tasks_makes_no_difference(features, name):
+    options = {"ridge": 1.0} if name == "ranpac" else {}
+    shuffled = torch.randperm(len(features.train), generator=torch.Generator().manual_seed(1))
+    other = Data(features.train.take(shuffled), features.test, features.classes)
+    logits = learnt(name, features, **options).logits(features.test.x, 0)
+    again = learnt(name, other, groups=[(4, 5), (0, 1), (2, 3)], **options).logits(features.test.x, 0)
+    torch.testing.assert_close(logits, again, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scenario", ["task", "class", "domain"])
+@pytest.mark.parametrize("name", NAMES)
+def test_they_classify_in_every_scenario_and_before_anything_is_learnt(features, name, scenario):
+    tasks = split_by_class(features, GROUPS, 0.0, torch.Generator(), CPU)
+    untrained = make_method(name, scenario)
+    assert torch.isin(untrained.predict(tasks[1].test.x, 1), torch.tensor([0] if scenario == "class" else [2])).all()
+    method = learnt(name, features, scenario)
+    for task in tasks:
+        assert (method.predict(task.test.x, task.index) == task.test.y).float().mean() > 0.7
+    first = make_method(name, scenario)
+    train(first, tasks[0], steps=0)
+    seen = first.predict(features.test.x, 0).unique().tolist()
+    assert set(seen) <= {0, 1}, "no class is predicted that was never seen"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_computed_is_computed_again_after_loading(features, name):
+    one, two = learnt(name, features), make_method(name, "class")
+    before = one.logits(features.test.x, 0)
+    two.predict(features.test.x, 0)
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
+    torch.testing.assert_close(two.logits(features.test.x, 0), before, atol=0, rtol=0)
