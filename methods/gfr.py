@@ -33,7 +33,7 @@ class Config(MethodConfig):
     replay: float = Field(1.0, ge=0)
     """factor on the weight of the generated embeddings' cross-entropy, which is 1 - 1 / tasks seen; the current batch's
     is 1 / tasks seen. 0: no generated embeddings, and weight 1 for the current batch"""
-    feature_distillation: float = Field(1.0, ge=0)
+    feature_distillation: float = Field(0.1, ge=0)
     """weight of the distance of E(x) from E_old(x) on current images; 0 here and for replay is naive"""
     distance: Annotated[Literal["squared", "euclidean"], AnyCase] = "squared"
     """the mean over images of |E(x) - E_old(x)|^2, or of |E(x) - E_old(x)|, which holds small changes back as much as
