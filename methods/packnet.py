@@ -124,5 +124,5 @@ class PackNet(Method):
 
         fit([Objective(trained, loss)], torch.ones_like(task.train.y, dtype=torch.float), self.stream, **options)
 
-    def predict(self, x: Tensor, task: int) -> Tensor:
-        return self.learner.predict(self.embed_for(x, task), task)
+    def logits(self, x: Tensor, task: int) -> Tensor:
+        return self.learner.class_logits(self.embed_for(x, task), task)

@@ -35,7 +35,8 @@ def of_type(annotation: Any, metadata: list[Any]) -> st.SearchStrategy:
         names = st.sampled_from(arguments)
         return names | names.map(lambda name: name.upper() if isinstance(name, str) else name)
     for choice in [entry for entry in metadata if isinstance(entry, Chosen)]:
-        return st.sampled_from(modules(choice.package, choice.builder)).flatmap(partial(chosen, choice))
+        names = [name for name in modules(choice.package, choice.builder) if not required(choice.model(name))]
+        return st.sampled_from(names).flatmap(partial(chosen, choice))
     if annotation is type(None):
         return st.none()
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -49,6 +50,11 @@ def of_type(annotation: Any, metadata: list[Any]) -> st.SearchStrategy:
     if annotation is int:
         return st.integers(low + ("gt" in bounds), high if high is not None else low + 10**6)
     return st.floats(low, high, exclude_min="gt" in bounds, exclude_max="lt" in bounds, allow_infinity=False)
+
+
+def required(model: type[BaseModel]) -> list[str]:
+    """The options without a default."""
+    return [name for name, field in model.model_fields.items() if field.is_required() and name != "name"]
 
 
 def chosen(choice: Chosen, name: str) -> st.SearchStrategy:

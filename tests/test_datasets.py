@@ -10,9 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import load
+from datasets import DATASET, load
 from datasets.data import Data, Split, stratified
-from utils.config.schema import DATASET
 from utils.settings import BadInput
 
 

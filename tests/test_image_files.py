@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets import load
+from datasets import DATASET, load
 from datasets.data import Data
 from datasets.decode import decode
-from utils.config.schema import DATASET
 from utils.settings import BadInput
 
 KINDS = [("png", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]

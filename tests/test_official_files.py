@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import load
+from datasets import DATASET, load
 from main import main
-from utils.config.schema import DATASET
 from utils.queue import check
 from utils.settings import BadInput
 

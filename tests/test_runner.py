@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(config, d
 
 def test_seeds_differ_in_initialisation_and_in_data_order(config, data, tmp_path, monkeypatch):
     tasks = build_tasks(config(), data, 0, CPU)
-    first, second = (build_learner(config(), data, tasks, seed).state_dict() for seed in (0, 1))
+    first, second = (build_learner(config(), tasks, seed).state_dict() for seed in (0, 1))
     assert all(not torch.equal(first[key], second[key]) for key in first)
     naive, _ = find("naive")
     seen, loss = [], naive.loss

@@ -53,7 +53,9 @@ def test_test_data_in_another_order_give_the_same_numbers(small, run, tmp_path, 
             found.append([tuple(row.values()) for row in csv.DictReader(file)])
     assert [row[:-1] for row in found[0]] == [row[:-1] for row in found[1]]
     for one, other in zip(*found, strict=True):  # means of confidences are sums in another order
-        assert float(one[-1]) == (pytest.approx(float(other[-1]), rel=1e-5) if one[-2] == "ECE" else float(other[-1])), one
+        assert float(one[-1]) == (
+            pytest.approx(float(other[-1]), rel=1e-5) if one[-2] == "ECE" else float(other[-1])
+        ), one
 
 
 @pytest.mark.long

@@ -81,7 +81,7 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
     with graphs, isolated(generator(seed, "estimate", device)):
         tasks = build_tasks(config, experiment.data, seed, device)
         learner = build_learner(config, tasks, seed)
-        extractor = learner.freeze() if config.model.frozen != "no" else None
+        extractor = learner.freeze() if config.model.is_frozen else None
         method = build_method(
             config.model_copy(update={"method": shortened}), learner, generator(seed, "method", device)
         )

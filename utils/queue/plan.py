@@ -113,7 +113,7 @@ def build(config: Config, data: Data, seed: int, device: torch.device) -> tuple[
     """
     tasks = build_tasks(config, data, seed, device)
     learner = build_learner(config, tasks, seed)
-    if config.model.frozen != "no":
+    if config.model.is_frozen:
         learner.freeze()
     return tasks, build_method(config, learner, generator(seed, "method", device))
 

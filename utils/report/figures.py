@@ -1,16 +1,15 @@
 """The figures of a group of finished runs, as elements of the page.
 
-Runs, axes and text are drawn in placeholder colours, which `_as_svg` replaces by `currentColor` and the page's CSS
+Runs, axes and text are drawn in placeholder colours, which `as_svg` replaces by `currentColor` and the page's CSS
 variables, so that a figure is legible on light and dark. Draw inside `rc_context(STYLE)`.
 """
 
 import base64
 import io
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import chain, count
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from methods import find
 from utils.report import cost
 from utils.report.find import Results, total_confusion
 from utils.report.groups import REFERENCES, Group
+from utils.report.svg import COLOURS, INK, REFERENCE, as_svg
 from utils.run.figures import (
     MAX_LINES,
     MAX_NUMBERED,
@@ -34,15 +34,8 @@ from utils.run.figures import (
 from utils.store.folder import RunFolder
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
+    pass
 
-COLOURS = [f"#c0c0c{i}" for i in range(8)]
-REFERENCE, INK = "#c0c0d0", "#c0c0d1"
-CSS = {INK: "currentColor", REFERENCE: "var(--reference)"} | {c: f"var(--c{i})" for i, c in enumerate(COLOURS)}
-"""Placeholder -> colour in the page; report.html defines the variables."""
-INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
-STYLE: Any = {"svg.fonttype": "none", "font.size": 11, "grid.alpha": 0.15, **dict.fromkeys(INKED, INK)}
-STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 2, 1.5, 2)))
 MARKERS = {"o": "●", "s": "■", "D": "◆", "v": "▼", "^": "▲"}  # matplotlib's marker -> the same as a character
 MAX_FEW = 8  # runs up to which bands are dark
@@ -51,7 +44,6 @@ MAX_SAMPLES = 12  # runs whose generated samples and confusion matrices are show
 
 Look = dict[str, Any]  # matplotlib's label, color, linestyle and marker of a run, and its gid, which the page uses
 Values = Mapping[Any, Sequence[Any]]  # x -> the values there, over seeds and what else there are several of
-_drawn = count()
 
 
 class Figure(NamedTuple):
@@ -102,7 +94,7 @@ def matrices(group: Group) -> list[Figure]:
         r, drawing = np.mean(run.score.matrices, axis=0), new_figure(2.5, 2.4)
         draw_matrix(drawing.add_subplot(), r, fontsize=min(9.0, 50 / len(r)))
         alt = f"Accuracy matrix of {name}; after the last task: {', '.join(f'{value:.2f}' for value in r[-1])}"
-        figures.append(Figure(name, "", _as_svg(drawing, alt)))
+        figures.append(Figure(name, "", as_svg(drawing, alt)))
     return figures
 
 
@@ -123,7 +115,7 @@ def confusions(group: Group, results: Sequence[Sequence[Results]]) -> list[Figur
             axes.set_xticks(range(len(classes)), labels, rotation=90 if max(map(len, labels)) > 2 else 0, **style)
             axes.set_yticks(range(len(classes)), labels, **style)
         hits = counts.trace() / max(counts.sum(), 1)
-        figures.append(Figure(name, "", _as_svg(drawing, f"Confusion matrix of {name}; {hits:.4f} are right")))
+        figures.append(Figure(name, "", as_svg(drawing, f"Confusion matrix of {name}; {hits:.4f} are right")))
     return figures
 
 
@@ -187,7 +179,7 @@ def _heat(lines: Sequence[tuple[Look, Values]], label: str, caption: str) -> Fig
     axes.set(xlabel="after task")
     drawing.colorbar(axes.images[0], ax=axes, label=label)
     alt = "; ".join(f"{name} {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in means.items())
-    return Figure(label.capitalize(), caption, _as_svg(drawing, f"{label}, after the first and the last task: {alt}"))
+    return Figure(label.capitalize(), caption, as_svg(drawing, f"{label}, after the first and the last task: {alt}"))
 
 
 def _chart(
@@ -235,20 +227,4 @@ def _chart(
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 30M instead of 3.0 and 1e7 in the corner
     else:
         axes.locator_params(axis="x", integer=True)
-    return Figure(title, caption, _as_svg(drawing, f"{title}, by {x_label}, first to last: {'; '.join(alt)}"))
-
-
-def _as_svg(drawing: "Drawing", alt: str) -> str:
-    """An `<svg>` element that refers to no other file. Artists with a gid "run r<i>" get these two classes."""
-    from matplotlib import rc_context
-
-    buffer, no_metadata = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with rc_context({"svg.hashsalt": f"figure {next(_drawn)}"}):
-        drawing.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    ((size, svg),) = re.findall(r'<svg.*?(viewBox="[^"]*").*?</defs>(.*)', buffer.getvalue(), re.S)  # less <style>
-    svg = re.sub(r'id="(run r\d+)"', r'class="\1"', svg)
-    unwanted = r' id="[a-zA-Z.0-9]+_\d+"| transform="rotate\(-0 [^"]*"| font-family: [^;"]*;|\s*\n *'  # ids: not unique
-    svg = re.sub(unwanted, "", svg)
-    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)  # coordinates, not numbers shown
-    svg = re.sub("|".join(CSS), lambda colour: CSS[colour[0]], svg)
-    return f'<svg {size} role="img" aria-label="{escape(alt)}">{svg.replace("xlink:href", "href")}'
+    return Figure(title, caption, as_svg(drawing, f"{title}, by {x_label}, first to last: {'; '.join(alt)}"))

@@ -6,11 +6,11 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from datasets.data import Data, Split, Task, as_floats, chunks
@@ -19,6 +19,7 @@ from utils.config.schema import Config
 from utils.run.build import build_learner, build_tasks
 from utils.run.streams import generator
 from utils.store.files import write_text
+from utils.store.locks import exclusive
 from utils.store.log import bar, log
 
 BLOCK = 1024  # images between two looks at a request to stop
@@ -126,7 +127,7 @@ def _cached(folder: Path, description: dict[str, object], shape: tuple[int, int]
     key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]
     array, about = folder / f"{key}.npy", folder / f"{key}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{key}.lock"):  # of several jobs one computes, the others wait
+    with exclusive(folder / f".{key}.lock", inf, ""):  # of several jobs one computes, the others wait
         if about.exists():
             if (x := _read(array, about, shape)) is not None:
                 log.info("features read from %s", array)

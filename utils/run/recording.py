@@ -71,7 +71,7 @@ class Recording:
             scores = metrics.scores(results, t, confusion(found[:t], classes))
             values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if value is not None)
             log.debug("task %d %s scores: %s", task.index, part, values)
-        frozen = {"frozen_parameters": self.frozen} if self.config.model.frozen != "no" else {}
+        frozen = {"frozen_parameters": self.frozen} if self.config.model.is_frozen else {}
         self.results["memory_by_task"].append(memory(method) | frozen)
         row = self.results["test"]["accuracy_matrix"][-1][: task.index + 1]
         values = " ".join(f"{value:.4f}" for value in row)
