@@ -17,7 +17,7 @@ from scipy import stats
 
 from main import main
 from utils.config.load import load
-from utils.report import cost, figures, statistics, tables
+from utils.report import cost, figures, statistics, svg, tables
 from utils.report.find import find
 from utils.report.groups import groups
 from utils.run import figures as plots
@@ -251,7 +251,7 @@ def test_figures_show_whole_numbers(tmp_path):
     for importance in (0.0625, 0.125):
         make_run(tmp_path / f"ewc{importance:g}", {"name": "ewc", "importance": importance}, [0.8125, 0.8125])
     (group,) = groups(find([tmp_path]))
-    with rc_context(figures.STYLE):
+    with rc_context(svg.STYLE):
         svg = figures.scores(group, figures.looks(group))[1].html
     assert all(f"EWC importance={value} 0.8125 to 0.8125" in svg for value in (0.0625, 0.125))
     assert not re.search(r' d="[^"]*\.\d{3}', svg)
@@ -273,7 +273,7 @@ def test_accuracy_against_bytes(tmp_path):
             path.write_text(re.sub(r'"method_bytes": \d+,', "", path.read_text()))
         (group,) = groups(find([tmp_path]))
         assert {tables.cell(memory, row)[0] for row in group.rows} == shown
-        with rc_context(figures.STYLE):
+        with rc_context(svg.STYLE):
             drawn = [f for f in figures.scores(group, figures.looks(group)) if "bytes" in f.title]
         assert len(drawn) == (not older) and all("Ringed: stores real samples" in f.caption for f in drawn)
 
@@ -452,7 +452,7 @@ def test_the_page_is_whole_small_and_needs_no_network(page, points):
     assert all('aria-label="' in svg or 'aria-hidden="true"' in svg for svg in svgs) and len(svgs) > 6 * points
     ids = re.findall(r' id="([^"]*)"', html)
     assert len(ids) == len(set(ids)) and set(re.findall(r'(?:url\(|href=")#(\w+)', html)) <= set(ids)
-    assert not re.search("|".join(figures.CSS), html), "no placeholder is left of the colours"
+    assert not re.search("|".join(svg.CSS), html), "no placeholder is left of the colours"
     assert "<code>importance=3</code>" in html and "fixed_replay" not in html, "only what is not at its default"
     assert html.count("<h1>") == 1 and 'lang="en"' in html and "prefers-color-scheme: dark" in html
 

@@ -61,7 +61,7 @@ def test_a_loaded_run_predicts_and_embeds_as_the_run_did(small, tmp_path, monkey
         assert float((predicted == y).double().mean()) == pytest.approx(recorded)
         assert torch.equal(trained.embed(x), live.method.embed(task.test.batch(slice(None))[0]).detach())
         if x.dtype == torch.uint8:
-        assert torch.equal(trained.embed(x), trained.embed(x.float() / 255))
+            assert torch.equal(trained.embed(x), trained.embed(x.float() / 255))
     if method["name"] != "er":
         y = torch.tensor([0, 3, 5])
         assert trained.sample([0, 3, 5]).isfinite().all() and len(trained.sample(y)) == 3

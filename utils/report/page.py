@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from utils.config.yaml_text import flatten
-from utils.report import figures
+from utils.report import figures, svg
 from utils.report.find import FinishedRun, Results, printable, total_confusion
 from utils.report.groups import Group, differing, few, protocol, shown
 from utils.report.tables import MORE, SCORES, TESTS, cell
@@ -49,8 +49,8 @@ def render(
     links = {name: f"data:{TYPES[name[11:]]};base64,{b64encode(t.encode()).decode()}" for name, t in files.items()}
     tables = {"scores": SCORES, "more": MORE, "tests": TESTS, "cell": cell, "shown": shown, "links": links}
     told = [printable(note) for note in (*left_out, *notes)]
-    with rc_context(figures.STYLE):
-        return template.render(sections=sections, notes=told, figures=figures, tables=tables), notes
+    with rc_context(svg.STYLE):
+        return template.render(sections=sections, notes=told, figures=figures, svg=svg, tables=tables), notes
 
 
 def _shared(runs: Sequence[FinishedRun]) -> list[str]:

@@ -32,7 +32,10 @@ def check_data(config: Config, data: Data) -> None:
 
 
 def with_frozen(config: Config, data: Data) -> Config:
-    """The configuration with `model.frozen` set where it has to be. BadInput: it does not fit the data, the encoder, or the training."""
+    """The configuration with `model.frozen` set where it has to be.
+
+    BadInput: it does not fit the data, the encoder, or the training.
+    """
     model, train = config.model, config.train
     if model.frozen is None:
         needed = methods.find(config.method.name)[0].works_on == "features" and len(data.shape) == 3
@@ -41,9 +44,7 @@ def with_frozen(config: Config, data: Data) -> Config:
     if model.is_frozen and len(data.shape) != 3:
         raise BadInput(f"model.frozen: {model.frozen}, but the data are features already; set it to no")
     if model.frozen != "yes" and model.encoder.name == "patches":
-        raise BadInput(
-            f"model.frozen: {model.frozen or 'no'}, but the encoder patches has nothing to train; set it to yes"
-        )
+        raise BadInput(f"model.frozen: {model.frozen or 'no'}, but patches has nothing to train; set it to yes")
     if train.augment != "none" and (model.frozen == "yes" or len(data.shape) != 3):
         raise BadInput(
             f"train.augment: {train.augment} needs images at each step, and features are given; set it to none"
