@@ -252,9 +252,9 @@ def test_figures_show_whole_numbers(tmp_path):
         make_run(tmp_path / f"ewc{importance:g}", {"name": "ewc", "importance": importance}, [0.8125, 0.8125])
     (group,) = groups(find([tmp_path]))
     with rc_context(svg.STYLE):
-        svg = figures.scores(group, figures.looks(group))[1].html
-    assert all(f"EWC importance={value} 0.8125 to 0.8125" in svg for value in (0.0625, 0.125))
-    assert not re.search(r' d="[^"]*\.\d{3}', svg)
+        drawn = figures.scores(group, figures.looks(group))[1].html
+    assert all(f"EWC importance={value} 0.8125 to 0.8125" in drawn for value in (0.0625, 0.125))
+    assert not re.search(r' d="[^"]*\.\d{3}', drawn)
 
 
 def test_the_front_is_of_the_runs_that_no_other_beats_in_accuracy_and_bytes():
