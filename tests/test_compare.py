@@ -120,7 +120,7 @@ def test_the_command_prints_and_writes_everything(study, tmp_path, capsys):
     assert there == comparison | {"confusion.csv", "report.html"}
     text = (tmp_path / "new" / "out" / "comparison.md").read_text()
     assert (
-        "| lwf | 5 | 0.9100 ± 0.0158 | [0.8904, 0.9296] | 0.8115 |" in text and "| EWC | better | 5 | 0.0980 |" in text
+        "| LwF | 5 | 0.9100 ± 0.0158 | [0.8904, 0.9296] | 0.8115 |" in text and "| EWC | better | 5 | 0.0980 |" in text
     )
     assert "stores images" not in text, "a single column stands beside nothing"
     (group,) = json.loads((tmp_path / "new" / "out" / "comparison.json").read_text())["groups"]
