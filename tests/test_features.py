@@ -272,3 +272,20 @@ def test_an_encoder_of_one_s_own_runs_from_yaml(small, run, tmp_path, monkeypatc
     assert "file: nets.py" in (tmp_path / "results" / "config.yml").read_text()
     shutil.rmtree(tmp_path / "results")
     assert run(small, "--check") == 0
+
+
+def test_a_file_on_another_one_may_name_another_module_without_its_options(small, tmp_path):
+    import yaml
+
+    small["method"] = {"name": "ewc", "importance": 3.0}
+    small["model"] = {"encoder": {"name": "patches", "count": 9}, "embedding": 5}
+    small["sweep"] = {"method.importance": [1.0, 2.0], "train.lr": [1e-3, 1e-2]}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(small))
+    (tmp_path / "own.yaml").write_text(
+        "base: base.yaml\nmethod: {name: si}\nmodel: {encoder: {file: nets.py}}\nsweep: {}"
+    )
+    config = load(tmp_path / "own.yaml")
+    assert config.method.name == "si" and config.model.encoder.file == "nets.py" and config.model.embedding == 5
+    (tmp_path / "same.yaml").write_text("base: base.yaml\nmethod: {name: EWC}\nmodel: {encoder: {size: 4}}\nsweep: {}")
+    same = load(tmp_path / "same.yaml")
+    assert same.method.importance == 3.0 and (same.model.encoder.count, same.model.encoder.size) == (9, 4)

@@ -18,6 +18,13 @@ from utils.settings import BadInput, prefix_errors
 
 NAMES = {"method": "name", "scenario": "dataset", "dataset": "name", "encoder": "name", "flow": "type"}
 """Sections that may be a bare name -> the key of the name."""
+MODULES = {
+    "method": ("name",),
+    "method.flow": ("type",),
+    "scenario.dataset": ("name",),
+    "model.encoder": ("name", "file", "module"),
+}
+"""Sections that name a module -> the keys that do."""
 PATHS = {"train.save_path", "scenario.data_root", "scenario.dataset.path"}
 MAX_SWEPT = 50  # keys
 
@@ -52,7 +59,7 @@ def load_points(path: Path, overrides: Sequence[str] = (), name: str | None = No
         translated = [[(key, translate_key(key, method)) for key, _ in pairs] for pairs in files]
         if lines := [line for keys in translated for line in doubles(keys)]:
             raise BadInput("\n".join(lines))
-        plain, lists = _part(files, changes, method)
+        plain, lists = _part(_without_replaced(files, method), changes, method)
         is_swept, count, rank_by = bool(lists), lists.pop("random", None), lists.pop("rank_by", "dev")
         keys = {key: translate_key(key, method) for key in lists}
         named = name_points(combinations(lists, count), keys) if is_swept else {"": {}}
@@ -69,6 +76,31 @@ def load_points(path: Path, overrides: Sequence[str] = (), name: str | None = No
     with prefix_errors(str(path)):
         sweep = as_sweep(configs, named, list(keys.values()), rank_by)
     return [Point(config.saved_in(sweep.root / point), where[point], sweep) for point, config in configs.items()]
+
+
+def _without_replaced(files: list[list[Pair]], method: str) -> list[list[Pair]]:
+    """The layers, without the options of a module that a later layer replaces by another one."""
+    kept = list[list[Pair]]()
+    for pairs in files:
+        for section, keys in MODULES.items():
+            named = [_module(layer, section, keys, method) for layer in (*kept, pairs)]
+            before = [name for name in named[:-1] if name]
+            if named[-1] and before and named[-1] != before[-1]:
+                kept = [[pair for pair in layer if not _is_in(pair[0], section, method)] for layer in kept]
+        kept.append(pairs)
+    return kept
+
+
+def _module(pairs: list[Pair], section: str, keys: Sequence[str], method: str) -> str:
+    """What a layer names as the module of a section; empty if it names none."""
+    places = {section, *(f"{section}.{key}" for key in keys)}
+    found = [str(value).lower() for key, value in pairs if translate_key(key, method) in places]
+    return ":".join(found) if found != ["{}"] else ""
+
+
+def _is_in(key: str, section: str, method: str) -> bool:
+    ours = translate_key(key.removeprefix("sweep."), method)
+    return ours == section or ours.startswith(f"{section}.")
 
 
 def _part(files: list[list[Pair]], changes: list[list[Pair]], method: str) -> tuple[list[Pair], dict[str, Any]]:
