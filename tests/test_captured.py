@@ -20,8 +20,8 @@ COUNTS: Counter[str] = Counter()
 class StandIn:
     """In place of a CUDA graph; `replay` calls the function again."""
 
-    def __init__(self, stream) -> None:
-        self.outputs: dict = {}
+    def __init__(self, *streams) -> None:
+        self.streams, self.outputs = streams, dict[str, torch.Tensor]()
 
     def warm_up(self, function: Callable[[], dict]) -> dict:
         COUNTS["warm-up"] += 1
@@ -142,6 +142,17 @@ def test_every_task_and_every_fit_is_captured_anew(graphs, small, data, tmp_path
     counts.clear()
     _run(small, methods["gem"], data)
     assert not counts, "its step is not static"
+
+
+def test_a_step_that_augments_draws_from_two_streams(graphs, small, data, monkeypatch):
+    made = []
+    graphs(
+        type("Seen", (StandIn,), {"__init__": lambda self, *streams: (made.append(streams), StandIn.__init__(self))[0]})
+    )
+    small["train"] |= {"epochs": 1, "save": False, "augment": "crop_flip"}
+    _run(small, method_settings("naive"), data)
+    assert [len(streams) for streams in made] == [2, 2, 2]
+    assert len({id(stream) for stream in made[0]}) == 2
 
 
 def _run(tree: dict, method: dict, data) -> None:

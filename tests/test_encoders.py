@@ -1,5 +1,6 @@
 """Encoders that others wrote, what images go through before them, and augmentation."""
 
+import re
 import sys
 import types
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import make_data
 from torch import nn
 
@@ -14,10 +16,12 @@ from models.augment import PADDING, Augmentation
 from models.encoders import identity, own, patches, torchvision
 from models.encoders.network import load_weights
 from models.prepare import Prepare, channel_statistics
+from utils.config.schema import ENCODER, ModelConfig
 
 SHAPE = (3, 32, 32)
 NETS = """
 import torch
+import yaml
 from torch import nn
 
 class Lenet(nn.Sequential):
@@ -278,3 +282,14 @@ def test_k_means_is_scikit_learn_s():
     theirs = KMeans(5, init=start.numpy(), n_init=1, max_iter=patches.ROUNDS, tol=0).fit(x.numpy()).cluster_centers_
     found = patches.k_means(x, 5, torch.Generator().manual_seed(2))
     np.testing.assert_allclose(found.numpy(), theirs, atol=1e-4)
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    """docs/encoders.md: the network of its own, with the options of its YAML."""
+    page = (Path(__file__).parent.parent / "docs" / "encoders.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    Path("my_nets.py").write_text(re.search(r"```python\n(.*?)```", page, re.S).group(1))
+    (settings,) = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.S) if "my_nets" in text]
+    model = ModelConfig.model_validate(yaml.safe_load(settings)["model"])
+    encoder = ENCODER.builder_of(model.encoder)((1, 28, 28), model.embedding)
+    assert encoder.feature_dim == 12 * 16 and encoder(torch.rand(2, 1, 28, 28)).shape == (2, 64)

@@ -1,6 +1,7 @@
 """Frozen encoders: their features are computed once, cached, and what every method then learns on."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -191,6 +192,16 @@ def test_pretraining_is_fine_tuning_on_the_first_task(frozen, tmp_path, data):
     assert pretrained.recording.results["pretraining"] == naive.recording.results["epochs"][0]
 
 
+def test_pretraining_augments(frozen, tmp_path, data):
+    frozen["model"], states = {"frozen": "after_first_task"}, []
+    for augment in ("none", "flip"):
+        frozen["train"] |= {"augment": augment, "save_path": str(tmp_path / augment), "epochs": 1}
+        run = started(frozen, tmp_path, data)
+        run(tasks=1)
+        states.append(next(iter(run.extractor.parameters())))
+    assert not torch.equal(*states)
+
+
 @pytest.mark.parametrize("mode", ["yes", "after_first_task"])
 def test_a_loaded_run_classifies_images_and_features(frozen, tmp_path, data, mode):
     frozen["model"] = {"frozen": mode, "embedding": 7}
@@ -270,6 +281,7 @@ def test_an_encoder_of_one_s_own_runs_from_yaml(small, run, tmp_path, monkeypatc
     small["model"] = {"encoder": {"file": "nets.py", "build": "net", "options": {"width": 9}}, "frozen": "yes"}
     assert run(small) == 0
     assert "file: nets.py" in (tmp_path / "results" / "config.yml").read_text()
+    assert re.search("encoder_hash: [0-9a-f]{64}", (tmp_path / "results" / "exp_0" / "provenance.yml").read_text())
     shutil.rmtree(tmp_path / "results")
     assert run(small, "--check") == 0
 

@@ -22,6 +22,7 @@ class Provenance(Settings):
     commit: str | None = None  # of this program, from `git describe --always --dirty`
     changed: bool | None = None  # whether the program's files differed from that commit, new ones included
     method_hash: str | None = None  # SHA-256 of the method's file
+    encoder_hash: str | None = None  # SHA-256 of the file of an encoder of the user's own
     code_hash: str | None = None  # SHA-256 of all files of the program
     python: str
     torch: str
@@ -42,14 +43,15 @@ class Provenance(Settings):
         return ", ".join(f"{name} {str(now)[:16]} instead of {str(old)[:16]}" for name, old, now in differing)
 
 
-def current_provenance(method: str, device: str) -> Provenance:
-    """The provenance of a seed of `method` that starts now in this process."""
+def current_provenance(method: str, device: str, encoder: str | None = None) -> Provenance:
+    """The provenance of a seed of `method` that starts now in this process; `encoder` is a file of the user's own."""
     commit, changed, code_hash = _code()
     cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return Provenance(
         commit=commit,
         changed=changed,
         method_hash=sha256(Path(inspect.getfile(methods.find(method)[0])).read_bytes()).hexdigest(),
+        encoder_hash=sha256(Path(encoder).expanduser().read_bytes()).hexdigest() if encoder else None,
         code_hash=code_hash,
         python=platform.python_version(),
         torch=str(torch.__version__),

@@ -136,7 +136,8 @@ def run_seed(
         with folder.held(), logging_to(folder.log, f"{name}: "):
             try:
                 results.check_folder(config)  # another command may have restarted it
-                folder.begin(current_provenance(config.method.name, str(experiment.device)))
+                own = getattr(config.model.encoder, "file", None)
+                folder.begin(current_provenance(config.method.name, str(experiment.device), own))
                 Run(config, experiment.data, seed, experiment.device, stop, experiment.cache)(tasks)
             except Exception:
                 log.debug("failed", exc_info=True)

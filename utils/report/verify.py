@@ -54,7 +54,8 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
     print(f"{name}: made with {made or 'unknown versions (no provenance.yml)'}")
     if made:
         torch.set_num_threads(made.threads)
-        here = current_provenance(run.method, str(experiment.device))
+        own = getattr(experiment.config.model.encoder, "file", None)
+        here = current_provenance(run.method, str(experiment.device), own)
         print(f"here: {made.changed_to(here) or 'the same'}")
     experiment.config.save_path.mkdir()
     if run_seed(experiment, seed, Stop(), tasks, f"{run.method} seed {seed}"):

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from datasets.data import Data, Task
-from methods import Method, MethodConfig
-from methods.naive import Naive
+from methods import MethodConfig
 from models.captured import capturing
 from models.fitting import Journal
 from utils.config.schema import Config
@@ -60,10 +59,8 @@ class Run:
         self.checkpoint, self.saved_at = Checkpoint("pretraining" if pretrains else "between", 0), time.monotonic()
         if config.model.frozen == "yes":
             self._freeze()
-        elif pretrains:
-            self._assemble(Naive(MethodConfig(name="naive"), self.learner, self.streams["pretraining"]))
         else:
-            self._assemble(self._build_method())
+            self._assemble(MethodConfig(name="naive") if pretrains else config.method)
 
     def __call__(self, tasks: int | None = None) -> dict[str, Any]:
         """Run what is left of the seed, or of its first `tasks` tasks; returns its results.
@@ -95,12 +92,12 @@ class Run:
         log.info("done in %.1f s", results["time"]["total_s"])
         return results
 
-    def _build_method(self) -> Method:
-        return build_method(self.config, self.learner, self.streams["method"], self.streams["augment"])
-
-    def _assemble(self, method: Method) -> None:
-        """The parts that depend on what the classifier learns on: images, or features."""
-        self.method, self.optimizer = method, build_optimizer(self.config.train, self.learner)
+    def _assemble(self, method: MethodConfig) -> None:
+        """Build what depends on the samples that the classifier learns on: images, or features."""
+        config = self.config.model_copy(update={"method": method})
+        stream = self.streams["method" if method is self.config.method else "pretraining"]
+        self.method = build_method(config, self.learner, stream, self.streams["augment"])
+        self.optimizer = build_optimizer(self.config.train, self.learner)
         frozen = sum(p.numel() for p in self.extractor.parameters()) if self.extractor else 0
         self.recording = Recording(self.config, self.data, self.tasks, self.seed, self.folder, frozen)
 
@@ -128,7 +125,7 @@ class Run:
             self.config, self.data, self.tasks, self.seed, trained, cache, self._stop_if_requested
         )
         self.checkpoint = Checkpoint("between", 0, features=trained or {})
-        self._assemble(self._build_method())
+        self._assemble(self.config.method)
 
     def restore_encoder(self) -> None:
         """Load the encoder that a finished run trained on its first task and froze, if it did."""
