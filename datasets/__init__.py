@@ -66,7 +66,7 @@ def _check(data: Data) -> None:
         if split.x.dtype == torch.uint8 and 0 < (peak := int(split.x.max())) <= MAX_BLACK:
             mend = "scale them so that white is 255, or 65535 in 16-bit files"
             raise BadInput(f"the largest value in the {name} images is {peak} of 255, which is black; {mend}")
-    if len(data.train) > 1 and all(torch.equal(image, data.train.x[0]) for image in data.train.x):
+    if len(data.classes) > 1 and all(torch.equal(image, data.train.x[0]) for image in data.train.x):
         hint = "check how they were made; what is drawn only in their transparency is lost"
         raise BadInput(f"all {len(data.train):,} training images are the same; {hint}")
     shapes = [tuple(split.x.shape[1:]) for split in (data.train, data.test)]

@@ -34,8 +34,11 @@ def of_type(annotation: Any, metadata: list[Any]) -> st.SearchStrategy:
     if origin is Literal:
         names = st.sampled_from(arguments)
         return names | names.map(lambda name: name.upper() if isinstance(name, str) else name)
+    if origin is list:
+        return st.lists(of_type(arguments[0], []), min_size=1, max_size=1)
     for choice in [entry for entry in metadata if isinstance(entry, Chosen)]:
         names = [name for name in modules(choice.package, choice.builder) if not required(choice.model(name))]
+        names = [name for name in names if name != "own"]  # it needs one of two
         return st.sampled_from(names).flatmap(partial(chosen, choice))
     if annotation is type(None):
         return st.none()

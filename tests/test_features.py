@@ -251,7 +251,7 @@ WRONG = [
     ({"model": {"encoder": "patches", "frozen": "no"}}, "patches has nothing to train; set it to yes"),
     ({"model": {"encoder": {"name": "patches", "size": 28}}}, "too few patches of size 28"),
     ({"model": {"frozen": "yes"}, "train": {"augment": "flip"}}, "train.augment: flip needs images at each step"),
-    ({"model": {"normalize": {"mean": [0.1, 0.2], "std": [1.0, 1.0]}}}, "2 means and 2 stds for 1 channels"),
+    ({"model": {"normalize": {"mean": [0.1, 0.2]}}}, "2 means and 1 stds for 1 channels"),
     ({"model": {"normalize": "imagnet"}}, "expected 'none', 'imagenet' or 'first_task'"),
     ({"model": {"resize": 4}}, "model.resize: got 4; expected greater than or equal to 8"),
     ({"model": {"encoder": "torchvision:resnet19"}}, "torchvision has no network 'resnet19'; known: resnet18"),

@@ -212,7 +212,7 @@ def test_results_of_older_versions_have_no_such_scores_and_compare(small, run, t
     assert main(["--compare", str(root), str(tmp_path / "copy"), "--out", str(out), "--columns", "ECE,Plasticity"]) == 0
     rows = [*csv.DictReader((out / "comparison.csv").read_text().splitlines())]
     assert all(row["ECE.mean"] == "" and row["Plasticity.mean"] for row in rows) and "ECE" not in rows[0]
-    assert re.search(r"^naive.* - +0\.\d{4}$", capsys.readouterr().out, re.M)
+    assert re.search(r"^Naive.* - +0\.\d{4}$", capsys.readouterr().out, re.M)
 
 
 def test_a_checkpoint_of_an_older_version_is_resumed(small, data, tmp_path):
@@ -412,7 +412,7 @@ def test_accuracy_inside_tasks_is_drawn_and_compared(small, run, tmp_path, capsy
         assert min(image.size) > 200
     assert main(["--compare", str(tmp_path / "results"), "--out", str(tmp_path / "out"), "--columns", "AAA"]) == 0
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Accuracy on tasks seen, by training step, first to last: naive 0." in page and "More scores" in page
+    assert "Accuracy on tasks seen, by training step, first to last: Naive 0." in page and "More scores" in page
     assert verify(tmp_path / "results") == 0 and "bit-identical" in capsys.readouterr().out
     final = finished_runs(tmp_path / "results")[0]
     inside = [np.mean(one["accuracy"]) for of_task in final["test"]["anytime"] for one in of_task]

@@ -112,14 +112,16 @@ def test_names_are_as_short_as_they_can_be():
 def test_no_key_of_any_configuration_is_a_list():
     """A list given for a key is therefore a sweep of it."""
 
-    def check(annotation) -> None:
-        assert get_origin(annotation) not in (list, tuple, set, dict), annotation
+    in_files = {"labels_per_task", "class_order", "mean", "std"}  # keys whose lists are values: docs/data.md
+
+    def check(annotation, name: str = "") -> None:
+        assert get_origin(annotation) not in (list, tuple, set, dict) or name in in_files, name
         if get_origin(annotation) in (Union, types.UnionType):
             for part in get_args(annotation):
-                check(part)
+                check(part, name)
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            for field in annotation.model_fields.values():
-                check(field.annotation)
+            for name, field in annotation.model_fields.items():
+                check(field.annotation, name)
 
     for model in (Config, *(find(name)[1] for name in known())):
         check(model)

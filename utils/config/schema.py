@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Gt
 from pydantic import BeforeValidator, Field
 
 import methods
@@ -23,9 +24,9 @@ class EncoderConfig(Settings):
 class NormalizeConfig(Settings):
     """Values of your own for `model.normalize`."""
 
-    mean: list[float] = Field(min_length=1, max_length=3)
-    """subtracted from each channel of images in [0, 1]"""
-    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, max_length=3)
+    mean: list[float] = Field([0.0], min_length=1, max_length=3)
+    """subtracted from each channel of images in [0, 1], one value for all or one for each"""
+    std: list[Annotated[float, Gt(0)]] = Field([1.0], min_length=1, max_length=3)
     """what each channel is divided by then"""
 
 

@@ -113,7 +113,7 @@ def _channels(config: ModelConfig, images: Tensor) -> tuple[Sequence[float], Seq
     if isinstance(config.normalize, str):
         return {"none": ([0.0], [1.0]), "imagenet": IMAGENET}.get(config.normalize) or channel_statistics(images)
     mean, std = config.normalize.mean, config.normalize.std
-    if len(mean) != len(std) or len(mean) not in (1, len(images[0])):
+    if {len(mean), len(std)} - {1, len(images[0])}:
         raise BadInput(f"model.normalize: {len(mean)} means and {len(std)} stds for {len(images[0])} channels")
     return mean, std
 
