@@ -136,8 +136,8 @@ def test_samples_that_are_not_finite_or_far_out_are_drawn_again_and_counted(task
         flow.sample(y, method.stream)
 
 
-def test_rejection_leaves_what_the_classifier_takes_for_the_class_asked_for(tasks):
-    shares = {}
+def test_rejection_leaves_what_the_classifier_takes_for_the_class_asked_for(feature_tasks):
+    tasks, shares = feature_tasks, {}
     for rejection in (False, True):
         method = make_features(regularization={"rejection": rejection}, flow={"epochs": 60, "noise": 0.5})
         train(method, tasks[0], steps=60, lr=3e-3)

@@ -255,7 +255,7 @@ def test_prer_on_features_holds_as_many_numbers_after_every_task(config, data):
 def test_a_method_s_buffers_may_grow(data):
     class Growing(Method):
         def __init__(self):
-            super().__init__(None, None, torch.Generator())
+            super().__init__(None, SimpleNamespace(scenario="task"), torch.Generator())
             self.register_buffer("kept", torch.zeros(0))
 
     old, new = Growing(), Growing()
