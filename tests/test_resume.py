@@ -87,7 +87,7 @@ def test_asked_to_stop_anywhere_a_run_goes_on_to_the_same_bits(small, data, tmp_
             break
         except Interrupted:
             interruptions += 1
-    assert interruptions >= 3
+    assert interruptions >= (3 if find(method["name"])[0].trains else 1)
     assert left_by(tmp_path / "whole") == left_by(tmp_path / "resumed")
     times = [finished_runs(tmp_path / name)[0]["time"] for name in ("whole", "resumed")]
     assert set(times[0]) == set(times[1]) and all(value > 0 for value in times[1].values())

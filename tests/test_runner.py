@@ -3,6 +3,7 @@
 import copy
 import shutil
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest

@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import CPU
 
-from datasets import load
+from datasets import DATASET, load
 from datasets.data import Data, Split
 from datasets.tasks import permutations, rotations
 from utils.config import load as loading
-from utils.config.schema import DATASET, Config
+from utils.config.schema import Config
 from utils.run.build import build_learner, build_tasks, class_names
 from utils.run.features import features
 from utils.run.runner import Run
