@@ -220,7 +220,8 @@ def test_replay_trains_the_heads_and_the_encoder(tasks, scenario, targets):
 @pytest.mark.long
 @pytest.mark.parametrize("make", [make_prer, make_features])
 @pytest.mark.parametrize("scenario", ["task", "class", "domain"])
-def test_the_flow_classifies_by_bayes_rule(tasks, scenario, make):
+def test_the_flow_classifies_by_bayes_rule(tasks, feature_tasks, scenario, make):
+    tasks = feature_tasks if make is make_features else tasks
     options = {"flow": {"epochs": 60, "lr": 5e-3, "noise": 0.2}, "predict": "flow"}
     options["regularization"] = {"fixed_replay": 100}
     if make is make_prer:
