@@ -75,15 +75,15 @@ def _part(name: str, kind: str, root: Path, index: int | None) -> Any:
 
     make = getattr(torchvision.datasets, kind)
     accepted = inspect.signature(make).parameters
+    # only a download tells missing from damaged files
+    downloads = [{"download": False}, {"download": True}] if "download" in accepted else [{}]
     choices: list[dict[str, Any]] = [{}]
     if index is not None:
         choices = [{"train": index == 0}] if "train" in accepted else [{"split": part} for part in PARTS[index]]
     for which in choices:
-        for download in (
-            (False, True) if "download" in accepted else (None,)
-        ):  # only it tells missing from damaged files
+        for download in downloads:
             try:
-                return make(root, **which, **({} if download is None else {"download": download}))
+                return make(root, **which, **download)
             except AssertionError:
                 why = "a file is not in its format, such as a web page saved in its place"
             except Exception as error:  # damaged files raise many types
@@ -100,10 +100,8 @@ def _part(name: str, kind: str, root: Path, index: int | None) -> Any:
 
 def _as_split(part: Any, config: Config) -> Split:
     """A part in the form that is configured; what torchvision holds in arrays is not decoded."""
-    if isinstance(getattr(part, "data", None), np.ndarray | torch.Tensor) and (config.image_size, config.channels) == (
-        None,
-        None,
-    ):
+    in_arrays = isinstance(getattr(part, "data", None), np.ndarray | torch.Tensor)
+    if in_arrays and config.image_size is None and config.channels is None:
         return _as_arrays(part)
     labels = [0] * len(part)
 

@@ -21,6 +21,7 @@ from methods.prer_features import PRERFeatures
 from models.encoders import identity, paper
 from models.learner import HEADS, Learner
 from utils.run.evaluation import evaluating
+from utils.run.signals import Stop
 from utils.run.training import train_step
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start: two tests run side by side
@@ -152,6 +153,18 @@ def feature_tasks(data: Data) -> list[Task]:
 
     features = replace(data, train=pooled(data.train), test=pooled(data.test))
     return split_by_class(features, GROUPS, 0.0, torch.Generator(), CPU)
+
+
+class After(Stop):
+    """Somebody asks to stop when it was looked at so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    @property
+    def requested(self) -> str | None:
+        self.left -= 1
+        return "SIGTERM" if self.left < 0 else None
 
 
 def method_settings(name: str, **options) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, few_images, method_settings
+from conftest import CPU, After, few_images, method_settings
 
 from bench.kill import left_by
 from datasets.data import Data
@@ -136,18 +136,6 @@ def test_a_frozen_encoder_never_changes_nor_its_running_statistics(frozen, tmp_p
     if mode == "after_first_task":
         untrained = started({**frozen, "model": {**frozen["model"], "frozen": "yes"}}, tmp_path, data).extractor
         assert not all(torch.equal(state[name], value) for name, value in untrained.state_dict().items())
-
-
-class After(Stop):
-    """Somebody asks to stop when it was looked at so many times."""
-
-    def __init__(self, times: int) -> None:
-        self.left = times
-
-    @property
-    def requested(self) -> str | None:
-        self.left -= 1
-        return "SIGTERM" if self.left < 0 else None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, few_images, method_settings
+from conftest import CPU, After, few_images, method_settings
 
 from bench import kill
 from bench.kill import left_by, survive
@@ -54,18 +54,6 @@ def begun(config: Config, data, stop: Stop | None = None) -> Run:
     run = Run(config, data, 0, CPU, stop)
     run.folder.path.mkdir(parents=True, exist_ok=True)
     return run
-
-
-class After(Stop):
-    """Somebody asks to stop when it was looked at so many times."""
-
-    def __init__(self, times: int) -> None:
-        self.left = times
-
-    @property
-    def requested(self) -> str | None:
-        self.left -= 1
-        return "SIGTERM" if self.left < 0 else None
 
 
 SETTINGS = [method_settings(name) for name in known()] + [
