@@ -1,14 +1,18 @@
 """Folder: your own images, train/<class>/* and test/<class>/* (or val/), or <class>/* with `test_split`."""
 
+import hashlib
 import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import PIL
 import torch
 
 from datasets import natural, reason
+from datasets.cache import cached
 from datasets.data import Data, Split, held_out
 from datasets.decode import ImageConfig, decode, stacked
 from utils.settings import BadInput
@@ -27,6 +31,8 @@ class Config(ImageConfig):
     """the folder with train/<class>/ and test/<class>/ (or val/<class>/), or with <class>/ alone and test_split,
     relative to the data root if one is given, else to the working directory; classes are in natural order of their
     names: 2 before 10"""
+    cache: bool = False
+    """keep the decoded images in <data root>/cache, for all runs; decoded again when a file's size or time changes"""
 
 
 def load(config: Config, root: Path) -> Data:
@@ -39,13 +45,32 @@ def load(config: Config, root: Path) -> Data:
         classes = sorted(train, key=natural)
         labelled = [(file, y) for part in (train, test) for y, name in enumerate(classes) for file in part[name]]
         files = [file for file, _ in labelled]
-        form = config.image_size, config.channels
-        x = torch.from_numpy(stacked(len(files), lambda index: decode(files[index], *form), files.__getitem__))
+        x = torch.from_numpy(_pixels(config, files, root))
         names = _names(folder, classes)
     except (OSError, MemoryError) as error:
         raise BadInput(f"{folder} cannot be read ({reason(error)})") from error
     whole, count = Split(x, torch.tensor([y for _, y in labelled])), sum(map(len, train.values()))
     return Data(whole.take(slice(count)), whole.take(slice(count, None)), tuple(names))
+
+
+def _pixels(config: Config, files: list[Path], root: Path) -> np.ndarray:
+    """All images, uint8 (N, C, H, W)."""
+
+    def read() -> np.ndarray:
+        form = config.image_size, config.channels
+        return stacked(len(files), lambda index: decode(files[index], *form), files.__getitem__)
+
+    if not config.cache:
+        return read()
+    states = [(str(file.relative_to(config.path)), file.stat()) for file in files]
+    listing = repr([(name, state.st_size, state.st_mtime_ns) for name, state in states])
+    description: dict[str, object] = {
+        "files": hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest(),
+        "image_size": config.image_size,
+        "channels": config.channels,
+        "decoder": f"Pillow {PIL.__version__}",
+    }
+    return cached(root / "cache", description, read, lambda line: _note(f"images of {config.path}: {line}"))
 
 
 def _parts(folder: Path, test_split: float | None) -> tuple[Files, Files]:
@@ -149,5 +174,11 @@ def _tell_of_surprises(top: Path, files: Files) -> None:
     nested = [file for name, below in files.items() for file in below if _is_image(file) and file.parent != top / name]
     read = f"images are {', '.join(sorted(EXTENSIONS))} in the folders of the classes"
     for surprising, what in ((others, f"not read; {read}"), (nested, "in sub-folders of a class, and read as of it")):
-        if surprising and multiprocessing.parent_process() is None:  # once, not in each job
-            print(f"note: {top}: {len(surprising)} files, such as {surprising[0]}, are {what}", file=sys.stderr)
+        if surprising:
+            _note(f"{top}: {len(surprising)} files, such as {surprising[0]}, are {what}")
+
+
+def _note(line: str) -> None:
+    """Print a line, once and not in each job."""
+    if multiprocessing.parent_process() is None:
+        print(f"note: {line}", file=sys.stderr)

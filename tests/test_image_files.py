@@ -1,6 +1,7 @@
 """The folder of images: what is in the files is what is read, or one line says why not."""
 
 import os
+import re
 import warnings
 
 import numpy as np
@@ -299,3 +300,24 @@ def test_peak_memory_is_near_the_images(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert x.nbytes < peak < 1.2 * x.nbytes
+
+
+def test_a_cache_holds_the_decoded_images_until_a_file_changes(read, tmp_path, monkeypatch, capsys):
+    plain = read(SMALL, channels=3)
+    calls = []
+    monkeypatch.setattr("datasets.folder.decode", lambda *args: calls.append(args) or decode(*args))
+    for expected in (4, 0):
+        calls.clear()
+        assert read({}, channels=3, cache=True).fingerprint == plain.fingerprint
+        assert len(calls) == expected, "decoded once, then read"
+    assert read({}, channels=1, cache=True).shape[0] == 1, "another form is another entry"
+    calls.clear()
+    assert read({"train/b/0.png": grey(9)}, channels=3, cache=True).fingerprint != plain.fingerprint
+    assert len(calls) == 4
+    assert re.search(r"note: images of .*: written to .*\.npy \(0 MB\)\n.*: read from ", capsys.readouterr().err)
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_done_without(read, tmp_path, capsys):
+    (tmp_path / "cache").write_text("a file")
+    assert len(read(SMALL, cache=True).train) == 2
+    assert re.search(r"note: images of .*: not kept on disk: .*cache cannot be used", capsys.readouterr().err)

@@ -21,7 +21,7 @@ BELOW = {
     "utils": {"methods", "models", "datasets", "flows"},
     "methods": {"models", "datasets.data", "flows", "utils.settings"},
     "models": {"datasets.data", "flows"},
-    "datasets": {"utils.settings"},
+    "datasets": {"utils.settings", "utils.locks"},
     "flows": set(),
 }
 """Top-level package or module -> what of the project it may import beside itself."""

@@ -180,7 +180,7 @@ class Config(Settings):
 def identity_of(dump: dict[str, Any]) -> dict[str, Any]:
     """`Config.identity` of the plain data that `Config.dump` gives."""
     of_train = "experiments device cuda_graphs deterministic save checkpoint_minutes load tensorboard save_path"
-    ignored = {"scenario.data_root", "method.plot", "method.plot_format", "model.cache"}
+    ignored = {"scenario.data_root", "method.plot", "method.plot_format", "model.cache", "scenario.dataset.cache"}
     ignored |= {f"train.{key}" for key in of_train.split()}
     ignored |= {f"cluster.{key}" for key in ClusterConfig.model_fields}
     found = {key: value for key, value in flatten(dump).items() if key not in ignored}

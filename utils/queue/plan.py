@@ -38,8 +38,7 @@ class Experiment(Point):
     @property
     def cache(self) -> Path | None:
         """The folder of frozen encoders' features on disk; None: they are not kept."""
-        root = self.data_root if self.data_root != Path() else Path("data")
-        return root / "cache" if self.config.model.cache else None
+        return self.data_root / "cache" if self.config.model.cache else None
 
 
 def plan(options: Namespace) -> list[Experiment]:

@@ -1,30 +1,24 @@
 """The features of a frozen encoder: computed once, and kept on disk for all runs that need the same."""
 
 import hashlib
-import json
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from math import inf
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datasets.cache import cached
 from datasets.data import Data, Split, Task, as_floats, chunks
 from models.learner import Learner
 from utils.config.schema import Config
 from utils.run.build import build_learner, build_tasks
 from utils.run.streams import generator
-from utils.store.files import write_text
-from utils.store.locks import exclusive
 from utils.store.log import bar, log
 
 BLOCK = 1024  # images between two looks at a request to stop
-
-Fill = Callable[[np.ndarray], None]
 
 
 def frozen(
@@ -64,29 +58,26 @@ def on_features(
         check: called now and then; may raise an exception to stop.
     """
     sizes = [len(data.train), len(data.test)]
-    shape = sum(sizes), features(extractor, data.train.x[:1], device).shape[1]
 
-    def fill(out: np.ndarray) -> None:
-        """Compute all features."""
-        start, done = time.perf_counter(), 0
+    def compute() -> np.ndarray:
+        """The features of all images."""
+        start, done, out = time.perf_counter(), 0, np.empty((sum(sizes), 0), np.float32)
         with bar(len(out), "features", 2, "image") as progress:
-            for part in (data.train.x, data.test.x):
-                for block in part.split(BLOCK):
-                    out[done : done + len(block)] = features(extractor, block, device).numpy()
-                    done += len(block)
-                    progress.update(len(block))
-                    check()
+            for block in (*data.train.x.split(BLOCK), *data.test.x.split(BLOCK)):
+                z = features(extractor, block, device).numpy()
+                if not done:
+                    out = np.empty((len(out), z.shape[1]), np.float32)
+                out[done : done + len(z)] = z
+                done += len(z)
+                progress.update(len(z))
+                check()
         log.info("features of %d images: %d each, computed in %.1f s", *out.shape, time.perf_counter() - start)
+        return out
 
-    x = None
-    if cache is not None:
-        try:
-            x = _cached(cache, describe(data, extractor, device), shape, fill)
-        except OSError as error:
-            log.warning("the features are not kept on disk: %s cannot be used (%s)", cache, error)
-    if x is None:
-        x = np.empty(shape, np.float32)
-        fill(x)
+    if cache is None:
+        x = compute()
+    else:
+        x = cached(cache, describe(data, extractor, device), compute, lambda line: log.info("features %s", line))
     train, test = torch.from_numpy(x).split(sizes)
     return replace(data, train=Split(train, data.train.y), test=Split(test, data.test.y))
 
@@ -120,35 +111,3 @@ def describe(data: Data, extractor: nn.Module, device: torch.device) -> dict[str
         "network": repr(extractor),
         "kernels": f"torch {torch.__version__}, {device.type}, {processor}",
     }
-
-
-def _cached(folder: Path, description: dict[str, object], shape: tuple[int, int], fill: Fill) -> np.ndarray:
-    """The features in the folder, computed if they are not there or damaged. OSError: it cannot be written."""
-    key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]
-    array, about = folder / f"{key}.npy", folder / f"{key}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / f".{key}.lock", inf, ""):  # of several jobs one computes, the others wait
-        if about.exists():
-            if (x := _read(array, about, shape)) is not None:
-                log.info("features read from %s", array)
-                return x
-            log.warning("%s is damaged; the features are computed again", array)
-        temporary = array.with_suffix(".tmp")  # of a killed run: overwritten
-        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-        fill(out)
-        out.flush()
-        checksum = zlib.crc32(out.data)
-        temporary.replace(array)
-        write_text(about, json.dumps(description | {"crc32": checksum}, indent=1))
-        log.info("features written to %s (%.0f MB)", array, array.stat().st_size / 1e6)
-        return out
-
-
-def _read(array: Path, about: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """The features, mapped into memory; None if their file is not what was written."""
-    try:
-        x = np.load(array, mmap_mode="c")  # copy on write: tensors are of memory that may be written to
-        intact = x.shape == shape and zlib.crc32(x.data) == json.loads(about.read_text())["crc32"]
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
-    return x if intact else None

@@ -16,7 +16,7 @@ from utils.config.schema import Config, identity_of
 from utils.config.yaml_text import as_yaml, read
 from utils.settings import BadInput
 from utils.store import files
-from utils.store.locks import exclusive
+from utils.locks import exclusive
 from utils.store.log import log
 from utils.store.metrics_csv import write_metrics
 
