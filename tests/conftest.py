@@ -92,6 +92,7 @@ SMALL = {
     "prer": SMALL_PRER,
     "prer_features": SMALL_FEATURES,
     "dgr": {"fixed_replay": 40, "vae": {"epochs": 2, "batch_size": 32, "latent": 8}},
+    "bir": {"fixed_replay": 40, "vae": {"epochs": 2, "batch_size": 32, "latent": 8, "hidden_size": 16}},
     "gfr": {"fixed_replay": 40, "gan": {"epochs": 2, "batch_size": 32, "hidden_size": 16, "latent": 8}},
     "agem": {"memory_per_task": 30, "sample_size": 16},
     "ranpac": {"width": 50},

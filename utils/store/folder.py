@@ -14,9 +14,9 @@ from utils.config.load import load as load_config
 from utils.config.provenance import Provenance
 from utils.config.schema import Config, identity_of
 from utils.config.yaml_text import as_yaml, read
+from utils.locks import exclusive
 from utils.settings import BadInput
 from utils.store import files
-from utils.locks import exclusive
 from utils.store.log import log
 from utils.store.metrics_csv import write_metrics
 
