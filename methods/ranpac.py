@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from datasets.data import Split, Task
 from methods import MethodConfig
-from methods.mechanisms.closed_form import ClosedForm
+from methods.mechanisms.closed_form import AT_ONCE, ClosedForm
 from models.learner import Learner
 
 RIDGES = [10.0**power for power in range(-8, 9)]
@@ -52,9 +52,14 @@ class RanPAC(ClosedForm):
         return (x @ self.projection.to(x.dtype)).relu()
 
     def accumulate(self, x: Tensor, y: Tensor) -> None:
+        gram, targets = self._sums(x, y)
+        self.gram += gram
+        self.targets += targets
+
+    def _sums(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """H^T H (M, M) and H^T Y (M, K) of features x (B, F), in double precision, of classes y (B,)."""
         h = self.projected(x)
-        self.gram += h.T @ h
-        self.targets += h.T @ F.one_hot(y, self.classes).to(h.dtype)
+        return h.T @ h, h.T @ F.one_hot(y, self.classes).to(h.dtype)
 
     def end_task(self, task: Task) -> None:
         if not self.ridge:
@@ -65,13 +70,22 @@ class RanPAC(ClosedForm):
     def _best_ridge(self, train: Split) -> float:
         shuffled = train.take(torch.randperm(len(train), device=train.y.device, generator=self.stream))
         count = round(HELD_OUT * len(train))
-        h, labels = self.projected(shuffled.x.double()), F.one_hot(shuffled.y, self.classes).double()
-        gram, targets = h[count:].T @ h[count:], h[count:].T @ labels[count:]
+        held_out, rest = shuffled.take(slice(count)), shuffled.take(slice(count, None))
+        (gram, targets), (own_gram, own_targets) = (self._sums_of(part) for part in (rest, held_out))
         errors = {}
         for ridge in RIDGES:
-            if (weight := ridge_regression(gram, targets, ridge)) is not None:
-                errors[ridge] = float((h[:count] @ weight - labels[:count]).square().mean())
+            if (weight := ridge_regression(gram, targets, ridge)) is not None:  # sum of |h weight - y|^2, but for |y|^2
+                errors[ridge] = float((weight * (own_gram @ weight - 2 * own_targets)).sum())
         return min(errors, key=errors.__getitem__)
+
+    def _sums_of(self, split: Split) -> tuple[Tensor, Tensor]:
+        """The sums of all samples; a part of them is projected at a time."""
+        gram, targets = torch.zeros_like(self.gram), torch.zeros_like(self.targets)
+        for x, y in zip(split.x.split(AT_ONCE), split.y.split(AT_ONCE), strict=True):
+            part = self._sums(x.double(), y)
+            gram += part[0]
+            targets += part[1]
+        return gram, targets
 
     def solve(self) -> Tensor:
         weight = ridge_regression(self.gram, self.targets, float(self.ridge))
