@@ -68,7 +68,7 @@ class Method(nn.Module):
     """Options that turn the method into fine-tuning, bit for bit. None if there are none."""
     works_on: ClassVar[Literal["all", "images", "features"]] = "all"
     """images: it cannot learn on features; features: it needs `model.frozen`, or data that are features."""
-    trains: ClassVar[bool] = True
+    trains: bool = True
     """No: no training step is done; the method learns in `end_task`."""
     augments_itself: bool = False
     """Whether `loss` gets batches as they are, to store them, and calls `augment` on what it trains on."""

@@ -35,6 +35,7 @@ class PRERFeatures(Rehearsing):
             raise BadInput(f"method.flow: dimension {dimension} is more than the encoder's {features} features")
         self.subspace = Subspace(features, dimension)
         self.flow = build_flow(config.flow, dimension, len(learner.task_of))
+        self.trains = config.predict == "head" or self.rehearses  # where the flow classifies, no layer is used
         self.to(stream.device)
 
     @property
@@ -74,7 +75,9 @@ class PRERFeatures(Rehearsing):
 
     def end_task(self, task: Task) -> None:
         """Find the principal directions after the first task; fit the flow to the task's and the generated codes."""
-        real, replayed = task.train, self.replayed(task)
+        if not self.flow.relearns:
+            self.rehearsal = None
+        real, replayed = task.train, self.replayed(task) if self.flow.relearns else None
         if self.flow.fits == 0:
             some = torch.randperm(len(real), device=real.y.device, generator=self.stream)[:MAX_FEATURES]
             self.subspace.find(real.x[some], balanced=isinstance(self.layer, nn.Linear))

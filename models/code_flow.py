@@ -44,7 +44,64 @@ class Condition(nn.Module):
         return self.vectors(y) if self.kind == "class_embedding" else F.one_hot(y, self.classes)[:, : self.size].float()
 
 
-class CodeFlow(nn.Module):
+class Density(nn.Module):
+    """A density of codes (B, d) given their classes y (B,), of K classes in all."""
+
+    relearns: bool = True
+    """Whether a fit has to see codes of earlier classes, generated before it, in order not to forget them."""
+
+    def __init__(self, dimension: int, classes: int) -> None:
+        super().__init__()
+        self.dimension = dimension
+        self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))
+        self.known = nn.Buffer(torch.zeros(classes, dtype=torch.bool))  # classes it was fitted to
+        self.redrawn = nn.Buffer(torch.zeros((), dtype=torch.long))  # samples, until someone sets it to 0
+
+    def log_prob(self, z: Tensor, y: Tensor) -> Tensor:
+        """Log-density (B,) in nats of codes z (B, d) given their classes y (B,)."""
+        raise NotImplementedError
+
+    def round_trip(self, z: Tensor, y: Tensor) -> Tensor:
+        """Error (B,) of codes z (B, d) sent through the flow and back: |z - f^-1(f(z))| / |z|."""
+        raise NotImplementedError
+
+    def sample(self, y: Tensor, stream: torch.Generator) -> Tensor:
+        """Codes (B, d), one per class in y (B,); samples not finite or out of `REACH` are redrawn and counted."""
+        raise NotImplementedError
+
+    def noisy(self, z: Tensor, stream: torch.Generator) -> Tensor:
+        """Codes z (B, d) with the noise of the fit."""
+        raise NotImplementedError
+
+    def fit(self, z: Tensor, y: Tensor, real: Tensor, stream: torch.Generator) -> None:
+        """Maximise the likelihood of codes z (N, d) of classes y (N,), every class with the same weight.
+
+        `real` (N,), bool, tells which codes get noise: all but the flow's own samples, since their noise would add up.
+        `stream` draws batches and noise.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def negative_log_likelihood(self, z: Tensor, y: Tensor) -> float:
+        """Mean over codes z (N, d) given their classes y (N,), in nats per dimension."""
+        return float(-self.log_prob(z, y).mean() / self.dimension)
+
+    @torch.no_grad()
+    def posterior(self, z: Tensor) -> Tensor:
+        """Log-probabilities (B, K) of the classes of codes z (B, d); the prior of those it was fitted to is uniform."""
+        return self.class_densities(z).log_softmax(dim=1)
+
+    @torch.no_grad()
+    def class_densities(self, z: Tensor) -> Tensor:
+        """Log-densities (B, K) in nats of codes z (B, d) given each class; -inf where it was not fitted to one."""
+        scores = torch.full((len(z), len(self.known)), -torch.inf, device=z.device)
+        for c in self.known.nonzero()[:, 0].tolist():
+            parts = [self.log_prob(part, torch.full_like(part[:, 0], c, dtype=torch.long)) for part in z.split(CHUNK)]
+            scores[:, c] = torch.cat(parts)
+        return scores
+
+
+class CodeFlow(Density):
     """Density of codes (B, d) given their classes y (B,); its size does not depend on the number of tasks.
 
     Args:
@@ -82,47 +139,27 @@ class CodeFlow(nn.Module):
         noise: Annotated[float, Ge(0)] = 0.1,
         temperature: Annotated[float, Gt(0)] = 0.8,
     ) -> None:
-        super().__init__()
-        self.dimension, self.condition = dimension, condition
+        super().__init__(dimension, condition.classes)
+        self.condition = condition
         self.reset, self.early_stopping, self.noise, self.temperature = reset, early_stopping, noise, temperature
         options: dict[str, Any] = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "tolerance": tolerance}
         options |= {"lr": lr, "weight_decay": weight_decay, "annealing": annealing, "max_norm": MAX_NORM}
         self._fit: Callable[..., None] = partial(fit, name="flow", **options)
         self._build = partial(build, dimension, condition.size)
         self.flow: Flow = self._build()
-        self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))
-        self.known = nn.Buffer(torch.zeros(condition.classes, dtype=torch.bool))  # classes it was fitted to
         self.reach = nn.Buffer(torch.tensor(torch.inf))  # of samples, in standardised codes
-        self.redrawn = nn.Buffer(torch.zeros((), dtype=torch.long))
 
     def log_prob(self, z: Tensor, y: Tensor) -> Tensor:
-        """Log-density (B,) in nats of codes z (B, d) given their classes y (B,)."""
         return self.flow.log_prob(z, self.condition(y))
 
     @torch.no_grad()
-    def negative_log_likelihood(self, z: Tensor, y: Tensor) -> float:
-        """Mean over codes z (N, d) given their classes y (N,), in nats per dimension."""
-        return float(-self.log_prob(z, y).mean() / self.dimension)
-
-    @torch.no_grad()
-    def posterior(self, z: Tensor) -> Tensor:
-        """Log-probabilities (B, K) of the classes of codes z (B, d); the prior of those it was fitted to is uniform."""
-        scores = torch.full((len(z), len(self.known)), -torch.inf, device=z.device)
-        for c in self.known.nonzero()[:, 0].tolist():
-            parts = [self.log_prob(part, torch.full_like(part[:, 0], c, dtype=torch.long)) for part in z.split(CHUNK)]
-            scores[:, c] = torch.cat(parts)
-        return scores.log_softmax(dim=1)
-
-    @torch.no_grad()
     def round_trip(self, z: Tensor, y: Tensor) -> Tensor:
-        """Error (B,) of codes z (B, d) sent through the flow and back: |z - f^-1(f(z))| / |z|."""
         c = self.condition(y)
         back = self.flow.inverse(self.flow(z, c)[0], c)[0]
         return torch.linalg.vector_norm(back - z, dim=1) / torch.linalg.vector_norm(z, dim=1).clamp(min=1e-6)
 
     @torch.no_grad()
     def sample(self, y: Tensor, stream: torch.Generator) -> Tensor:
-        """Codes (B, d), one per class in y (B,); samples not finite or out of `REACH` are redrawn and counted."""
         return torch.cat([self._sample(part, stream) for part in y.split(CHUNK)])
 
     def _sample(self, y: Tensor, stream: torch.Generator) -> Tensor:
@@ -139,16 +176,10 @@ class CodeFlow(nn.Module):
         raise FloatingPointError("the flow has no sample near its data; lower the flow's lr, or set its reset: yes")
 
     def noisy(self, z: Tensor, stream: torch.Generator) -> Tensor:
-        """Codes z (B, d) with the noise of the fit."""
         noise = torch.randn(z.shape, device=z.device, generator=stream)
         return z + self.noise * self.flow.standardize.deviation * noise
 
     def fit(self, z: Tensor, y: Tensor, real: Tensor, stream: torch.Generator) -> None:
-        """Maximise the likelihood of codes z (N, d) of classes y (N,), every class with the same weight.
-
-        `real` (N,), bool, tells which codes get noise: all but the flow's own samples, since their noise would add up.
-        `stream` draws batches and noise.
-        """
         if self.fits > 0 and self.reset:
             self.flow = self._build().to(z.device)
         if self.fits == 0 or self.reset:

@@ -8,12 +8,21 @@ import flows
 from methods import MethodConfig
 from methods.mechanisms.distance import Distance
 from models.autoencoder import Autoencoder
-from models.code_flow import CodeFlow, Condition
+from models.class_flows import ClassFlows
+from models.code_flow import CodeFlow, Condition, Density
 from utils.settings import AnyCase, BadInput, Chosen, Settings, configured, options_of
 
 ConditioningConfig: Any = options_of(Condition)
 FlowOptions: Any = options_of(CodeFlow)
 AutoencoderOptions: Any = options_of(Autoencoder)
+
+
+class FlowConditioningConfig(ConditioningConfig):
+    """How the flow is conditioned on the class."""
+
+    type: Annotated[Literal["none", "one_hot", "class_embedding", "separate"], AnyCase] = "one_hot"
+    """none: no condition; one_hot; class_embedding: a learned vector per class; separate: a flow for each class, which
+    is fitted to its real codes alone and keeps what it knows; the flow's epochs and steps are per class"""
 
 
 class FlowConfig(FlowOptions):
@@ -23,7 +32,7 @@ class FlowConfig(FlowOptions):
     """which flow: the name of a file in flows/"""
     dimension: int = Field(32, ge=2)
     """size of the codes, where they are a projection (all but prer with target: flow)"""
-    conditioning: ConditioningConfig = ConditioningConfig()
+    conditioning: FlowConditioningConfig = FlowConditioningConfig()
     """how the flow is conditioned on the class"""
 
 
@@ -88,10 +97,12 @@ class RehearsingConfig(MethodConfig):
     """what classifies: the heads; or the flow, by Bayes' rule from its density of each class"""
 
 
-def build_flow(section: FlowConfig, dimension: int, classes: int) -> CodeFlow:
+def build_flow(section: FlowConfig, dimension: int, classes: int) -> Density:
     """The flow on codes (B, dimension) of K classes that a section describes; BadInput if there are too few."""
-    condition = configured(Condition, section.conditioning)(classes)
+    make, build = configured(CodeFlow, section), FLOW.builder_of(section)
     try:
-        return configured(CodeFlow, section)(dimension, condition, FLOW.builder_of(section))
+        if section.conditioning.type == "separate":
+            return ClassFlows(dimension, classes, lambda: make(dimension, Condition(1, type="none"), build))
+        return make(dimension, configured(Condition, section.conditioning)(classes), build)
     except ValueError as error:
         raise BadInput(f"method.flow: {error}") from error
