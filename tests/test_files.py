@@ -61,7 +61,12 @@ def test_files_of_the_study_have_the_values_of_the_files_they_name(path):
         own = {"gem": "margin", "der": "alpha"}.get(ours.name) if "class" in path.parent.name else None
         assert ours == theirs or (own and ours.model_copy(update={own: getattr(theirs, own)}) == theirs)
     else:
-        assert path.parent.name == "cifar10_part" or "; to be measured again as in files/" in text or "# Default" in text or "chosen on dev" in text
+        assert (
+            path.parent.name == "cifar10_part"
+            or "; to be measured again as in files/" in text
+            or "# Default" in text
+            or "chosen on dev" in text
+        )
 
 
 @pytest.mark.parametrize("folder", sorted(ROOT.glob("study/*")), ids=lambda folder: folder.name)

@@ -175,6 +175,20 @@ def test_fits_are_shortened_and_the_share_is_known():
     assert (short.autoencoder.epochs, short.flow.epochs, share) == (3, 1, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "in_steps"),
+    [
+        ("prer", {}, False),
+        ("prer", {"flow": {"steps": 9}}, True),
+        ("gfr", {"gan": {"epochs": None}}, True),
+        ("gfr", {"gan": {"epochs": 2}}, False),
+        ("naive", {}, False),
+    ],
+)
+def test_fits_in_steps_are_not_longer_for_more_images(name, options, in_steps):
+    assert check._fits_in_steps(find(name)[1].model_validate(method_settings(name, **options))) == in_steps
+
+
 def test_check_shows_the_configuration_once_and_then_the_queue(small, run, capsys, tmp_path):
     small["scenario"]["dev_split"] = 0.25
     small["sweep"] = {"train.lr": [0.1, 0.2], "train.epochs": [1, 2, 3]}

@@ -85,7 +85,7 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
         method = build_method(
             config.model_copy(update={"method": shortened}), learner, generator(seed, "method", device)
         )
-        per_feature = 0.0
+        per_feature = per_task = 0.0
         optimizer = build_optimizer(train, learner)
         for whole in tasks[:2]:  # the second is the first with a past
             part = whole.train.take(torch.arange(0, len(whole.train), max(1, len(whole.train) // MAX_IMAGES)))
@@ -108,17 +108,18 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
             if whole is tasks[0]:
                 with evaluating(learner):
                     method.end_task(training)
-                per_image = (_now(device) - start) / share / len(part)
+                per_task = (_now(device) - start) / share
     images = own = [len(task.train) for task in tasks]
     if len(training.train) > len(part):  # joint trains on all tasks so far
         images = list(accumulate(own))
     steps = method.trains * sum(_steps(train, count) for count in images)
     weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
     images_in_all = sum(len(task.train) + len(task.dev or ()) + len(task.test) for task in tasks)
-    through_encoder = per_feature * images_in_all
-    return steps * per_step + per_image * sum(images) + through_encoder, train.save * (
-        len(own) * weights + 4 * (3 * weights + held)
-    )
+    parts = (
+        len(own) if _fits_in_steps(config.method) else sum(images) / len(part)
+    )  # as long as the fits that were timed
+    seconds = steps * per_step + per_task * parts + per_feature * images_in_all
+    return seconds, train.save * (len(own) * weights + 4 * (3 * weights + held))
 
 
 def most_at_once(experiments: Sequence[Experiment], cores: int) -> int:
@@ -154,6 +155,15 @@ def _now(device: torch.device) -> float:
         return time.thread_time()  # without other processes' share
     torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def _fits_in_steps(settings: BaseModel) -> bool:
+    """Whether a fit takes a given number of steps, whatever the number of images."""
+    parts = [value for _, value in settings if isinstance(value, BaseModel)]
+    asked = getattr(settings, "steps", None) and (
+        getattr(settings, "epochs", None) is None or "steps" in settings.model_fields_set
+    )
+    return bool(asked) or any(map(_fits_in_steps, parts))
 
 
 def _shortened(settings: BaseModel) -> tuple[BaseModel, float]:
