@@ -2,7 +2,7 @@
 
 import sys
 from math import inf
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,10 @@ class MethodConfig(Settings):
     """draw figures into exp_<seed>/plots"""
     plot_format: Annotated[Literal["png", "pdf", "svg"], AnyCase] = "png"
     """file format of these figures; --compare shows generated samples of png only"""
+
+    def in_scenario(self, scenario: Scenario) -> Self:
+        """The options, with those set whose default depends on the scenario; here, none does."""
+        return self
 
 
 class Diagnostic(NamedTuple):

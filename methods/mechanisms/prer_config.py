@@ -1,6 +1,6 @@
 """The YAML sections of PRER's methods; those of the generators are read from the options of the models."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from methods.mechanisms.distance import Distance
 from models.autoencoder import Autoencoder
 from models.class_flows import ClassFlows
 from models.code_flow import CodeFlow, Condition, Density
+from models.learner import Scenario
 from utils.settings import AnyCase, BadInput, Chosen, Settings, configured, options_of
 
 ConditioningConfig: Any = options_of(Condition)
@@ -70,9 +71,10 @@ class WeightsConfig(Settings):
 
     er: float = Field(1.0, ge=0)
     """of the distance between embeddings and their targets"""
-    replay: float = Field(0.0, ge=0)
-    """of the heads' loss on generated samples. If it is not 0, the cross-entropy of the current batch is weighted by
-    the share of its classes among all classes seen, and replay by the rest"""
+    replay: float | None = Field(None, ge=0)
+    """of the heads' loss on generated samples; by default 0 in the task scenario and where the flow classifies, else 1.
+    If it is not 0, the cross-entropy of the current batch is weighted by the share of its classes among all classes
+    seen, and replay by the rest"""
     l1: float = Field(0.0, ge=0)
     """of the L1 norm of the encoder's trainable parameters, from the first task on"""
     old_tasks: float | None = Field(None, ge=0, le=1)
@@ -95,6 +97,13 @@ class RehearsingConfig(MethodConfig):
     """of the loss: cross-entropy + er * distance + replay * replay's loss + l1 * |encoder|"""
     predict: Annotated[Literal["head", "flow"], AnyCase] = "head"
     """what classifies: the heads; or the flow, by Bayes' rule from its density of each class"""
+
+    def in_scenario(self, scenario: Scenario) -> Self:
+        if self.weights.replay is not None:
+            return self
+        # a flow without condition cannot say which class a sample is; where it classifies, no head does
+        shared = scenario != "task" and self.flow.conditioning.type != "none" and self.predict == "head"
+        return self.model_copy(update={"weights": self.weights.model_copy(update={"replay": float(shared)})})
 
 
 def build_flow(section: FlowConfig, dimension: int, classes: int) -> Density:

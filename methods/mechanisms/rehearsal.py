@@ -74,7 +74,8 @@ class Rehearsing(Method):
 
     def __init__(self, config: RehearsingConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        if config.flow.conditioning.type == "none" and (config.weights.replay > 0 or config.predict == "flow"):
+        self.config = config = config.in_scenario(learner.scenario)
+        if config.flow.conditioning.type == "none" and (config.weights.replay or config.predict == "flow"):
             problem = "none cannot say which class a sample is; set weights.replay: 0 and predict: head"
             raise BadInput(f"method.flow.conditioning.type: {problem}")
         self.rehearsal: Samples | None = None
@@ -95,7 +96,7 @@ class Rehearsing(Method):
     @property
     def rehearses(self) -> bool:
         """Whether any generated sample enters the loss."""
-        return self.config.weights.er > 0 or self.config.weights.replay > 0
+        return bool(self.config.weights.er or self.config.weights.replay)
 
     @torch.no_grad()
     def begin_task(self, task: Task) -> Task:

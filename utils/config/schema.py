@@ -1,10 +1,10 @@
 """The settings of one experiment, frozen and validated. `utils/config/load.py` reads them from YAML."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Gt
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 import methods
 from models import encoders
@@ -148,6 +148,11 @@ class Config(Settings):
     """training, and where the results go"""
     cluster: ClusterConfig = ClusterConfig()
     """resources per seed on a cluster"""
+
+    @model_validator(mode="after")
+    def _in_scenario(self) -> Self:
+        object.__setattr__(self, "method", self.method.in_scenario(self.scenario.type))  # of a frozen model
+        return self
 
     def measures(self, split: str) -> bool:
         """Whether scores are measured on test, train or dev."""
