@@ -58,6 +58,9 @@ def begun(config: Config, data, stop: Stop | None = None) -> Run:
 
 SETTINGS = [method_settings(name) for name in known()] + [
     method_settings("prer", flow={"early_stopping": True, "reset": True, "epochs": 3}, autoencoder={"reset": True}),
+    method_settings(
+        "prer_features", flow={"conditioning": {"type": "separate"}}, predict="flow", weights={"replay": 0}
+    ),
 ]
 
 

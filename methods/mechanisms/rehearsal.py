@@ -186,13 +186,22 @@ class Rehearsing(Method):
         seen = learner.classes_before(task.index + 1)
         asked = cycle_labels(seen, max(JUDGED, MIN_JUDGED * len(seen)), self.stream.device)
         with torch.no_grad():
-            as_asked = (learner.predict_mixed(self.embed_all(self.generate(asked)[0]), asked) == asked).float()
+            as_asked = (self._classified(*self.generate(asked), asked) == asked).float()
         agreement = torch.stack([as_asked[k :: len(seen)].mean() for k in range(len(seen))]).tolist()
         self.measured |= {f"agreement/class {c}": share for c, share in zip(seen, agreement, strict=True)}
         for t in range(task.index + 1):
             of_task = (learner.task_of[y] == t).nonzero()[:, 0]
-            some = of_task[stratified(y[of_task], MEASURED)]
-            self.measured[f"flow_nll/task {t}"] = flow.negative_log_likelihood(codes[some], y[some])
+            if len(of_task):
+                some = of_task[stratified(y[of_task], MEASURED)]
+                self.measured[f"flow_nll/task {t}"] = flow.negative_log_likelihood(codes[some], y[some])
+
+    def _classified(self, x: Tensor, codes: Tensor, y: Tensor) -> Tensor:
+        """The classes (N,), among those that y (N,) may be, that generated samples x (N, ...) are taken for."""
+        if self.config.predict == "head":
+            return self.learner.predict_mixed(self.embed_all(x), y)
+        task_of = self.learner.task_of
+        other = (task_of[None, :] != task_of[y, None]) & (self.learner.scenario != "class")
+        return self.flow.posterior(codes).masked_fill(other, -torch.inf).argmax(dim=1)
 
     @torch.no_grad()
     def diagnostics(self, dev: list[Split]) -> dict[str, float]:
