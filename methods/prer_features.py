@@ -4,6 +4,9 @@ Ours, after PRER (arXiv 2202.05694). The encoder's features are frozen (`model.f
 projected onto their leading principal directions. A flow on their coordinates learns each task's features and those it
 generated itself; during the next task its samples train the layers above, projection and heads. No image is stored or
 generated.
+
+With `flow.conditioning.type: separate` and `predict: flow` there is a flow for each class, fitted once, and the largest
+density says the class: nothing is generated for training, and nothing of a class changes after its task.
 """
 
 import torch

@@ -102,10 +102,13 @@ def test_prer_without_weight_is_naive_bit_for_bit(config, data, tmp_path):
     naive = finished(config(scenario__type=scenario, train__save_path=str(tmp_path / "naive")), data)
     prer = config(scenario__type=scenario, train__save_path=str(tmp_path / "prer"))
     _, options = find("prer")
-    off = options.model_validate({**SMALL_PRER, "weights": {"er": 0.0}})
+    off = options.model_validate({**SMALL_PRER, "weights": {"er": 0.0, "replay": 0.0}})
     held = finished(prer.model_copy(update={"method": off}), data)
     assert torch.equal(weights(naive), weights(held))
-    assert results_of(naive)["test"] == results_of(held)["test"]
+    scores = [
+        {name: value for name, value in results_of(run)["test"].items() if name != "auroc"} for run in (naive, held)
+    ]
+    assert scores[0] == scores[1], "but for AUROC, which is that of the flow's density"
 
 
 def test_evaluation_leaves_modes_buffers_and_random_state_untouched(config, data):

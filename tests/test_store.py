@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.kill import left_by
+from utils import locks
 from utils.settings import BadInput
-from utils.store import files, folder, locks
+from utils.store import files, folder
 from utils.store.files import checkpoints, write_bytes
 from utils.store.folder import locked
 
