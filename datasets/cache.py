@@ -14,7 +14,11 @@ from utils.locks import exclusive
 
 
 def cached(
-    folder: Path, description: dict[str, object], make: Callable[[], np.ndarray], tell: Callable[[str], None]
+    folder: Path,
+    description: dict[str, object],
+    make: Callable[[], np.ndarray],
+    tell: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> np.ndarray:
     """What `make` returns, from a file in the folder if one of the same description is there; else it is made and kept.
 
@@ -22,7 +26,8 @@ def cached(
 
     Args:
         description: JSON that decides the array, to the bit.
-        tell: called with one line for what was read, written, found damaged, or could not be kept.
+        tell: called with one line for what was read or written.
+        warn: the same for what was found damaged or could not be kept.
     """
     key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]
     array, about = folder / f"{key}.npy", folder / f"{key}.json"
@@ -34,19 +39,20 @@ def cached(
             folder.mkdir(parents=True, exist_ok=True)
             lock.enter_context(exclusive(folder / f".{key}.lock", inf, ""))
         except OSError as error:
-            tell(f"not kept on disk: {folder} cannot be used ({error})")
+            warn(f"not kept on disk: {folder} cannot be used ({error})")
             return make()
         if (x := _read(array, about)) is not None:
             tell(f"read from {array}")
             return x
         if about.exists():
-            tell(f"made again: {array} is damaged")
+            warn(f"made again: {array} is damaged")
         x = make()
         try:
             _write(array, about, x, description)
             tell(f"written to {array} ({array.stat().st_size / 1e6:.0f} MB)")
         except OSError as error:
-            tell(f"not kept on disk: {folder} cannot be written to ({error})")
+            array.with_suffix(".tmp").unlink(missing_ok=True)
+            warn(f"not kept on disk: {folder} cannot be written to ({error})")
         return x
 
 

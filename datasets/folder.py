@@ -70,7 +70,11 @@ def _pixels(config: Config, files: list[Path], root: Path) -> np.ndarray:
         "channels": config.channels,
         "decoder": f"Pillow {PIL.__version__}",
     }
-    return cached(root / "cache", description, read, lambda line: _note(f"images of {config.path}: {line}"))
+
+    def tell(line: str) -> None:
+        _note(f"images of {config.path}: {line}")
+
+    return cached(root / "cache", description, read, tell, tell)
 
 
 def _parts(folder: Path, test_split: float | None) -> tuple[Files, Files]:

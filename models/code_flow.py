@@ -55,7 +55,7 @@ class Density(nn.Module):
         self.dimension = dimension
         self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))
         self.known = nn.Buffer(torch.zeros(classes, dtype=torch.bool))  # classes it was fitted to
-        self.redrawn = nn.Buffer(torch.zeros((), dtype=torch.long))  # samples, until someone sets it to 0
+        self.redrawn = nn.Buffer(torch.zeros((), dtype=torch.long))  # samples, since it was last set to 0
 
     def log_prob(self, z: Tensor, y: Tensor) -> Tensor:
         """Log-density (B,) in nats of codes z (B, d) given their classes y (B,)."""

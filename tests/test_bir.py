@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from conftest import GROUPS, make_data, make_method, train
+from conftest import GROUPS, features_of, make_data, make_method, train
 from torch.distributions import Normal, kl_divergence
 
-from datasets.data import Split, Task, as_floats
+from datasets.data import Task, as_floats
 from datasets.tasks import split_by_class
 from methods.mechanisms.distance import divergence
 from models.gated_vae import GatedVAE
@@ -18,15 +18,6 @@ SCENARIOS = ["task", "class", "domain"]
 @pytest.fixture(scope="module")
 def tasks():
     return split_by_class(make_data(), GROUPS, 0.0, torch.Generator(), torch.device("cpu"))
-
-
-def features_of(task: Task) -> Task:
-    """The task with the mean of 64 groups of pixels instead of its images."""
-
-    def of(split: Split) -> Split:
-        return Split(torch.nn.functional.adaptive_avg_pool2d(split.x.float() / 255, 8).flatten(1), split.y)
-
-    return Task(task.index, task.classes, of(task.train), None, of(task.test))
 
 
 def nearest_class(x: torch.Tensor, tasks: list[Task]) -> torch.Tensor:

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from conftest import GROUPS, make_data, make_features, train
+from conftest import GROUPS, features_of, make_data, make_features, train
 from torch.distributions import MultivariateNormal
 
-from datasets.data import Split, Task, as_floats
 from datasets.tasks import split_by_class
 from flows import realnvp
 from models.class_flows import ClassFlows
@@ -79,13 +78,6 @@ def test_a_later_fit_changes_nothing_of_earlier_classes_to_the_bit(gaussians):
     codes, labels = torch.cat((z[y == 2], generated)), torch.cat((y[y == 2], torch.arange(2).repeat(50)))
     flows.fit(codes, labels, labels == 2, stream)
     assert torch.equal(flows.log_prob(z[real], y[real]), before) and flows.known.all()
-
-
-def features_of(task: Task) -> Task:
-    def of(split: Split) -> Split:
-        return Split(torch.nn.functional.adaptive_avg_pool2d(as_floats(split.x), 8).flatten(1), split.y)
-
-    return Task(task.index, task.classes, of(task.train), None, of(task.test))
 
 
 @pytest.mark.parametrize("scenario", ["task", "class", "domain"])

@@ -115,8 +115,8 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
     steps = method.trains * sum(_steps(train, count) for count in images)
     weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
     images_in_all = sum(len(task.train) + len(task.dev or ()) + len(task.test) for task in tasks)
-    parts = len(own) if _fits_in_steps(config.method) else sum(images) / len(part)  # as timed
-    seconds = steps * per_step + per_task * parts + per_feature * images_in_all
+    timed_ends = len(own) if _fits_in_steps(config.method) else sum(images) / len(part)  # how many times the timed one
+    seconds = steps * per_step + per_task * timed_ends + per_feature * images_in_all
     return seconds, train.save * (len(own) * weights + 4 * (3 * weights + held))
 
 

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,8 @@ def on_features(
     if cache is None:
         x = compute()
     else:
-        x = cached(cache, describe(data, extractor, device), compute, lambda line: log.info("features %s", line))
+        tell, warn = (partial(say, "features %s") for say in (log.info, log.warning))
+        x = cached(cache, describe(data, extractor, device), compute, tell, warn)
     train, test = torch.from_numpy(x).split(sizes)
     return replace(data, train=Split(train, data.train.y), test=Split(test, data.test.y))
 
