@@ -78,9 +78,8 @@ class PRERFeatures(Rehearsing):
 
     def end_task(self, task: Task) -> None:
         """Find the principal directions after the first task; fit the flow to the task's and the generated codes."""
-        if not self.flow.relearns:
-            self.rehearsal = None
         real, replayed = task.train, self.replayed(task) if self.flow.relearns else None
+        self.rehearsal = None
         if self.flow.fits == 0:
             some = torch.randperm(len(real), device=real.y.device, generator=self.stream)[:MAX_FEATURES]
             self.subspace.find(real.x[some], balanced=isinstance(self.layer, nn.Linear))

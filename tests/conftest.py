@@ -126,15 +126,6 @@ def make_features(scenario: str = "task", **changes) -> PRERFeatures:
     return make_method("prer_features", scenario, **changes)
 
 
-def features_of(task: Task) -> Task:
-    """The task with the mean of 64 groups of pixels instead of its images."""
-
-    def of(split: Split) -> Split:
-        return Split(torch.nn.functional.adaptive_avg_pool2d(split.x.float() / 255, 8).flatten(1), split.y)
-
-    return Task(task.index, task.classes, of(task.train), None, of(task.test))
-
-
 def total_loss(method: Method, x: torch.Tensor, y: torch.Tensor, task: Task) -> torch.Tensor:
     """What a step minimises: the sum of the terms of the method's loss."""
     return sum(method.loss(x, y, task).values())

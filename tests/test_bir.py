@@ -4,20 +4,14 @@ import copy
 
 import pytest
 import torch
-from conftest import GROUPS, features_of, make_data, make_method, train
+from conftest import make_method, train
 from torch.distributions import Normal, kl_divergence
 
 from datasets.data import Task, as_floats
-from datasets.tasks import split_by_class
 from methods.mechanisms.distance import divergence
 from models.gated_vae import GatedVAE
 
 SCENARIOS = ["task", "class", "domain"]
-
-
-@pytest.fixture(scope="module")
-def tasks():
-    return split_by_class(make_data(), GROUPS, 0.0, torch.Generator(), torch.device("cpu"))
 
 
 def nearest_class(x: torch.Tensor, tasks: list[Task]) -> torch.Tensor:
@@ -70,8 +64,8 @@ def test_the_context_is_the_task_in_the_task_scenario_and_else_the_class(scenari
 
 
 @pytest.mark.parametrize("on", ["images", "features"])
-def test_it_generates_the_class_asked_for_also_of_earlier_tasks(tasks, on):
-    tasks = tasks if on == "images" else [features_of(task) for task in tasks]
+def test_it_generates_the_class_asked_for_also_of_earlier_tasks(tasks, feature_tasks, on):
+    tasks = tasks if on == "images" else feature_tasks
     vae = {"epochs": 100, "lr": 3e-3 if on == "images" else 1e-2, "hidden_size": 64, "inhibited": 0.5}
     method = make_method("bir", "class", on="" if on == "images" else on, fixed_replay=200, vae=vae)
     for task in tasks[:2]:

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from conftest import GROUPS, features_of, make_data, make_features, train
+from conftest import make_features, train
 from torch.distributions import MultivariateNormal
 
-from datasets.tasks import split_by_class
 from flows import realnvp
 from models.class_flows import ClassFlows
 from models.code_flow import CodeFlow, Condition
@@ -81,22 +80,22 @@ def test_a_later_fit_changes_nothing_of_earlier_classes_to_the_bit(gaussians):
 
 
 @pytest.mark.parametrize("scenario", ["task", "class", "domain"])
-def test_as_a_classifier_it_forgets_no_task(scenario):
-    tasks = split_by_class(make_data(), GROUPS, 0.0, torch.Generator(), torch.device("cpu"))
-    tasks = [features_of(task) for task in tasks]
+def test_as_a_classifier_it_forgets_no_task(feature_tasks, scenario):
     flow = {**SEPARATE, "epochs": 30, "noise": 0.2, "dimension": 4}
     method = make_features(scenario, predict="flow", flow=flow, weights={"replay": 0.0})
     scores = []
-    for task in tasks:
+    for task in feature_tasks:
         train(method, task)
         with torch.no_grad():
-            right = [(method.predict(t.test.x, t.index) == t.test.y).float().mean() for t in tasks[: task.index + 1]]
+            right = [
+                (method.predict(t.test.x, t.index) == t.test.y).float().mean() for t in feature_tasks[: task.index + 1]
+            ]
         scores.append(float(torch.stack(right).mean()))
     assert min(scores) > (0.9 if scenario != "domain" else 0.8), scores
 
 
-def test_the_score_of_novelty_is_the_largest_density_of_a_class_taught():
-    tasks = [features_of(t) for t in split_by_class(make_data(), GROUPS, 0.0, torch.Generator(), torch.device("cpu"))]
+def test_the_score_of_novelty_is_the_largest_density_of_a_class_taught(feature_tasks):
+    tasks = feature_tasks
     flow = {**SEPARATE, "epochs": 30, "noise": 0.2, "dimension": 4}
     method = make_features("class", predict="flow", flow=flow, weights={"replay": 0.0})
     train(method, tasks[0])
