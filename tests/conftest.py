@@ -113,7 +113,7 @@ def make_method(name: str, scenario: str = "task", dropout: float = 0.0, on: str
     encoder = identity.build((64,), 20) if (on or method.works_on) == "features" else paper.build((1, 28, 28), 20)
     learner = Learner(encoder, HEADS["paper"](dropout), scenario, GROUPS)
     settings = config.model_validate(method_settings(name, **options))
-    return method(settings, learner, torch.Generator().manual_seed(0))
+    return method(settings.in_scenario(scenario), learner, torch.Generator().manual_seed(0))
 
 
 def make_prer(scenario: str = "task", **changes) -> PRER:

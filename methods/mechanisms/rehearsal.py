@@ -74,7 +74,6 @@ class Rehearsing(Method):
 
     def __init__(self, config: RehearsingConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        self.config = config = config.in_scenario(learner.scenario)
         if config.flow.conditioning.type == "none" and (config.weights.replay or config.predict == "flow"):
             problem = "none cannot say which class a sample is; set weights.replay: 0 and predict: head"
             raise BadInput(f"method.flow.conditioning.type: {problem}")
