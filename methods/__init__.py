@@ -74,6 +74,8 @@ class Method(nn.Module):
     """images: it cannot learn on features; features: it needs `model.frozen`, or data that are features."""
     trains: bool = True
     """No: no training step is done; the method learns in `end_task`."""
+    advice: ClassVar[dict[Scenario, str]] = {}
+    """What `--check` tells those who use it in a scenario."""
     augments_itself: bool = False
     """Whether `loss` gets batches as they are, to store them, and calls `augment` on what it trains on."""
     diagnosed: ClassVar[dict[str, Diagnostic]] = {}

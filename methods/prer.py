@@ -10,7 +10,7 @@ classes are held to what they were.
 
 from functools import partial
 from math import ceil
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,7 @@ class PRER(Rehearsing):
     """
 
     title = "PRER"
+    advice: ClassVar = {"class": "prer_features, which needs model.frozen, is more accurate in the class scenario"}
     config: Config
     works_on = "images"
 

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from methods import MethodConfig
 from methods.mechanisms.closed_form import Means
+from models.gaussians import SharedGaussian
 from models.learner import Learner
 
 
 class Config(MethodConfig):
     """The regularisation of SLDA."""
 
-    shrinkage: float = Field(1e-2, gt=0, le=1)
+    shrinkage: float = Field(1e-4, gt=0, le=1)
     """share of the covariance that is replaced by the mean variance times the identity"""
 
 
@@ -45,13 +46,25 @@ class SLDA(Means):
         """Within classes (F, F), in double precision, before shrinkage."""
         return (self.squares - self.sums.T @ self.means) / self.counts.sum()
 
-    def solve(self) -> tuple[Tensor, Tensor]:
-        covariance, means = self.covariance, self.means
-        shrunk = (1 - self.config.shrinkage) * covariance
-        shrunk.diagonal().add_(self.config.shrinkage * covariance.diagonal().mean())
-        weight = torch.linalg.solve(shrunk, means.T)  # (F, K)
-        return weight.float(), (-0.5 * (means.T * weight).sum(dim=0)).float()
+    @property
+    def shrunk(self) -> Tensor:
+        """The covariance after shrinkage."""
+        covariance, amount = self.covariance, self.config.shrinkage
+        shrunk = (1 - amount) * covariance
+        shrunk.diagonal().add_(amount * covariance.diagonal().mean())
+        return shrunk
+
+    def solve(self) -> SharedGaussian:
+        return SharedGaussian(self.means[self.counts > 0], self.shrunk)
 
     def scores(self, x: Tensor) -> Tensor:
-        weight, bias = self.solution
-        return x @ weight + bias
+        scores = x.new_zeros(len(x), self.classes)
+        scores[:, self.counts > 0] = self.solution.discriminants(x)
+        return scores
+
+    def score(self, x: Tensor, logits: Tensor, task: int) -> Tensor:
+        """The largest log-density of a class relative to that of all classes together (Ren et al. 2021,
+        arXiv 2106.09022), in nats."""
+        if not self.counts.any():
+            return super().score(x, logits, task)
+        return self.solution.discriminants(x).amax(dim=1) - self.solution.background(x)

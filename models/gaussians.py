@@ -1,4 +1,4 @@
-"""One Gaussian per class: the simplest generator of embeddings."""
+"""Gaussians of classes: as generators of embeddings, and as a classifier."""
 
 import torch
 from torch import Tensor, nn
@@ -32,3 +32,33 @@ class ClassGaussians(nn.Module):
         for c in y.unique().tolist():
             z[y == c] += noise[y == c] @ self.factor[c].T
         return z
+
+
+class SharedGaussian:
+    """Gaussians of K classes on features (B, F), with means (K, F) and one covariance (F, F) for all of them.
+
+    Densities are given relative to what all classes share, for which K numbers per sample are enough; nothing of size
+    (F, F) is kept.
+    """
+
+    def __init__(self, means: Tensor, covariance: Tensor) -> None:
+        center = means.mean(dim=0)
+        apart = means - center
+        weight = torch.linalg.solve(covariance, apart.T)  # (F, K)
+        between = apart @ weight  # (K, K)
+        identity = torch.eye(len(means), dtype=means.dtype, device=means.device)
+        # the covariance of all classes together is C + A'A / K (A: the means without their mean); Woodbury's identity
+        self.center, self.weight = center.float(), weight.float()
+        self.bias, self.shrink = (
+            (-0.5 * between.diagonal()).float(),
+            torch.linalg.inv(len(means) * identity + between).float(),
+        )
+
+    def discriminants(self, x: Tensor) -> Tensor:
+        """log p(x | class) - log p(x | center) (B, K) of features x (B, F); linear in x."""
+        return (x - self.center) @ self.weight + self.bias
+
+    def background(self, x: Tensor) -> Tensor:
+        """log p(x) - log p(x | center) (B,), up to a constant, p being one Gaussian of all classes together."""
+        v = (x - self.center) @ self.weight
+        return 0.5 * ((v @ self.shrink) * v).sum(dim=1)

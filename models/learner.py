@@ -138,7 +138,7 @@ class Learner(nn.Module):
         return classes.gather(1, logits.argmax(dim=1, keepdim=True))[:, 0]
 
     def as_class_logits(self, log_p: Tensor, task: int) -> Tensor:
-        """Log-probabilities (B, K) of all global classes -> those (B, k) of the classes that the task may have.
+        """Log-probabilities (B, K) of all global classes, up to a constant -> those (B, k) that the task may have.
 
         In the domain scenario a class stands for all that have its position, whichever task they are of.
         """
@@ -146,7 +146,7 @@ class Learner(nn.Module):
             return log_p
         if self.scenario == "task":
             return log_p[:, self.groups[task]]
-        by_position = log_p.new_zeros(len(log_p), self.widths[0]).index_add_(1, self.position_of, log_p.exp())
+        by_position = log_p.new_zeros(len(log_p), self.widths[0]).index_add_(1, self.position_of, log_p.softmax(1))
         return by_position[:, : len(self.groups[task])].log()
 
 

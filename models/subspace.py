@@ -41,6 +41,11 @@ class Subspace(nn.Module):
         """Features (B, F) -> coordinates (B, dimension)."""
         return (features - self.mean) @ self.directions.T / self.scale
 
+    def covariance(self, of_features: Tensor) -> Tensor:
+        """Covariance (dimension, dimension) of the coordinates of features with covariance (F, F)."""
+        directions = (self.directions / self.scale[:, None]).to(of_features.dtype)
+        return directions @ of_features @ directions.T
+
     @property
     def basis(self) -> Tensor:
         """Multiplies the coordinates (dimension, F): gives features as they are, once it is active balanced ones."""

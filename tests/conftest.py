@@ -13,13 +13,14 @@ from hypothesis import HealthCheck, settings
 from datasets.data import Data, Split, Task
 from datasets.tasks import split_by_class
 from main import main
-from methods import Method, find
+from methods import Method, MethodConfig, find
 from methods.mechanisms import rehearsal
 from methods.mechanisms.gradients import flat_gradients
 from methods.prer import PRER
 from methods.prer_features import PRERFeatures
 from models.encoders import identity, paper
 from models.learner import HEADS, Learner
+from utils.config.schema import Config
 from utils.run.evaluation import evaluating
 from utils.run.signals import Stop
 from utils.run.training import train_step
@@ -83,6 +84,7 @@ SMALL_PRER = {
 SMALL_FEATURES = {
     "name": "prer_features",
     "plot": False,
+    "predict": "head",
     "flow": {**SMALL_PRER["flow"], "temperature": 1.0},
     "regularization": {"fixed_replay": 40},
     "weights": {"er": 0.0, "replay": 1.0},
@@ -171,6 +173,11 @@ class After(Stop):
 def method_settings(name: str, **options) -> dict:
     """The `method` section of a small run of any method."""
     return merged({**SMALL.get(name, {}), "name": name, "plot": False}, options)
+
+
+def with_method(experiment: Config, method: MethodConfig) -> Config:
+    """The experiment with other options of a method, those that the scenario decides too."""
+    return experiment.model_copy(update={"method": method.in_scenario(experiment.scenario.type)})
 
 
 def step(method: Method, optimizer: torch.optim.Optimizer, task: Task, generator: torch.Generator) -> torch.Tensor:

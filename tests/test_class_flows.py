@@ -94,21 +94,6 @@ def test_as_a_classifier_it_forgets_no_task(feature_tasks, scenario):
     assert min(scores) > (0.9 if scenario != "domain" else 0.8), scores
 
 
-def test_the_score_of_novelty_is_the_largest_density_of_a_class_taught(feature_tasks):
-    tasks = feature_tasks
-    flow = {**SEPARATE, "epochs": 30, "noise": 0.2, "dimension": 4}
-    method = make_features("class", predict="flow", flow=flow, weights={"replay": 0.0})
-    train(method, tasks[0])
-    x = torch.cat([tasks[0].test.x, tasks[1].test.x])
-    with torch.no_grad():
-        scores = method.score(x, method.logits(x, 0), 0)
-        codes = method.codes(x)
-        by_class = torch.stack([method.flow.log_prob(codes, torch.full((len(x),), c)) for c in (0, 1)])
-    torch.testing.assert_close(scores, by_class.amax(dim=0))
-    taught, other = scores.split([len(tasks[0].test), len(tasks[1].test)])
-    assert (taught[:, None] > other).float().mean() > 0.95, "the share of pairs in the right order"
-
-
 def test_no_step_is_trained_where_only_the_flow_classifies():
     assert not make_features("class", predict="flow", flow=SEPARATE, weights={"replay": 0.0}).trains
     assert make_features("class", predict="flow", flow=SEPARATE, weights={"replay": 1.0}).trains

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import method_settings
 from PIL import Image
 
 from bench import memory
@@ -191,6 +192,13 @@ def test_check_explains_and_runs_nothing(small, run, capsys, tmp_path):
     assert "seeds: 0, 27 steps each, on cpu" in out
     assert "method: 0 parameters of its own\nmemory before the first task: 0 numbers\n" in out
     assert not (tmp_path / "results").exists()
+
+
+def test_check_names_the_method_made_for_the_scenario(small, run, capsys):
+    small["method"] = method_settings("prer")
+    for scenario, named in (("task", False), ("class", True)):
+        assert run(small, "--check", "--set", f"scenario.type={scenario}") == 0
+        assert ("note: prer_features" in capsys.readouterr().out) == named
 
 
 def test_several_files_run_one_after_the_other(small, tmp_path, npz):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, SMALL_PRER, few_images, method_settings
+from conftest import CPU, SMALL_PRER, few_images, method_settings, with_method
 
 from datasets.data import Data
 from methods import Method, find, known
@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(config, d
     for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
         experiment = config(train__save_path=str(tmp_path / folder))
         _, options = find(name)
-        experiment = experiment.model_copy(update={"method": options.model_validate(method)})
+        experiment = with_method(experiment, options.model_validate(method))
         torch.manual_seed(hash(folder) % 1000)  # whatever was drawn before
         runs.append(finished(experiment, data, seed))
     assert torch.equal(weights(runs[0]), weights(runs[1]))
@@ -103,7 +103,7 @@ def test_prer_without_weight_is_naive_bit_for_bit(config, data, tmp_path):
     prer = config(scenario__type=scenario, train__save_path=str(tmp_path / "prer"))
     _, options = find("prer")
     off = options.model_validate({**SMALL_PRER, "weights": {"er": 0.0, "replay": 0.0}})
-    held = finished(prer.model_copy(update={"method": off}), data)
+    held = finished(with_method(prer, off), data)
     assert torch.equal(weights(naive), weights(held))
     scores = [
         {name: value for name, value in results_of(run)["test"].items() if name != "auroc"} for run in (naive, held)
@@ -135,7 +135,7 @@ def test_sampling_and_drawing_leave_training_s_random_state_untouched(config, da
     for plot in (False, True):
         experiment = config(train__save_path=str(tmp_path / str(plot)))
         method = find("prer")[1].model_validate({**SMALL_PRER, "plot": plot})
-        results.append(finished(experiment.model_copy(update={"method": method}), data))
+        results.append(finished(with_method(experiment, method), data))
     assert torch.equal(weights(results[0]), weights(results[1]))
     assert results_of(results[0])["diagnostics"] == results_of(results[1])["diagnostics"]
 
@@ -162,7 +162,7 @@ def test_a_seed_that_dies_between_tasks_goes_on_to_the_same_bits(config, data, n
     def experiment(folder):
         method = method_settings(name)
         made = config(train__save_path=str(tmp_path / folder), train__reset_optimizer=after == 0)
-        return made.model_copy(update={"method": find(name)[1].model_validate(method)})
+        return with_method(made, find(name)[1].model_validate(method))
 
     whole = finished(experiment("whole"), data)
     broken = started(experiment("broken"), data)
@@ -250,7 +250,7 @@ def test_joint_trains_on_everything_and_says_what_it_keeps(config, data, name):
 
 def test_prer_on_features_holds_as_many_numbers_after_every_task(config, data):
     method = find("prer_features")[1].model_validate(method_settings("prer_features"))
-    run = finished(config().model_copy(update={"method": method}), data)
+    run = finished(with_method(config(), method), data)
     held = results_of(run)["memory_by_task"]
     assert len(held) == 3 and all(after == held[0] for after in held)
     assert held[0]["stored_real_samples"] == 0 and run.method.rehearsal is None
@@ -317,7 +317,7 @@ def test_every_method_runs_with_every_optimizer(config, data, name, tmp_path):
         changes = {f"train__{key}": value for key, value in train.items()} | {"scenario__type": scenario}
         settings = config(**changes, train__epochs=1, train__save=False, train__save_path=str(tmp_path / "run"))
         method = find(name)[1].model_validate(method_settings(name))
-        finished(settings.model_copy(update={"method": method}), data)
+        finished(with_method(settings, method), data)
         shutil.rmtree(tmp_path / "run")
 
 
@@ -363,7 +363,7 @@ def test_batch_normalisation_is_left_alone_by_hooks_and_evaluation(config, small
     small["model"] = {"encoder": {"name": "resnet18", "filters": 4}}
     experiment = config(train__save_path=str(tmp_path / "r"), train__epochs=1)
     method = find("prer")[1].model_validate(method_settings("prer", plot=True))
-    run = started(experiment.model_copy(update={"method": method}), data)
+    run = started(with_method(experiment, method), data)
     run.recording.begin(run.method, CPU)
     run._learn(run.tasks[0])
     before = copy.deepcopy(run.learner.state_dict())

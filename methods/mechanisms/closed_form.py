@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from datasets.data import Task
+from datasets.data import Split, Task
 from methods import Method, MethodConfig
 from models.learner import NO_LOGIT, Learner
 
@@ -28,7 +28,7 @@ class ClosedForm(Method):
         super().__init__(config, learner, stream)
         (self.features,), self.classes = learner.encoder.shape, len(learner.task_of)
         self.counts: Tensor = self.sum_buffer(self.classes)
-        self.solution: Any = None  # what `solve` returned for the sums as they are
+        self._solution: Any = None
 
     def sum_buffer(self, *shape: int) -> Tensor:
         """A buffer of zeros for sums."""
@@ -42,29 +42,38 @@ class ClosedForm(Method):
         """What `scores` needs, computed from the sums."""
         raise NotImplementedError
 
+    @property
+    def solution(self) -> Any:
+        """What `solve` returns for the sums as they are; computed once."""
+        if self._solution is None:
+            self._solution = self.solve()
+        return self._solution
+
     def scores(self, x: Tensor) -> Tensor:
         """Features (B, F) -> log-probabilities (B, K) of the classes up to a constant; of unseen ones, any number."""
         raise NotImplementedError
 
-    @torch.no_grad()
     def end_task(self, task: Task) -> None:
-        for x, y in zip(task.train.x.split(AT_ONCE), task.train.y.split(AT_ONCE), strict=True):
+        self.add(task.train)
+
+    @torch.no_grad()
+    def add(self, data: Split) -> None:
+        """Add features and their classes to the sums."""
+        for x, y in zip(data.x.split(AT_ONCE), data.y.split(AT_ONCE), strict=True):
             self.counts += y.bincount(minlength=self.classes)
             self.accumulate(x.double(), y)
-        self.solution = None
+        self._solution = None
 
     @torch.no_grad()
     def logits(self, x: Tensor, task: int) -> Tensor:
-        if self.solution is None:
-            if not self.counts.any():
-                return self.learner.as_class_logits(x.new_zeros(len(x), self.classes), task)
-            self.solution = self.solve()
+        if not self.counts.any():
+            return self.learner.as_class_logits(x.new_zeros(len(x), self.classes), task)
         scores = self.scores(x).masked_fill(self.counts == 0, NO_LOGIT)
         return self.learner.as_class_logits(scores.log_softmax(dim=1), task)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self.solution = None
+        self._solution = None
 
 
 class Means(ClosedForm):

@@ -21,9 +21,10 @@ AutoencoderOptions: Any = options_of(Autoencoder)
 class FlowConditioningConfig(ConditioningConfig):
     """How the flow is conditioned on the class."""
 
-    type: Annotated[Literal["none", "one_hot", "class_embedding", "separate"], AnyCase] = "one_hot"
+    type: Annotated[Literal["none", "one_hot", "class_embedding", "separate"] | None, AnyCase] = None
     """none: no condition; one_hot; class_embedding: a learned vector per class; separate: a flow for each class, which
-    is fitted to its real codes alone and keeps what it knows; the flow's epochs and steps are per class"""
+    is fitted to its real codes alone and keeps what it knows; the flow's epochs and steps are per class. By default
+    separate for prer_features with predict: flow, else one_hot"""
 
 
 class FlowConfig(FlowOptions):
@@ -69,8 +70,8 @@ class ReplayConfig(Settings):
 class WeightsConfig(Settings):
     """The weights of the terms of the loss."""
 
-    er: float = Field(1.0, ge=0)
-    """of the distance between embeddings and their targets"""
+    er: float | None = Field(None, ge=0)
+    """of the distance between embeddings and their targets; by default 1, but 0 for prer_features with predict: flow"""
     replay: float | None = Field(None, ge=0)
     """of the heads' loss on generated samples; by default 0 in the task scenario and where the flow classifies, else 1.
     If it is not 0, the cross-entropy of the current batch is weighted by the share of its classes among all classes
@@ -99,11 +100,18 @@ class RehearsingConfig(MethodConfig):
     """what classifies: the heads; or the flow, by Bayes' rule from its density of each class"""
 
     def in_scenario(self, scenario: Scenario) -> Self:
-        if self.weights.replay is not None:
-            return self
+        kind = self.flow.conditioning.type or ("separate" if self.generative else "one_hot")
+        flow = self.flow.model_copy(update={"conditioning": self.flow.conditioning.model_copy(update={"type": kind})})
         # a flow without condition cannot say which class a sample is; where it classifies, no head does
-        shared = scenario != "task" and self.flow.conditioning.type != "none" and self.predict == "head"
-        return self.model_copy(update={"weights": self.weights.model_copy(update={"replay": float(shared)})})
+        replays = scenario != "task" and kind != "none" and self.predict == "head"
+        weights = {"er": float(not self.generative), "replay": float(replays)}
+        unset = {key: value for key, value in weights.items() if getattr(self.weights, key) is None}
+        return self.model_copy(update={"flow": flow, "weights": self.weights.model_copy(update=unset)})
+
+    @property
+    def generative(self) -> bool:
+        """Whether the flow is all that is needed to classify."""
+        return False
 
 
 def build_flow(section: FlowConfig, dimension: int, classes: int) -> Density:

@@ -214,19 +214,27 @@ class Rehearsing(Method):
             found[f"frechet/task {t}"] = frechet(generated, real) / max(float(real.var(dim=0).sum()), 1e-12)
         return found
 
+    def class_densities(self, x: Tensor) -> Tensor:
+        """Log-densities (B, K) of images x (B, C, H, W) in [0, 1] given each class, up to a constant; -inf where the
+        flow was not fitted to one."""
+        return self.flow.class_densities(self.codes(x))
+
     def logits(self, x: Tensor, task: int) -> Tensor:
-        if self.config.predict == "head" or not self._flow_serves(task):
+        if not self._flow_predicts(task):
             return super().logits(x, task)
-        return self.learner.as_class_logits(self.flow.posterior(self.codes(x)), task)
+        return self.learner.as_class_logits(self.class_densities(x), task)
 
     def score(self, x: Tensor, logits: Tensor, task: int) -> Tensor:
         """The largest of the flow's densities of the classes taught so far, in nats."""
         if not self.flow.known.any():
             return super().score(x, logits, task)
-        return self.flow.class_densities(self.codes(x)).amax(dim=1)
+        of_all = self.learner.scenario == "class" and self._flow_predicts(task)
+        return (logits if of_all else self.class_densities(x)).amax(dim=1)
 
-    def _flow_serves(self, task: int) -> bool:
-        """Whether the flow was fitted to all classes that a prediction may be: not before a task's end."""
+    def _flow_predicts(self, task: int) -> bool:
+        """Whether the flow predicts: if asked, once it was fitted to all possible classes, at the end of a task."""
+        if self.config.predict == "head":
+            return False
         learner, known = self.learner, self.flow.known
         possible = known[list(learner.groups[task])] if learner.scenario == "task" else known | learner.unseen
         return bool(possible.all())

@@ -70,6 +70,8 @@ def _explain(experiment: Experiment) -> str:
         f"seeds: {', '.join(map(str, seeds))}, {total:,} steps each, on {experiment.device}",
         f"results: {config.save_path}",
     ]
+    if advice := method.advice.get(config.scenario.type):
+        lines.append(f"note: {advice}")
     return "\n".join(lines)
 
 
