@@ -49,7 +49,7 @@ STEPPED: dict[str, dict[str, Any]] = {
     "replay": {},
     "der": {},
     "prer": {"weights": {"er": 10}, "autoencoder": {"steps": 8}, "flow": {"steps": 8}},
-    "prer_features": {"weights": {"er": 0, "replay": 2}, "flow": {"steps": 8}},
+    "prer_features": {"predict": "head", "weights": {"er": 0, "replay": 2}, "flow": {"steps": 8}},
 }
 """Methods whose steps are measured -> options; short fits, since only steps are."""
 FLOWS = {
