@@ -116,21 +116,20 @@ def as_floats(x: Tensor) -> Tensor:
 
 
 def chunks(x: Tensor) -> tuple[Tensor, ...]:
-    """Parts of images or codes x (N, ...) to evaluate at once; on CPU so few images that their activations stay in the
-    cache (bench/choices.py)."""
+    """Parts of x (N, ...), images or what becomes images, to evaluate at once, as many as `at_once` says of images."""
     return x.split(128 if x.device.type == "cpu" else 1024)
 
 
-def batches(x: Tensor) -> tuple[Tensor, ...]:
-    """Parts of the indices (N,) of samples x, to evaluate at once: features (N, F) in larger parts than images."""
-    index = torch.arange(len(x), device=x.device)
-    return index.split(1024) if x.dim() == 2 else chunks(index)
+def at_once(x: Tensor) -> int:
+    """How many of the samples x (N, ...) to evaluate at once; on CPU so few images that their activations stay in the
+    cache (bench/choices.py)."""
+    return 128 if x.device.type == "cpu" and x.dim() > 2 else 1024
 
 
 @torch.no_grad()
 def mapped(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The outputs (N, ...) of a network for samples x, images uint8 (N, C, H, W) given as floats; no gradients."""
-    return torch.cat([network(as_floats(x[index])) for index in batches(x)])
+    return torch.cat([network(as_floats(part)) for part in x.split(at_once(x))])
 
 
 def as_bytes(x: Tensor) -> Tensor:

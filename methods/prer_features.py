@@ -120,9 +120,8 @@ class PRERFeatures(Rehearsing):
         real, replayed = task.train, self.replayed(task) if self.flow.relearns else None
         self.rehearsal, counts = None, real.y.bincount()
         if len(few := (counts == 1).nonzero()[:, 0]) and not self.flow.relearns:
-            raise BadInput(
-                f"scenario.dataset: class {int(few[0])} has 1 training sample; a flow for each class needs 2"
-            )
+            problem = f"class {int(few[0])} has 1 training sample, and a flow for each class needs 2"
+            raise BadInput(f"scenario.dataset: {problem}; leave it out, or set method.flow.conditioning.type: one_hot")
         if self.flow.fits == 0:
             some = torch.randperm(len(real), device=real.y.device, generator=self.stream)[:MAX_FEATURES]
             self.subspace.find(real.x[some], balanced=isinstance(self.layer, nn.Linear))
@@ -132,19 +131,16 @@ class PRERFeatures(Rehearsing):
         held_out = torch.rand(len(real), device=real.y.device, generator=self.stream) < HELD_OUT
         held_out &= (counts >= MIN_SAMPLES)[real.y]  # a class of few samples needs all of them
         fitted, unseen = real.take(~held_out), real.take(held_out)
-        self._add(fitted)
+        self.gaussian.add(fitted)
+        self.marginal = None
         self.fit(fitted, replayed, task)
         if len(unseen):
-            self.tempering.add(*self.densities(unseen.x), unseen.y)
-            self._add(unseen)
+            gaussian, with_flow, _ = self.densities(self.gaussian, unseen.x)
+            self.tempering.add(gaussian, with_flow, unseen.y)
+            self.gaussian.add(unseen)
+            self.marginal = None
         share, scale = self.tempering.chosen
         self.measured |= {"tempering/share": share, "tempering/scale": scale}
-
-    def _add(self, data: Split) -> None:
-        """Add features to the Gaussians."""
-        assert self.gaussian is not None
-        self.gaussian.add(data)
-        self.marginal = None
 
     def fit(self, real: Split, replayed: tuple[Tensor, Tensor] | None, task: Task) -> None:
         """Fit the flow to the codes of real features, and to generated codes with their classes."""
@@ -154,24 +150,26 @@ class PRERFeatures(Rehearsing):
         self.fit_flow(z, y, torch.arange(len(y), device=y.device) < len(real), task)
 
     @torch.no_grad()
-    def densities(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-densities (B, K) of features x (B, F): the Gaussians', and with the flow in place of their marginal.
+    def densities(self, gaussian: SLDA, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-densities (B, K) of features x (B, F): the Gaussians', that with the flow in place of their marginal, and
+        the flow's own.
 
-        Both are relative to the Gaussians' center; the second is -inf for classes that the flow does not know.
+        The first two are relative to the Gaussians' center; the others are -inf for classes the flow does not know.
         """
-        assert self.gaussian is not None
         if self.marginal is None:
-            means, covariance = self.gaussian.means.float(), self.subspace.covariance(self.gaussian.shrunk)
+            means, covariance = gaussian.means.float(), self.subspace.covariance(gaussian.shrunk)
             factor = torch.linalg.cholesky(covariance).float()
             self.marginal = MultivariateNormal(self.codes(means), scale_tril=factor, validate_args=False)
-        codes, gaussian = self.codes(x), self.gaussian.scores(x)
-        return gaussian, gaussian + self.flow.class_densities(codes) - self.marginal.log_prob(codes[:, None])
+        codes, whole = self.codes(x), gaussian.scores(x)
+        flow = self.flow.class_densities(codes)
+        return whole, whole + flow - self.marginal.log_prob(codes[:, None]), flow
 
     def class_densities(self, x: Tensor) -> Tensor:
         if self.gaussian is None:
             return super().class_densities(x)
+        gaussian, with_flow, _ = self.densities(self.gaussian, x)
         share, scale = self.tempering.chosen
-        return scale * mix(*self.densities(x), share)
+        return scale * mix(gaussian, with_flow, share)
 
     @torch.no_grad()
     def score(self, x: Tensor, logits: Tensor, task: int) -> Tensor:
@@ -179,8 +177,9 @@ class PRERFeatures(Rehearsing):
         arXiv 2106.09022), and a part of the flow's own, in nats; with predict: head the flow's alone."""
         if self.gaussian is None or not self.flow.known.any():
             return super().score(x, logits, task)
-        relative = mix(*self.densities(x), self.tempering.chosen[0]).amax(dim=1) - self.gaussian.solution.background(x)
-        return relative + FLOW_IN_SCORE * self.flow.class_densities(self.codes(x)).amax(dim=1)
+        gaussian, with_flow, flow = self.densities(self.gaussian, x)
+        largest = mix(gaussian, with_flow, self.tempering.chosen[0]).amax(dim=1)
+        return largest - self.gaussian.solution.background(x) + FLOW_IN_SCORE * flow.amax(dim=1)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)

@@ -37,8 +37,8 @@ class ClassGaussians(nn.Module):
 class SharedGaussian:
     """Gaussians of K classes on features (B, F), with means (K, F) and one covariance (F, F) for all of them.
 
-    Densities are given relative to what all classes share, for which K numbers per sample are enough; nothing of size
-    (F, F) is kept.
+    Densities are given relative to those at the mean of the classes, the center: K numbers per sample are enough, and
+    nothing of size (F, F) is kept.
     """
 
     def __init__(self, means: Tensor, covariance: Tensor) -> None:
@@ -49,10 +49,8 @@ class SharedGaussian:
         identity = torch.eye(len(means), dtype=means.dtype, device=means.device)
         # the covariance of all classes together is C + A'A / K (A: the means without their mean); Woodbury's identity
         self.center, self.weight = center.float(), weight.float()
-        self.bias, self.shrink = (
-            (-0.5 * between.diagonal()).float(),
-            torch.linalg.inv(len(means) * identity + between).float(),
-        )
+        self.bias = (-0.5 * between.diagonal()).float()
+        self.inverse = torch.linalg.inv(len(means) * identity + between).float()
 
     def discriminants(self, x: Tensor) -> Tensor:
         """log p(x | class) - log p(x | center) (B, K) of features x (B, F); linear in x."""
@@ -61,4 +59,4 @@ class SharedGaussian:
     def background(self, x: Tensor) -> Tensor:
         """log p(x) - log p(x | center) (B,), up to a constant, p being one Gaussian of all classes together."""
         v = (x - self.center) @ self.weight
-        return 0.5 * ((v @ self.shrink) * v).sum(dim=1)
+        return 0.5 * ((v @ self.inverse) * v).sum(dim=1)

@@ -31,11 +31,11 @@ class Tempering(nn.Module):
 
     @property
     def chosen(self) -> tuple[float, float]:
-        """(share, scale); before any sample the largest of both."""
-        best = (
-            int(self.log_likelihood.argmax()) if self.log_likelihood.any() else len(SHARES) * len(SCALES) - len(SCALES)
-        )
-        return SHARES[best // len(SCALES)], SCALES[best % len(SCALES)]
+        """(share, scale); where several are equally likely the smallest share, and before any sample (1, 1)."""
+        if not self.log_likelihood.any():
+            return SHARES[-1], SCALES[0]
+        share, scale = divmod(int(self.log_likelihood.argmax()), len(SCALES))
+        return SHARES[share], SCALES[scale]
 
 
 def mix(a: Tensor, b: Tensor, share: float) -> Tensor:

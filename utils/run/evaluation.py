@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.data import Split, batches, stratified
+from datasets.data import Split, at_once, stratified
 from methods import Method
 
 SCORED_TRAINING_IMAGES = 2000  # of a task, for train scores
@@ -46,7 +46,7 @@ def predict(method: Method, split: Split, task: int, scored: bool = False) -> Pr
     has_logits = type(method).predict is Method.predict
     predicted, confidence, score = list[Tensor](), list[Tensor](), list[Tensor]()
     with evaluating(method.learner), torch.inference_mode():
-        for index in batches(split.x):
+        for index in torch.arange(len(split), device=split.y.device).split(at_once(split.x)):
             x, _ = split.batch(index)
             if not has_logits:
                 predicted.append(method.predict(x, task))
