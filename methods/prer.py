@@ -10,9 +10,10 @@ classes are held to what they were.
 
 from functools import partial
 from math import ceil
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from datasets.data import Split, Task, as_floats, concatenate, mapped
@@ -21,9 +22,10 @@ from methods.mechanisms import prer_config
 from methods.mechanisms.rehearsal import PER_ROW, Rehearsing, cycle_labels, reconstructions
 from models.autoencoder import Autoencoder
 from models.code_flow import Condition
-from models.learner import Learner
+from models.learner import Learner, Scenario
 from utils.settings import AnyCase, configured
 
+NOISE = 0.3  # default of `regularization.noise` where the heads learn from generated images
 MAX_ROWS = 20  # classes of which samples are drawn; of more, an even selection
 
 
@@ -33,6 +35,18 @@ class RegularizationConfig(prer_config.RegularizationConfig):
     type: Annotated[Literal["alternation", "overwrite", "concatenation"], AnyCase] = "alternation"
     """alternation: a batch of their own next to the real one; concatenation: appended to the real batch, one pass;
     overwrite: a real sample stays with probability (current classes / all seen), else a generated one replaces it"""
+
+    noise: float | None = Field(None, ge=0)
+    """standard deviation of the noise on the pixels (in [0, 1]) of current and generated images, from the second task
+    on, that hides what sets them apart; by default 0.3 where weights.replay is not 0, else 0"""
+
+
+class ReplayConfig(prer_config.ReplayConfig):
+    """What the heads learn from generated images."""
+
+    current: Annotated[Literal["all", "task"], AnyCase] = "task"
+    """class scenario: classes in the softmax by which the encoder learns the current batch. all: those seen so far;
+    task: the task's, and the heads alone learn to tell them from generated images (Smith et al. 2021)"""
 
 
 class Config(prer_config.RehearsingConfig):
@@ -45,13 +59,23 @@ class Config(prer_config.RehearsingConfig):
     """the decoder, and the codes that the flow models"""
     regularization: RegularizationConfig = RegularizationConfig()
     """how the generated images enter the loss"""
+    replay: ReplayConfig = ReplayConfig()
+    """what the heads learn from generated images, if weights.replay is not 0"""
+
+    def in_scenario(self, scenario: Scenario) -> Self:
+        options = super().in_scenario(scenario)
+        if self.regularization.noise is not None:
+            return options
+        noise = {"noise": NOISE if options.weights.replay else 0.0}
+        return options.model_copy(update={"regularization": self.regularization.model_copy(update=noise)})
 
 
 class PRER(Rehearsing):
     """Pseudo-rehearsal with a normalizing flow.
 
     *Deviation* from the original: the cosine distance is 1 - cos (the original added the similarity); the decoder
-    relearns old classes with the new ones; no generated image outlives its task; replay to the heads is ours.
+    relearns old classes with the new ones; no generated image outlives its task; replay to the heads, and the noise
+    and softmax that keep the encoder from telling generated images from real ones, are ours.
     """
 
     title = "PRER"
@@ -92,7 +116,8 @@ class PRER(Rehearsing):
             return super().loss(x, y, task) | self.l1(self.learner.encoder)
         kind, count = self.config.regularization.type, self.config.regularization.to_sample or len(y)
         old = self.rehearsal.draw(len(y) if kind == "overwrite" else count, self.stream)
-        x_old, embed, is_new = self.augment(as_floats(old.x)), self.learner.embed, None
+        x, x_old = self.noisy(x), self.noisy(self.augment(as_floats(old.x)))
+        embed, is_new = self.learner.embed, None
         if kind == "alternation":
             z, z_old = embed(x), embed(x_old)
         elif kind == "concatenation":
@@ -101,6 +126,11 @@ class PRER(Rehearsing):
             is_new = torch.rand(len(y), device=y.device, generator=self.stream) < self.share(task)
             z = z_old = embed(torch.where(is_new[:, None, None, None], x, x_old))
         return self.terms(z, y, z_old, old, task, is_new) | self.l1(self.learner.encoder)
+
+    def noisy(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) with noise on their pixels."""
+        noise = self.config.regularization.noise
+        return x + noise * torch.randn(x.shape, device=x.device, generator=self.stream) if noise else x
 
     def end_task(self, task: Task) -> None:
         """Fit the decoder by reconstruction, then the flow on the codes, to the task's and the generated images."""

@@ -137,7 +137,7 @@ class CodeFlow(Density):
         early_stopping: bool = False,
         tolerance: Annotated[int, Ge(1)] = 5,
         noise: Annotated[float, Ge(0)] = 0.1,
-        temperature: Annotated[float, Gt(0)] = 0.8,
+        temperature: Annotated[float, Gt(0)] = 1.0,
     ) -> None:
         super().__init__(dimension, condition.classes)
         self.condition = condition

@@ -112,7 +112,10 @@ def test_old_tasks_shares_the_loss_out(tasks):
 
 
 def test_replay_weighs_as_much_as_the_past_has_classes(tasks):
-    method = make_prer(weights={"er": 0.0, "replay": 3.0})
+    def made(weight):
+        return make_prer(weights={"er": 0.0, "replay": weight}, regularization={"noise": 0.0})
+
+    method = made(3.0)
     for past in tasks[:2]:
         train(method, past)
     task = method.begin_task(tasks[2])
@@ -122,12 +125,40 @@ def test_replay_weighs_as_much_as_the_past_has_classes(tasks):
     state = method.stream.get_state()
     terms = {}
     for weight in (3.0, 6.0):
-        method.config = make_prer(weights={"er": 0.0, "replay": weight}).config
+        method.config = made(weight).config
         method.stream.set_state(state)
         terms[weight] = method.loss(x, y, task)
     assert terms[3.0].keys() == {"cross_entropy", "replay"} and terms[3.0]["replay"] > 0
     torch.testing.assert_close(terms[3.0]["cross_entropy"], alone / 3)
     torch.testing.assert_close(terms[6.0]["replay"], 2 * terms[3.0]["replay"])
+
+
+@pytest.mark.parametrize("kind", ["alternation", "overwrite", "concatenation"])
+def test_only_the_heads_learn_to_tell_current_images_from_generated_ones(tasks, kind):
+    """Smith et al. 2021, eq. 11 and 14: the encoder learns them by a softmax over the task's own classes."""
+    method = make_prer("class", regularization={"type": kind, "noise": 0.0})
+    for past in tasks[:2]:
+        train(method, past)
+    method.learner.eval()  # no dropout
+    method.learner.see(3)
+    task = method.begin_task(tasks[2])
+    x, y = task.train.batch(slice(0, 16))
+    terms = method.loss(x, y, task)
+    encoder, head = list(method.learner.encoder.parameters()), list(method.learner.heads.parameters())
+    assert not any(torch.autograd.grad(terms["heads"], encoder, retain_graph=True, allow_unused=True))
+    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(terms["heads"], head, retain_graph=True))
+    if kind != "overwrite":  # which replaces images of the batch
+        logits = method.learner.logits(method.learner.embed(x), 2)
+        own = torch.nn.functional.cross_entropy(logits[:, list(task.classes)], y - task.classes[0])
+        torch.testing.assert_close(terms["cross_entropy"], own)
+        torch.testing.assert_close(terms["heads"], torch.nn.functional.cross_entropy(logits, y) / 3)
+
+
+@pytest.mark.parametrize(("scenario", "noise"), [("task", 0.0), ("class", 0.3), ("domain", 0.3)])
+def test_noise_hides_what_sets_generated_images_apart_where_heads_are_shared(tasks, scenario, noise):
+    method, x = make_prer(scenario), torch.zeros(8, 1, 8, 8)
+    assert method.config.regularization.noise == noise
+    assert float(method.noisy(x).std()) == pytest.approx(noise, rel=0.2)
 
 
 def test_without_weights_it_is_naive_even_with_a_past(tasks):

@@ -65,6 +65,9 @@ class ReplayConfig(Settings):
     """labels: the classes asked for; logits: those of the heads when the last task ended; both: the sum"""
     temperature: float = Field(2.0, gt=0)
     """of the distillation (targets: logits, both)"""
+    current: Annotated[Literal["all", "task"], AnyCase] = "all"
+    """class scenario: classes in the softmax by which the encoder learns the current batch. all: those seen so far;
+    task: the task's, and the heads alone learn to tell them from generated samples (Smith et al. 2021)"""
 
 
 class WeightsConfig(Settings):

@@ -13,7 +13,7 @@ from methods import Diagnostic, ImageGrid, Method
 from methods.mechanisms.distance import DISTANCES, divergence, frechet
 from methods.mechanisms.prer_config import RehearsingConfig
 from models.code_flow import Density
-from models.learner import Learner
+from models.learner import NO_LOGIT, Learner
 from utils.settings import BadInput
 
 PER_ROW = 10  # images per row of a picture
@@ -145,8 +145,12 @@ class Rehearsing(Method):
             new, past, held = 1 - weights.old_tasks, weights.old_tasks, weights.old_tasks
         elif weights.replay:
             new, past = self.share(task), 1 - self.share(task)
-        logits, columns = self.learner.logits(z, task.index), self.learner.columns(y, task.index)
-        terms = {"cross_entropy": new * _mean(F.cross_entropy(logits, columns, reduction="none"), of_new)}
+        logits, columns, terms = self.learner.logits(z, task.index), self.learner.columns(y, task.index), {}
+        if weights.replay and self.config.replay.current == "task" and self.learner.scenario == "class":
+            of_all = F.cross_entropy(self.learner.logits(z.detach(), task.index), columns, reduction="none")
+            terms["heads"] = new * _mean(of_all, of_new)
+            logits, new = logits.index_fill(1, self.past, NO_LOGIT), 1.0 if weights.old_tasks is None else new
+        terms["cross_entropy"] = new * _mean(F.cross_entropy(logits, columns, reduction="none"), of_new)
         if weights.replay:
             terms["replay"] = past * (weights.replay * _mean(self._replay(z_old, old), of_old))
         if weights.er:
