@@ -87,6 +87,11 @@ KEYS = [
         "method: unknown keys for ewc: flow, "
         r"importence \(did you mean importance\?\), weights; delete or correct them; known here: name, plot",
     ),
+    (
+        "method",
+        {"name:ewc": None, "plot:no": None},
+        r"method: unknown keys: name:ewc \(write a space after the colon: name: ewc\), plot:no",
+    ),
 ]
 
 

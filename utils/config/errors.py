@@ -97,7 +97,8 @@ def _unknown(tree: dict[str, Any], parents: Sequence[str], names: Sequence[str],
         return f"{'.'.join((*parents, name))}: unknown key; {hints[name] or f'known here: {fields}'}"
     told = ", ".join(f"{name}{hint and f' ({hint})'}" for name, hint in hints.items())
     told += f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-    of = f" for {METHOD.name_in(tree['method'])}" if place == "method" else ""
+    named = METHOD.name_in(tree.get("method")) if place == "method" else None
+    of = f" for {named}" if isinstance(named, str) else ""
     return f"{place and f'{place}: '}unknown keys{of}: {told}; delete or correct them; known here: {fields}"
 
 
@@ -105,6 +106,8 @@ def _hint(tree: dict[str, Any], name: str, known: Sequence[str], in_section: boo
     """The key that was probably meant: by this name in another section, or a similar one here; empty if none is."""
     if name in MEANT:
         return MEANT[name]
+    if ":" in name:  # {name:value} is one key without a value
+        return f"write a space after the colon: {name.replace(':', ': ', 1)}"
     places: dict[str, list[str]] = {}
     for key in _dotted(tree, Config):
         places.setdefault(key.rpartition(".")[2], []).append(key)
