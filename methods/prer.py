@@ -20,6 +20,7 @@ from datasets.data import Split, Task, as_floats, concatenate, mapped
 from methods import ImageGrid
 from methods.mechanisms import prer_config
 from methods.mechanisms.rehearsal import PER_ROW, Rehearsing, cycle_labels, reconstructions
+from models.augment import noisy
 from models.autoencoder import Autoencoder
 from models.code_flow import Condition
 from models.learner import Learner, Scenario
@@ -116,8 +117,8 @@ class PRER(Rehearsing):
             return super().loss(x, y, task) | self.l1(self.learner.encoder)
         kind, count = self.config.regularization.type, self.config.regularization.to_sample or len(y)
         old = self.rehearsal.draw(len(y) if kind == "overwrite" else count, self.stream)
-        x, x_old = self.noisy(x), self.noisy(self.augment(as_floats(old.x)))
-        embed, is_new = self.learner.embed, None
+        noise, embed, is_new = self.config.regularization.noise or 0.0, self.learner.embed, None
+        x, x_old = (noisy(images, noise, self.stream) for images in (x, self.augment(as_floats(old.x))))
         if kind == "alternation":
             z, z_old = embed(x), embed(x_old)
         elif kind == "concatenation":
@@ -126,11 +127,6 @@ class PRER(Rehearsing):
             is_new = torch.rand(len(y), device=y.device, generator=self.stream) < self.share(task)
             z = z_old = embed(torch.where(is_new[:, None, None, None], x, x_old))
         return self.terms(z, y, z_old, old, task, is_new) | self.l1(self.learner.encoder)
-
-    def noisy(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) with noise on their pixels."""
-        noise = self.config.regularization.noise
-        return x + noise * torch.randn(x.shape, device=x.device, generator=self.stream) if noise else x
 
     def end_task(self, task: Task) -> None:
         """Fit the decoder by reconstruction, then the flow on the codes, to the task's and the generated images."""

@@ -1,4 +1,4 @@
-"""Random crops and flips of training images, batched and on their device."""
+"""Random crops and flips of training images, and noise on their pixels, batched and on their device."""
 
 from typing import Literal
 
@@ -34,3 +34,8 @@ class Augmentation:
             rows, columns = rows + down, columns + right
         images = torch.arange(count, device=device)[:, None, None]
         return x[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def noisy(x: Tensor, deviation: float, stream: torch.Generator) -> Tensor:
+    """Images (B, C, H, W) with Gaussian noise of a standard deviation on their pixels; 0: as they are."""
+    return x + deviation * torch.randn(x.shape, device=x.device, generator=stream) if deviation else x

@@ -156,9 +156,16 @@ def test_only_the_heads_learn_to_tell_current_images_from_generated_ones(tasks, 
 
 @pytest.mark.parametrize(("scenario", "noise"), [("task", 0.0), ("class", 0.3), ("domain", 0.3)])
 def test_noise_hides_what_sets_generated_images_apart_where_heads_are_shared(tasks, scenario, noise):
-    method, x = make_prer(scenario), torch.zeros(8, 1, 8, 8)
-    assert method.config.regularization.noise == noise
-    assert float(method.noisy(x).std()) == pytest.approx(noise, rel=0.2)
+    method, seen = make_prer(scenario), []
+    train(method, tasks[0])
+    task = method.begin_task(tasks[1])
+    embed = method.learner.embed
+    method.learner.embed = lambda x: [seen.append(x), embed(x)][1]
+    x, y = task.train.batch(slice(0, 64))
+    method.loss(x, y, task)
+    current, generated = seen
+    assert float((current - x).std()) == pytest.approx(noise, rel=0.1)
+    assert (generated.min() < 0) == (noise > 0)
 
 
 def test_without_weights_it_is_naive_even_with_a_past(tasks):
