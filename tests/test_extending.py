@@ -103,10 +103,10 @@ def test_a_score_is_a_column_of_the_comparison(copy, said):
     score = json.loads((copy / "anchored" / "final_score.json").read_text())["test"]["WorstAccuracy"]
     assert f" {score['mean']:.4f} " in said[3].splitlines()[5]
     page, text = ((copy / "comparison" / name).read_text() for name in ("report.html", "comparison.md"))
-    assert "| FWT | WorstAccuracy | seconds |" in text and "Lowest accuracy on a task after the last." in page
+    assert "| ECE | WorstAccuracy | seconds |" in text and "Lowest accuracy on a task after the last." in page
     (run_of,) = json.loads((copy / "comparison" / "comparison.json").read_text())["groups"][0]["runs"]
     assert run_of["WorstAccuracy"] == score
-    assert "WorstAccuracy" in said[4], "scores that were written before it was there"
+    assert "FinalAccuracy" in said[4] and "WorstAccuracy" not in said[4], "scores written before it was there"
 
 
 def test_a_flow_runs_with_an_option_of_its_own(copy, said):

@@ -8,7 +8,7 @@ from pathlib import Path
 from utils.report.find import find_readable, printable
 from utils.report.groups import groups
 from utils.report.page import confusion_csv, render
-from utils.report.tables import IN_LATEX, SCORES, as_csv, as_markdown, choose, latex, plain, section, side_by_side
+from utils.report.tables import IN_LATEX, as_csv, as_markdown, choose, latex, plain, section, side_by_side
 from utils.settings import BadInput
 from utils.store.files import write_text
 
@@ -24,10 +24,10 @@ def compare(folders: Sequence[Path], out: Path, columns: str | None = None) -> i
     chosen = choose(columns) if columns is not None else None
     runs, notes = find_readable(folders)
     compared = groups(runs)
-    print("\n\n".join(section(group, chosen or SCORES) for group in compared))
+    print("\n\n".join(section(group, chosen) for group in compared))
     beside = side_by_side(compared)
     first = ["FinalAccuracy\n=============", as_markdown(beside)] if beside else []
-    markdown = [*first, *(section(group, chosen or SCORES, as_markdown) for group in compared)]
+    markdown = [*first, *(section(group, chosen, as_markdown) for group in compared)]
     tables = {
         "comparison.csv": as_csv(compared, chosen),
         "comparison.md": "\n\n".join(markdown) + "\n",

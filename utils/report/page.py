@@ -13,7 +13,7 @@ from utils.config.yaml_text import flatten
 from utils.report import figures, svg
 from utils.report.find import FinishedRun, Results, printable, total_confusion
 from utils.report.groups import Group, differing, few, protocol, shown
-from utils.report.tables import MORE, SCORES, TESTS, cell
+from utils.report.tables import MORE, SCORES, TESTS, cell, filled
 from utils.settings import BadInput
 from utils.store.folder import provenance_of
 
@@ -47,7 +47,15 @@ def render(
     text = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     template = Template(text, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     links = {name: f"data:{TYPES[name[11:]]};base64,{b64encode(t.encode()).decode()}" for name, t in files.items()}
-    tables = {"scores": SCORES, "more": MORE, "tests": TESTS, "cell": cell, "shown": shown, "links": links}
+    tables = {
+        "scores": SCORES,
+        "more": MORE,
+        "tests": TESTS,
+        "cell": cell,
+        "filled": filled,
+        "shown": shown,
+        "links": links,
+    }
     told = [printable(note) for note in (*left_out, *notes)]
     with rc_context(svg.STYLE):
         return template.render(sections=sections, notes=told, figures=figures, svg=svg, tables=tables), notes

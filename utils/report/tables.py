@@ -59,7 +59,7 @@ OWN = {
     "FWT": "forward transfer: accuracy before a task minus initial accuracy",
 }
 BY_CHOICE = ["TotalAccuracy", "BackwardTransfer", "LastBackwardTransfer", "F1", "ImageAccuracy", "Plasticity", "AAA"]
-BY_CHOICE += ["AverageIncrementalAccuracy", "Intransigence", "ECE", "AUROC"]  # only with --columns, or in MORE
+BY_CHOICE += ["AverageIncrementalAccuracy", "Intransigence", "Forgetting"]  # only with --columns, or in MORE
 COLUMNS = (
     Column("seeds", "number of seeds", lambda row: len(row.run.score.seeds)),
     Column("FinalAccuracy", OWN["FinalAccuracy"]),
@@ -113,6 +113,11 @@ def cell(column: Column, row: Row) -> tuple[str, float | str | None]:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else value, value
 
 
+def filled(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Those in which a run has a value: FWT is not defined in the class scenario, older results have no AUROC."""
+    return tuple(column for column in columns if any(cell(column, row)[1] is not None for row in rows))
+
+
 def table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
     """The header, and the cells of each run."""
     return [[column.title for column in columns], *([cell(column, row)[0] for column in columns] for row in rows)]
@@ -132,9 +137,10 @@ def as_markdown(rows: Table) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in ruled)
 
 
-def section(group: Group, columns: Sequence[Column] = SCORES, render: Callable[[Table], str] = as_text) -> str:
-    """A group as printed and as in comparison.md: scores, tests, verdict, notes."""
-    parts = [f"{group.title}\n{'=' * len(group.title)}", render(table(columns, group.rows))]
+def section(group: Group, columns: Sequence[Column] | None = None, render: Callable[[Table], str] = as_text) -> str:
+    """A group as printed and as in comparison.md: scores, tests, verdict, notes. By default the columns of `SCORES`."""
+    scores = table(columns or filled(SCORES, group.rows), group.rows)
+    parts = [f"{group.title}\n{'=' * len(group.title)}", render(scores)]
     if others := [row for row in group.rows if row.paired]:
         parts += [f"{group.names[group.best]} minus the others, paired by seed:", render(table(TESTS, others))]
     notes = "\n".join(f"- note: {printable(note)}" for note in group.notes)
