@@ -52,7 +52,9 @@ def of_type(annotation: Any, metadata: list[Any]) -> st.SearchStrategy:
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     if annotation is int:
         return st.integers(low + ("gt" in bounds), high if high is not None else low + 10**6)
-    return st.floats(low, high, exclude_min="gt" in bounds, exclude_max="lt" in bounds, allow_infinity=False)
+    return st.floats(
+        low, high, exclude_min="gt" in bounds, exclude_max="lt" in bounds, allow_infinity=False, allow_nan=False
+    )
 
 
 def required(model: type[BaseModel]) -> list[str]:
