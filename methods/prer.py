@@ -26,7 +26,7 @@ from models.code_flow import Condition
 from models.learner import Learner, Scenario
 from utils.settings import AnyCase, configured
 
-NOISE = 0.3  # default of `regularization.noise` where the heads learn from generated images
+NOISE = 0.15  # default of `regularization.noise` where the heads learn from generated images
 MAX_ROWS = 20  # classes of which samples are drawn; of more, an even selection
 
 
@@ -39,7 +39,7 @@ class RegularizationConfig(prer_config.RegularizationConfig):
 
     noise: float | None = Field(None, ge=0)
     """standard deviation of the noise on the pixels (in [0, 1]) of current and generated images, from the second task
-    on, that hides what sets them apart; by default 0.3 where weights.replay is not 0, else 0"""
+    on, that hides what sets them apart; by default 0.15 where weights.replay is not 0, else 0"""
 
 
 class ReplayConfig(prer_config.ReplayConfig):

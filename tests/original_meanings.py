@@ -135,7 +135,7 @@ MEANINGS = {
             "method.regularization.fixed_replay": 5000,
             "method.weights.er": 10.0,
             "method.weights.replay": 1.0,  # the default of the class scenario; the original's code had no such term
-            "method.regularization.noise": 0.3,  # likewise
+            "method.regularization.noise": 0.15,  # likewise
             "method.weights.l1": 1e-4,
         },
         ("cl_technique_config.autoencoder.softclip",),
