@@ -47,7 +47,7 @@ class ReplayConfig(prer_config.ReplayConfig):
 
     current: Annotated[Literal["all", "task"], AnyCase] = "task"
     """class scenario: classes in the softmax by which the encoder learns the current batch. all: those seen so far;
-    task: the task's, and the heads alone learn to tell them from generated images (Smith et al. 2021)"""
+    task: the task's; the heads alone learn to tell the batch from old classes (after Smith et al. 2021)"""
 
 
 class Config(prer_config.RehearsingConfig):

@@ -67,7 +67,7 @@ class ReplayConfig(Settings):
     """of the distillation (targets: logits, both)"""
     current: Annotated[Literal["all", "task"], AnyCase] = "all"
     """class scenario: classes in the softmax by which the encoder learns the current batch. all: those seen so far;
-    task: the task's, and the heads alone learn to tell them from generated samples (Smith et al. 2021)"""
+    task: the task's; the heads alone learn to tell the batch from old classes (after Smith et al. 2021)"""
 
 
 class WeightsConfig(Settings):
