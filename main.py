@@ -5,11 +5,12 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # where `python -P` does not look
 
-from utils.options import parse, resuming
+from utils.options import interrupted, parse
 from utils.queue.screen import outlive_readers
 from utils.run.signals import interruptible
 
@@ -19,8 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     # Runs side by side get much slower with more threads. A value set by the user wins; torch reads it on import.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    ended = partial(interrupted, sys.argv if arguments is None else ["main.py", *arguments])
     try:
-        with interruptible():
+        with interruptible(ended):
             return _run(options)
     except ModuleNotFoundError as error:
         if (Path(__file__).parent / str(error.name).partition(".")[0]).exists():  # one of ours
@@ -29,9 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{sys.executable} has no package {error.name}: {hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interruption:
-        command = resuming(sys.argv if arguments is None else ["main.py", *arguments])
-        print(f"\ninterrupted{interruption}; to resume: {command}", file=sys.stderr)
-        return 130
+        return ended(interruption)
 
 
 def _run(options: Namespace) -> int:

@@ -191,6 +191,24 @@ def test_a_signal_while_the_program_starts_says_how_to_resume(tmp_path, number):
         assert "Traceback" not in said and "--restart" not in said
 
 
+def test_a_signal_during_an_import_ends_the_program_without_an_exception(tmp_path):
+    """Which C++ code that imports a module turns into an abort; `except` stands for it."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nfor _ in range(9): pass"
+    )
+    program = """
+from utils.run.signals import interruptible
+with interruptible(lambda interruption: print(f"interrupted{interruption}", flush=True) or 130):
+    try:
+        import slow
+    except BaseException:
+        raise SystemExit(6)
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "interrupted by SIGTERM\n")
+
+
 def caught_by(pid: int) -> list[int]:
     """The signals that a process handles."""
     mask = int(next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigCgt" in line)[7:], 16)

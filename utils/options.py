@@ -74,10 +74,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def resuming(command: Sequence[str]) -> str:
-    """What to type to resume a run that this command, the program first, has begun: the same without --restart."""
+def interrupted(command: Sequence[str], interruption: KeyboardInterrupt) -> int:
+    """Say what to type to resume a run that this command, the program first, has begun; returns the exit code."""
     python = sys.executable.removeprefix(f"{os.getcwd()}/")
-    return shlex.join([python, *(word for word in command if word != "--restart")])
+    again = shlex.join([python, *(word for word in command if word != "--restart")])
+    print(f"\ninterrupted{interruption}; to resume: {again}", file=sys.stderr, flush=True)
+    return 130
 
 
 def path(text: str) -> Path:

@@ -1,5 +1,6 @@
 """Requests to stop: a run finishes its step, saves where it is, and ends."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,11 +24,20 @@ class Stop:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Inside, each signal, not only Ctrl-C, raises Interrupted: a program that starts has nothing to save."""
+def interruptible(ended: Callable[[Interrupted], int]) -> Iterator[None]:
+    """Inside, each signal, not only Ctrl-C, raises Interrupted: a program that starts has nothing to save.
+
+    While a module is imported the program exits at once with the code that `ended` returns: packages in C++ that import
+    others while they start abort on an exception.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise Interrupted(f" by {signal.Signals(number).name}")
+        interruption = Interrupted(f" by {signal.Signals(number).name}")
+        while frame is not None:
+            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+                os._exit(ended(interruption))
+            frame = frame.f_back
+        raise interruption
 
     with _handling(interrupt):
         yield
