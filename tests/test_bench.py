@@ -2,13 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from bench import bare_loop, choices, folder, jobs, measuring, montage, peers, profile, scale
+from bench import bare_loop, choices, folder, freeze, jobs, measuring, montage, peers, profile, scale
 from models.encoders import paper
 from models.learner import HEADS, Learner
 
@@ -51,6 +52,42 @@ def test_the_table_has_a_row_for_every_method_and_program():
 
 def test_spread_says_the_range_where_there_is_one():
     assert measuring.spread([2.0]) == "2.0" and measuring.spread([3.0, 1.0, 2.0], 2) == "2.00 (1.00-3.00)"
+
+
+def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for problem, base in (("task", "../naive.yaml"), ("class", "../../task/sweep/ewc.yaml")):
+        (Path("files/study") / problem / "sweep").mkdir(parents=True)
+        Path("files/study", problem, "naive.yaml").write_text("# python main.py old     old\nmethod: naive\n")
+        text = f"base: {base}\n" + ("method: {name: ewc, fisher: exact}\n" if problem == "task" else "")
+        Path("files/study", problem, "sweep", "ewc.yaml").write_text(text)
+    found = Path("results/sweep/class/ewc")
+    found.mkdir(parents=True)
+    chosen = {"values": {"method.importance": 100.0, "train.epochs": 3}}
+    ranking = {"chosen": chosen, "points": [{"status": "done"}] * 2, "seeds": [100, 101]}
+    (found / "sweep.json").write_text(json.dumps(ranking))
+    (found / "sweep.log").write_text("the ranking")
+    run = Path("results/study/class/naive")
+    run.mkdir(parents=True)
+    score = {"time": {"total_s": {"mean": 150.0}}, "test": {"FinalAccuracy": {"mean": 0.54321}}}
+    (run / "final_score.json").write_text(json.dumps(score))
+    (run / "config.yml").write_text("")
+    for problem in ("task", "class"):
+        freeze.freeze(problem, Path("results"))
+    assert not Path("files/study/task/ewc.yaml").exists()
+    assert Path("files/study/class/ewc.yaml").read_text() == (
+        "# python main.py files/study/class/ewc.yaml     not run\n"
+        "# Chosen by sweep/ewc.yaml: 2 points on dev data of seeds 100, 101.\n"
+        "base: naive.yaml\nmethod:\n  name: ewc\n  fisher: exact\n  importance: 100.0\ntrain:\n  epochs: 3\n"
+    )
+    assert Path("files/study/class/sweep/ewc.log").read_text() == "the ranking"
+    first = Path("files/study/class/naive.yaml").read_text().splitlines()[0]
+    assert first.endswith("/naive.yaml     about 2 min per seed on 1 core     expect FinalAccuracy 0.543")
+    assert Path("study/class.jsonl").read_text().count("\n") == 1 and not Path("study/task.jsonl").exists()
+    ranking["points"][0]["status"] = "not finished"
+    (found / "sweep.json").write_text(json.dumps(ranking))
+    with pytest.raises(SystemExit, match="not finished"):
+        freeze.freeze("class", Path("results"))
 
 
 def test_slope_is_the_exponent():

@@ -20,6 +20,7 @@ from utils.config.load import load
 from utils.report import cost, figures, statistics, svg, tables
 from utils.report.find import find
 from utils.report.groups import groups
+from utils.report.kept import keep
 from utils.run import figures as plots
 from utils.store import files
 from utils.store.files import write_pickle
@@ -129,6 +130,23 @@ def test_the_command_prints_and_writes_everything(study, tmp_path, capsys):
     assert [row["name"] for row in rows] == ["Joint", "LwF", "EWC", "Naive"] and rows[1]["method"] == "lwf"
     assert float(rows[2]["best_minus_this.difference"]) == pytest.approx(0.91 - 0.812)
     assert float(rows[1]["FinalAccuracy.mean"]) == pytest.approx(0.91) and rows[1]["seeds"] == "0 1 2 3 4"
+
+
+def test_runs_kept_in_one_file_are_compared_as_their_folders(study, tmp_path, capsys):
+    file = tmp_path / "kept.jsonl"
+    kept = find([study])
+    assert keep(study, file) == len(kept) == file.read_text().count("\n")
+    again = find([file])
+    assert [(run.folder.name, run.score.scores, run.settings) for run in again] == [
+        (run.folder.name, run.score.scores, run.settings) for run in kept
+    ]
+    assert find([file / kept[0].folder.name])[0].score.scores == kept[0].score.scores
+    assert main(["--compare", str(file), "--out", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    for line, told in (("{", "damaged"), ('{"run": "../a", "files": {}, "score": {}}', "no name")):
+        damaged = tmp_path / f"damaged {told}.jsonl"
+        damaged.write_text(file.read_text() + line)
+        assert f"line {len(kept) + 1}" in (said := refused(capsys, "--compare", str(damaged))) and told in said
 
 
 def test_latex_in_percent_bold_only_if_significant(study, tmp_path):
@@ -345,7 +363,7 @@ def test_a_run_that_cannot_be_read_is_a_note(study, tmp_path, capsys):
 
 
 def test_either_run_or_compare(study, capsys):
-    assert "give a CONFIG to run, --compare DIR, or --verify DIR" in refused(capsys)
+    assert "give a CONFIG to run, --compare PATH, or --verify PATH" in refused(capsys)
     assert "leave out configs, seeds" in refused(capsys, "files/ewc_digits.yaml", "--seeds", "0", "--compare", study)
     assert "--out is for --compare" in refused(capsys, "files/ewc_digits.yaml", "--out", "x")
 

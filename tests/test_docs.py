@@ -1,6 +1,5 @@
 """The documentation: links resolve, the README's figures are the study's, its example runs, its size is bounded."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,6 +7,8 @@ import pytest
 
 import methods
 from main import main
+from utils.report.find import find
+from utils.store.metrics import plus_minus
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,10 +61,9 @@ def test_the_readme_s_results_are_those_of_the_study():
     for first, *cells in rows[2:]:
         method = first.split("`")[0]
         for column, cell in zip(rows[0][1:], cells, strict=True):
-            folder = ROOT / "study" / column.strip("*") / method
             if cell:
-                score = json.loads((folder / "final_score.json").read_text())["test"]["FinalAccuracy"]
-                assert cell == f"{score['mean']:.4f} ± {score['std']:.4f}", (method, column)
+                (run,) = find([ROOT / "study" / f"{column}.jsonl" / method])
+                assert cell == plus_minus(run.score.final), (method, column)
 
 
 def table(text: str, start: str) -> list[str]:

@@ -47,10 +47,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--check", action="store_true", help="validate and explain, run nothing")
     add("--restart", action="store_true", help="move an existing run aside instead of resuming it")
-    add("--compare", nargs="+", type=path, metavar="DIR", help="run nothing: tables, tests, a report of finished runs")
+    add("--compare", nargs="+", type=path, metavar="PATH", help="run nothing: tables, tests, a report of finished runs")
     add("--out", type=path, metavar="DIR", default=Path("comparison"), help="where --compare writes; ./comparison")
     add("--columns", metavar="NAME,NAME", help="with --compare: the tables' columns, e.g. FinalAccuracy,Forgetting")
-    add("--verify", nargs="+", type=path, metavar="DIR", help="run a seed of finished runs (--seeds: each) again")
+    add("--verify", nargs="+", type=path, metavar="PATH", help="run a seed of finished runs (--seeds: each) again")
     add("--tasks", type=int, metavar="N", help="with --verify: only the first N tasks")
     options = parser.parse_intermixed_args(arguments)
     files = [text for text in options.set if os.path.isfile(text) or re.fullmatch(r"[^=]+\.ya?ml", text)]
@@ -61,7 +61,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if what in given and (others := sorted(given - {what} - beside)):
             parser.error(f"--{what} runs no experiment: leave out {', '.join(others)}")
     if not given & {"configs", "compare", "verify"}:
-        parser.error("what to do? give a CONFIG to run, --compare DIR, or --verify DIR")
+        parser.error("what to do? give a CONFIG to run, --compare PATH, or --verify PATH")
     for name, what in (("out", "compare"), ("columns", "compare"), ("tasks", "verify")):
         if name in given and what not in given:
             parser.error(f"--{name} is for --{what}")

@@ -14,6 +14,7 @@ from pydantic import AliasPath, BaseModel, BeforeValidator, Field, ValidationErr
 import methods
 from utils.config.load import load
 from utils.config.schema import Config
+from utils.report.kept import opened
 from utils.settings import BadInput
 from utils.store.files import Damaged, read_pickle
 from utils.store.folder import RunFolder
@@ -140,11 +141,11 @@ class FinishedRun:
 
 
 def find(folders: Sequence[Path], option: str = "--compare") -> list[FinishedRun]:
-    """All finished runs in these folders, each of which is a results folder or contains some.
+    """All finished runs in these folders, each of which is a results folder or contains some, or a file of kept runs.
 
     Runs that --restart moved aside (`<save_path>.old-1`) are found only if named. `option` named the folders.
     """
-    paths = {path.resolve(): path for folder in folders for path in _scores_in(folder, option)}
+    paths = {path.resolve(): path for folder in map(opened, folders) for path in _scores_in(folder, option)}
     return [_read(path) for path in paths.values()]
 
 
@@ -155,6 +156,7 @@ def find_readable(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]
     `results/*` may name, are skipped.
     """
     found, paths, notes = list[FinishedRun](), dict[Path, Path](), list[str]()
+    folders = [*map(opened, folders)]
     absent = [folder for folder in folders if not os.path.exists(folder)]
     for folder in absent or [folder for folder in folders if folder.is_dir()] or folders:
         try:

@@ -1,0 +1,79 @@
+"""Write what a study found into its files: `python bench/freeze.py digits_task`.
+
+For each files/study/<problem>/sweep/<method>.yaml that was run, its ranking is copied beside it (<method>.log), and
+files/study/<problem>/<method>.yaml is written with the values of the best point. The first line of each file of the
+problem then gets time and score of its run in results/study/<problem>/, or "not run", and these runs are kept in
+study/<problem>.jsonl.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parent.parent)
+
+from utils.config.yaml_text import as_yaml, read_layers
+from utils.report.kept import keep
+
+STUDY = Path("files", "study")
+
+
+def freeze(problem: str, results: Path) -> None:
+    """Write the files of the problem; `results` is the folder of results of main.py."""
+    for swept in sorted((STUDY / problem / "sweep").glob("*.yaml")):
+        folder = results / "sweep" / problem / swept.stem
+        if not (folder / "sweep.json").exists():
+            print(f"{swept}: not run")
+            continue
+        ranking = json.loads((folder / "sweep.json").read_text())
+        if ranking["chosen"] is None or any(point["status"] == "not finished" for point in ranking["points"]):
+            raise SystemExit(f"{swept}: a point is not finished; run it again, with the seeds {ranking['seeds']}")
+        swept.with_suffix(".log").write_text((folder / "sweep.log").read_text())
+        content = frozen(swept, ranking["chosen"]["values"])
+        seeds = ", ".join(map(str, ranking["seeds"]))
+        comment = f"# Chosen by sweep/{swept.name}: {len(ranking['points'])} points on dev data of seeds {seeds}.\n"
+        path = STUDY / problem / swept.name
+        path.write_text(f"{header(path, results)}\n{comment}{as_yaml(content)}")
+    for path in sorted((STUDY / problem).glob("*.yaml")):
+        _, _, rest = path.read_text().partition("\n")
+        path.write_text(f"{header(path, results)}\n{rest}")
+    if runs := keep(results / "study" / problem, Path("study", f"{problem}.jsonl")):
+        print(f"study/{problem}.jsonl: {runs} runs")
+
+
+def frozen(swept: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The method's options in a sweep's file and the files it is based on, and the chosen values."""
+    fixed = {key: value for layer in read_layers(swept) for key, value in layer if key.startswith("method.")}
+    content: dict[str, Any] = {"base": "naive.yaml"}
+    for key, value in (fixed | dict(chosen)).items():
+        *sections, name = key.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return content
+
+
+def header(path: Path, results: Path) -> str:
+    """The first line of a file: its command, and time and score of its run."""
+    run = results / "study" / path.parent.name / path.stem / "final_score.json"
+    told = "not run"
+    if run.exists():
+        score = json.loads(run.read_text())
+        seconds, accuracy = score["time"]["total_s"]["mean"], score["test"]["FinalAccuracy"]["mean"]
+        cost = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        told = f"about {cost} per seed on 1 core     expect FinalAccuracy {accuracy:.3f}"
+    return f"# python main.py {path}     {told}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("problems", nargs="+", choices=sorted(path.name for path in STUDY.iterdir()), metavar="problem")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="main.py's folder of results")
+    options = parser.parse_args()
+    for name in options.problems:
+        freeze(name, options.results)

@@ -1,0 +1,57 @@
+"""Finished runs in one file, a line of JSON per run: what a repository keeps of a study."""
+
+import atexit
+import json
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from utils.settings import BadInput
+from utils.store.files import write_text
+
+SUFFIX = ".jsonl"
+
+
+def keep(folder: Path, file: Path) -> int:
+    """Write name, settings, provenance and scores of the runs in a folder. Returns their number; no file if it is 0."""
+    lines = []
+    for score in sorted(folder.glob("*/final_score.json")):
+        run = score.parent
+        texts = [run / "config.yml", *sorted(run.rglob("provenance.yml"))]
+        files = {str(path.relative_to(run)): path.read_text() for path in texts}
+        lines.append({"run": run.name, "files": files, "score": json.loads(score.read_text())})
+    if lines:
+        file.parent.mkdir(exist_ok=True)
+        write_text(file, "".join(f"{json.dumps(line)}\n" for line in lines))
+    return len(lines)
+
+
+def opened(path: Path) -> Path:
+    """The results folder of a path: of FILE.jsonl or FILE.jsonl/RUN one for the time of the program, else the path."""
+    if path.suffix == SUFFIX and path.is_file():
+        return _unpacked(path.resolve())
+    if path.parent.suffix == SUFFIX and path.parent.is_file():
+        return _unpacked(path.parent.resolve()) / path.name
+    return path
+
+
+@cache
+def _unpacked(file: Path) -> Path:
+    scratch = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    root = Path(scratch, file.stem).resolve()
+    root.mkdir()
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            run = json.loads(line)
+            for name, text in {**run["files"], "final_score.json": json.dumps(run["score"])}.items():
+                path = (root / run["run"] / name).resolve()
+                if not path.is_relative_to(root):
+                    raise ValueError(f"{name} of {run['run']} is no name")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+        except (ValueError, KeyError, TypeError) as error:
+            expected = "a line of JSON per run, as bench/freeze.py writes it"
+            raise BadInput(f"{file}: line {number} is damaged ({error}); expected {expected}") from None
+    return root
