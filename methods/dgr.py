@@ -18,7 +18,6 @@ from datasets.data import Task, as_floats, mapped, stratified
 from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import divergence
 from methods.mechanisms.rehearsal import MEASURED, PER_ROW, reconstructions
-from models.augment import noisy
 from models.learner import Learner
 from models.vae import VAE
 from utils.settings import configured, options_of
@@ -40,8 +39,6 @@ class Config(MethodConfig):
     """factor on the generated batch's weight; 0 is naive"""
     fixed_replay: int | None = Field(None, ge=1)
     """images generated per task, when it begins, dropped when it ends; by default 4 per image of the task"""
-    noise: float = Field(0.0, ge=0)
-    """standard deviation of the noise on the pixels of current and generated images; ours, as in `prer`"""
     vae: VAEConfig = VAEConfig()
     """the generator of images"""
 
@@ -84,8 +81,7 @@ class DGR(Method):
             return super().loss(x, y, task)
         x_old, answers = self.rehearsal
         index = torch.randint(len(x_old), (len(y),), device=y.device, generator=self.stream)
-        images = torch.cat((x, self.augment(as_floats(x_old[index]))))
-        z, z_old = self.learner.embed(noisy(images, self.config.noise, self.stream)).chunk(2)
+        z, z_old = self.learner.embed(torch.cat((x, self.augment(as_floats(x_old[index]))))).chunk(2)
         current, past = self.cross_entropy(z, y, task), []
         for head, answer in enumerate(answers):
             logits, target = self.learner.logits(z_old, head), answer[index]

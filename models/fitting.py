@@ -188,3 +188,17 @@ def fit(
         if held_out is not None:
             best.see(objectives[0], held_out)
     best.restore(modules[0])
+
+
+def fit_of(
+    name: str, steps: int, epochs: int | None, *, batch_size: int, every: int = 1, **options: Any
+) -> Callable[[Sequence[Objective], Tensor, torch.Generator, int], None]:
+    """`fit` of a generator's options: epochs of as many samples as it is told; or steps, logged every 100 * `every`."""
+
+    def fitted(objectives: Sequence[Objective], weights: Tensor, stream: torch.Generator, samples: int) -> None:
+        length: dict[str, Any] = {"epochs": epochs, "samples": samples}
+        if epochs is None:
+            length = {"steps": steps, "samples": 100 * every * batch_size}
+        fit(objectives, weights, stream, name=name, batch_size=batch_size, **length, **options)
+
+    return fitted

@@ -1,7 +1,6 @@
 """A conditional generative adversarial network of embeddings."""
 
 import copy
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flows.transforms import Standardize, perceptron
-from models.fitting import Objective, class_weights, fit
+from models.fitting import Objective, class_weights, fit_of
 
 
 class FeatureGAN(nn.Module):
@@ -53,11 +52,9 @@ class FeatureGAN(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.latent, self.critic_steps, self.penalty = classes, latent, critic_steps, penalty
-        self.alignment, self.epochs = alignment, epochs
+        self.alignment = alignment
         options: dict[str, Any] = {"lr": lr, "batch_size": batch_size, "betas": (0.5, 0.9)}
-        if epochs is None:  # an "epoch" of the log is 100 steps of the generator
-            options |= {"steps": critic_steps * steps, "samples": 100 * critic_steps * batch_size}
-        self._fit: Callable[..., None] = partial(fit, name="GAN", **options)
+        self._fit = fit_of("GAN", critic_steps * steps, epochs, every=critic_steps, **options)
         network, hidden = partial(perceptron, activation=partial(nn.LeakyReLU, 0.2)), (hidden_size, hidden_size)
         self.generator, self.critic = (
             network(latent + classes, *hidden, dimension),
@@ -97,8 +94,7 @@ class FeatureGAN(nn.Module):
 
         critic = Objective(self.critic, lambda index: self._critic_loss(z[index], y[index], stream))
         generator = Objective(self.generator, generator_loss, every=self.critic_steps)
-        epochs = {} if self.epochs is None else {"epochs": self.epochs, "samples": real}
-        self._fit([critic, generator], class_weights(y), stream, **epochs)
+        self._fit([critic, generator], class_weights(y), stream, real)
 
     @torch.no_grad()
     def _express(self, former: Standardize) -> None:

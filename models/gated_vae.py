@@ -1,9 +1,7 @@
 """A variational autoencoder with a Gaussian per class as its prior and gates in its decoder, the generator of BI-R."""
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -12,7 +10,7 @@ from torch import Tensor, nn
 from datasets.data import Shape, as_bytes, as_floats, chunks
 from flows.transforms import Standardize, perceptron
 from models.autoencoder import pixel_cross_entropy
-from models.fitting import Objective, class_weights, fit
+from models.fitting import Objective, class_weights, fit_of
 
 
 class GatedVAE(nn.Module):
@@ -29,7 +27,8 @@ class GatedVAE(nn.Module):
     Args:
         shape: of a sample.
         context_of: (K,) the context of each class, from 0 on.
-        epochs: passes over as many samples as the task has, after each task
+        steps: batches after each task
+        epochs: instead of steps: passes over as many samples as the task has
         latent: size of the codes
         hidden_size: units of each of the two hidden layers, of encoder and decoder
         inhibited: share of the decoder's hidden units that a context switches off
@@ -43,18 +42,18 @@ class GatedVAE(nn.Module):
         shape: Shape,
         context_of: Tensor,
         *,
-        epochs: Annotated[int, Ge(0)] = 30,
+        steps: Annotated[int, Ge(1)] = 2000,
+        epochs: Annotated[int, Ge(0)] | None = None,
         latent: Annotated[int, Ge(1)] = 100,
         hidden_size: Annotated[int, Ge(1)] = 400,
         inhibited: Annotated[float, Ge(0), Lt(1)] = 0.8,
         lr: Annotated[float, Gt(0)] = 1e-3,
-        batch_size: Annotated[int, Ge(1)] = 64,
+        batch_size: Annotated[int, Ge(1)] = 256,
         annealing: bool = True,
     ) -> None:
         super().__init__()
         values, contexts = math.prod(shape), int(context_of.max()) + 1
-        options: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "annealing": annealing}
-        self._fit: Callable[..., None] = partial(fit, name="VAE", **options)
+        self._fit = fit_of("VAE", steps, epochs, lr=lr, batch_size=batch_size, annealing=annealing)
         self.shape = shape
         self.standardize = Standardize(values) if len(shape) == 1 else None
         self.encoder = nn.Sequential(perceptron(values, hidden_size, hidden_size), nn.ReLU())
@@ -108,7 +107,7 @@ class GatedVAE(nn.Module):
         """Learn samples x (N, ...) of classes y (N,), a task's and generated ones, every class with the same weight.
 
         Args:
-            samples: per epoch.
+            samples: of the task.
             stream: draws batches and noise.
         """
         if self.standardize is not None and not self.fits:
@@ -118,5 +117,5 @@ class GatedVAE(nn.Module):
             error, divergence = self.negative_elbo(self.prepared(x[index]), y[index], stream)
             return (error + divergence).mean()
 
-        self._fit([Objective(self, loss)], class_weights(y), stream, samples=samples)
+        self._fit([Objective(self, loss)], class_weights(y), stream, samples)
         self.fits.add_(1)

@@ -1,7 +1,6 @@
 """A variational autoencoder of images, the generator of DGR."""
 
 import copy
-from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from datasets.data import as_bytes, as_floats, chunks
 from models.autoencoder import pixel_cross_entropy
 from models.encoders import Encoder, mlp
-from models.fitting import Objective, fit
+from models.fitting import Objective, fit_of
 
 
 class VAE(nn.Module):
@@ -25,7 +24,8 @@ class VAE(nn.Module):
             for
         network: mlp: two hidden layers of 400 units in encoder and decoder; encoder: the shapes of the classifier's
             encoder
-        epochs: passes over as many images as the task has, after each task
+        steps: batches after each task
+        epochs: instead of steps: passes over as many images as the task has
         latent: size of the codes
         lr: learning rate of Adam
         batch_size: images per step, the task's own and generated ones together
@@ -37,10 +37,11 @@ class VAE(nn.Module):
         encoder: Encoder,
         *,
         network: Literal["mlp", "encoder"] = "mlp",
-        epochs: Annotated[int, Ge(0)] = 15,
+        steps: Annotated[int, Ge(1)] = 2000,
+        epochs: Annotated[int, Ge(0)] | None = None,
         latent: Annotated[int, Ge(1)] = 100,
-        lr: Annotated[float, Gt(0)] = 2e-3,
-        batch_size: Annotated[int, Ge(1)] = 64,
+        lr: Annotated[float, Gt(0)] = 1e-3,
+        batch_size: Annotated[int, Ge(1)] = 256,
         annealing: bool = True,
     ) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class VAE(nn.Module):
             with torch.random.fork_rng(devices=[]):  # weights are drawn below, whatever the shapes
                 encoder = mlp.build(encoder.shape)
         self.latent = latent
-        self._fit = partial(fit, name="VAE", epochs=epochs, lr=lr, batch_size=batch_size, annealing=annealing)
+        self._fit = fit_of("VAE", steps, epochs, lr=lr, batch_size=batch_size, annealing=annealing)
         self.features = copy.deepcopy(encoder.features)
         for part in self.features.modules():
             getattr(part, "reset_parameters", lambda: None)()
@@ -98,6 +99,6 @@ class VAE(nn.Module):
             return (reconstruction + divergence).mean()
 
         self.train()  # for encoders with batch normalisation
-        self._fit([Objective(self, loss)], weights, stream, samples=len(real))
+        self._fit([Objective(self, loss)], weights, stream, len(real))
         self.eval()
         self.fits.add_(1)

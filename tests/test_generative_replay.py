@@ -208,23 +208,10 @@ def test_new_classes_are_told_from_made_up_images(tasks, distillation):
     assert (bias[2:4] > 0).all() and (bias[4:] == 0).all(), "classes that no task had yet take no part"
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.3])
-def test_dgr_s_noise_is_on_current_and_generated_images(tasks, noise):
-    method, _ = begun("dgr", "class", tasks, noise=noise)
-    method.rehearsal = torch.zeros_like(method.rehearsal[0]), method.rehearsal[1]
-    seen, embed = [], method.learner.embed
-    method.learner.embed = lambda x: [seen.append(x), embed(x)][1]
-    x, y = tasks[1].train.batch(slice(0, 16))
-    method.loss(x, y, tasks[1])
-    current, generated = seen[0].chunk(2)
-    assert float((current - x).std()) == pytest.approx(noise, rel=0.1)
-    assert float(generated.std()) == pytest.approx(noise, rel=0.1)
-
-
 def test_dgr_forgets_less_than_naive(tasks):
     x, y = tasks[0].test.batch(slice(None))
     for replay, distillation in ((0.0, False), (1.0, False), (1.0, True)):
-        vae = {"epochs": round(30 * replay), "batch_size": 16, "latent": 8}
+        vae = {"epochs": round(30 * replay), "batch_size": 16, "latent": 8, "lr": 2e-3}
         method = make("dgr", embedding=None, replay=replay, vae=vae, distillation=distillation, fixed_replay=100)
         for task in tasks[:2]:
             train(method, task, steps=40)
