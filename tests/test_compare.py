@@ -141,6 +141,9 @@ def test_runs_kept_in_one_file_are_compared_as_their_folders(study, tmp_path, ca
         (run.folder.name, run.score.scores, run.settings) for run in kept
     ]
     assert find([file / kept[0].folder.name])[0].score.scores == kept[0].score.scores
+    assert [group.title[:6] for group in groups([*kept, *again])] == ["digits", "kept: "], (
+        "a study is a group of its own"
+    )
     assert main(["--compare", str(file), "--out", str(tmp_path / "out")]) == 0
     capsys.readouterr()
     for line, told in (("{", "damaged"), ('{"run": "../a", "files": {}, "score": {}}', "no name")):

@@ -71,6 +71,14 @@ def test_wilcoxon_needs_six_seeds_for_one_comparison_and_eight_for_five():
         assert clear < statistics.LEVEL <= unclear
 
 
+@pytest.mark.parametrize(("pairs", "comparisons"), [(10, 1), (5, 9)])
+def test_the_detectable_effect_is_found_in_four_of_five_draws(pairs, comparisons):
+    effect = statistics.detectable(pairs, comparisons)
+    draws = np.random.default_rng(0).normal(effect, 1, (20_000, pairs))
+    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05 / comparisons
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+
+
 def test_the_normalised_score_by_hand():
     naive, joint = {0: 0.5, 1: 0.7, 2: 0.0}, {0: 1.0, 1: 1.0}
     assert statistics.normalised({0: 0.85, 1: 0.95}, naive, joint) == pytest.approx((0.9 - 0.6) / (1.0 - 0.6))

@@ -14,7 +14,7 @@ from pydantic import AliasPath, BaseModel, BeforeValidator, Field, ValidationErr
 import methods
 from utils.config.load import load
 from utils.config.schema import Config
-from utils.report.kept import opened
+from utils.report.kept import opened, study_of
 from utils.settings import BadInput
 from utils.store.files import Damaged, read_pickle
 from utils.store.folder import RunFolder
@@ -88,12 +88,16 @@ class Results(BaseModel):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A results folder with a final score; `settings` are the dotted keys of `config` that affect what is learnt."""
+    """A results folder with a final score; `settings` are the dotted keys of `config` that affect what is learnt.
+
+    `study` is the name of the file that it was kept in, with others of the same protocol, if it was.
+    """
 
     folder: Path
     config: Config
     score: Score
     settings: dict[str, Any]
+    study: str = ""
 
     @property
     def method(self) -> str:
@@ -200,7 +204,7 @@ def _read(path: Path) -> FinishedRun:
         raise BadInput(f"{path}: cannot be read ({error})") from None
     config = load(path.with_name("config.yml"))
     settings = {key: value for key, value in config.identity.items() if not key.startswith("train.evaluate")}
-    return FinishedRun(path.parent, config, score, settings)
+    return FinishedRun(path.parent, config, score, settings, study_of(path))
 
 
 def total_confusion(results: Sequence[Results]) -> tuple[np.ndarray, list[str]]:

@@ -7,6 +7,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
+
 from utils.config.schema import ScenarioConfig
 from utils.report.find import FinishedRun, printable
 from utils.report.statistics import (
@@ -14,6 +16,7 @@ from utils.report.statistics import (
     MIN_PAIRS_FOR_T,
     Paired,
     against_best,
+    detectable,
     intransigence,
     normalised,
     seeds_for_wilcoxon,
@@ -58,7 +61,7 @@ class Group:
         order = {"natural": "", "shuffled": f", class order shuffled by {of_seed}"}
         ordered = ", class order given" if isinstance(scenario.class_order, list) else order[scenario.class_order]
         what = f"{scenario.dataset.label}{where}, {scenario.type} scenario, {_sizes(scenario)}"
-        return printable(f"{what}{ordered}{self.apart}")
+        return printable(f"{self.runs[0].study and f'{self.runs[0].study}: '}{what}{ordered}{self.apart}")
 
     @cached_property
     def names(self) -> list[str]:
@@ -102,10 +105,14 @@ class Group:
         return [Row(*row) for row in zip(self.names, self.runs, scores, rigid, tests, strict=True)]
 
     @property
+    def verdicts(self) -> list[str]:
+        """Of the tests of the best run against every other that competes."""
+        return [row.paired.verdict for row in self.rows if row.paired and row.run.method not in ON_ALL_DATA]
+
+    @property
     def best_stands_out(self) -> bool:
         """Whether the best is significantly better than every other run that competes."""
-        competing = [row for row in self.rows if row.paired and row.run.method not in ON_ALL_DATA]
-        return {row.paired.verdict for row in competing if row.paired} == {"better"}
+        return {*self.verdicts} == {"better"}
 
     @property
     def verdict(self) -> str:
@@ -136,6 +143,12 @@ class Group:
         for test, needed in (("t-test", MIN_PAIRS_FOR_T), ("Wilcoxon test", seeds_for_wilcoxon(max(1, len(pairs))))):
             if pairs and max(pairs) < needed:
                 notes.append(f"too few seeds for a significant paired {test}: {max(pairs)}; this table needs {needed}")
+        spreads = [row.paired.spread for row in self.rows if row.paired and row.paired.spread is not None]
+        if spreads and max(pairs) >= MIN_PAIRS_FOR_T:
+            least = detectable(max(pairs), len(pairs))
+            found = f"{max(pairs)} seeds and {len(pairs)} tests find 4 of 5 true differences"
+            here = f"{least * float(np.median(spreads)):.4f} at their median here"
+            notes.append(f"{found} of {least:.1f} standard deviations of paired differences, {here}")
         return notes
 
     def _by_value(self, values: Sequence[object]) -> str:
@@ -181,10 +194,10 @@ def _ranked(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
 
 
 def grouped(runs: Sequence[FinishedRun], keys: Sequence[str]) -> list[Group]:
-    """Runs with the same values of these settings, in the order in which they were found."""
+    """Runs of the same study with the same values of these settings, in the order in which they were found."""
     found: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        found.setdefault(repr([run.settings.get(key) for key in keys]), []).append(run)
+        found.setdefault(repr([run.study, *(run.settings.get(key) for key in keys)]), []).append(run)
     return [Group(_ranked(some)) for some in found.values()]
 
 

@@ -11,6 +11,7 @@ from utils.settings import BadInput
 from utils.store.files import write_text
 
 SUFFIX = ".jsonl"
+_roots: list[Path] = []  # folders that files were unpacked into
 
 
 def keep(folder: Path, file: Path) -> int:
@@ -36,12 +37,18 @@ def opened(path: Path) -> Path:
     return path
 
 
+def study_of(folder: Path) -> str:
+    """The name of the file that a run was kept in; empty if it was not."""
+    return next((root.name for root in _roots if folder.resolve().is_relative_to(root)), "")
+
+
 @cache
 def _unpacked(file: Path) -> Path:
     scratch = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     root = Path(scratch, file.stem).resolve()
     root.mkdir()
+    _roots.append(root)
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
             run = json.loads(line)

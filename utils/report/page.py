@@ -16,6 +16,7 @@ from utils.report.groups import Group, differing, few, protocol, shown
 from utils.report.tables import MORE, SCORES, TESTS, cell, filled
 from utils.settings import BadInput
 from utils.store.folder import provenance_of
+from utils.store.metrics import plus_minus
 
 Read = Mapping[Path, tuple[list[Results], list[str]]]  # folder of a run -> its `results()`
 TYPES = {"csv": "text/csv", "md": "text/markdown", "tex": "application/x-tex"}
@@ -52,6 +53,7 @@ def render(
         "more": MORE,
         "tests": TESTS,
         "cell": cell,
+        "score": plus_minus,
         "filled": filled,
         "shown": shown,
         "links": links,

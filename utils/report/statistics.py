@@ -34,6 +34,11 @@ class Paired(NamedTuple):
     wilcoxon_holm: float | None = None
 
     @property
+    def spread(self) -> float | None:
+        """Standard deviation of the differences."""
+        return self.difference / self.effect if self.effect and self.difference is not None else None
+
+    @property
     def verdict(self) -> str:
         """better, worse, not significant or not tested, by the corrected t-test: the Wilcoxon test needs more seeds."""
         if self.t_holm is None or self.difference is None:
@@ -81,6 +86,19 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     for rank, (p, i) in enumerate(tested):
         corrected[i] = largest = max(largest, min(1.0, (len(tested) - rank) * p))
     return corrected
+
+
+def detectable(pairs: int, comparisons: int, power: float = 0.8) -> float:
+    """The effect d_z that the paired t-test at LEVEL / comparisons, Holm's first step, finds with this probability."""
+    from scipy import optimize, stats
+
+    degrees = pairs - 1
+    critical = stats.t.ppf(1 - LEVEL / comparisons / 2, degrees)
+
+    def excess(effect: float) -> float:
+        return float(stats.nct.sf(critical, degrees, effect * pairs**0.5)) - power
+
+    return float(optimize.brentq(excess, 0.0, 100.0))
 
 
 def seeds_for_wilcoxon(comparisons: int) -> int:

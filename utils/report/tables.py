@@ -154,9 +154,12 @@ def side_by_side(groups: Sequence[Group]) -> Table:
     """
     columns = {}
     for group in groups:
-        keys = protocol(group.runs)
+        keys = [] if group.runs[0].study else protocol(group.runs)
         for part in grouped(group.runs, keys):
-            heading = [group.title, *(f"{key}={shown(part.runs[0].settings.get(key))}" for key in keys)]
+            heading = [
+                group.runs[0].study or group.title,
+                *(f"{key}={shown(part.runs[0].settings.get(key))}" for key in keys),
+            ]
             columns[", ".join(heading)] = {row.name: row.run.score for row in part.rows}
     if len(columns) < 2:
         return []
