@@ -1,0 +1,57 @@
+"""Accuracy against memory of kept studies: `python bench/front.py study/mnist_class_frozen.jsonl --out docs/front.png`.
+
+A panel per study. Dotted: the best at no more bytes; ringed: stores real samples.
+"""
+
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parent.parent)
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from utils.report import cost
+from utils.report.find import find
+from utils.report.groups import Group, groups
+
+OURS = ("prer", "prer_features")
+MARKERS = "osD^vP"
+
+
+def main() -> int:
+    """Draw the figure that the command line asks for."""
+    parser = ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("studies", nargs="+", type=Path, help="files of kept runs, study/<problem>.jsonl")
+    parser.add_argument("--out", type=Path, required=True, help="PNG, PDF or SVG")
+    options = parser.parse_args()
+    drawn = groups(find(options.studies))
+    figure = Figure((5.4 * len(drawn), 4), layout="constrained")
+    for axes, group in zip(np.ravel(figure.subplots(1, len(drawn))), drawn, strict=True):
+        draw(axes, group)
+    figure.savefig(options.out, dpi=150)
+    print(options.out)
+    return 0
+
+
+def draw(axes: Axes, group: Group) -> None:
+    """Mean and standard deviation of each run's final accuracy over its bytes; without naive, which is far below."""
+    rows = [row for row in group.rows if row.run.method != "naive" and row.run.score.memory]
+    points = [(float(row.run.score.memory or 0), row.run.score.mean) for row in rows]
+    for i, (row, (x, y)) in enumerate(zip(rows, points, strict=True)):
+        look = {"fmt": "*", "markersize": 14, "color": "#c2410c", "zorder": 3}
+        if row.run.method not in OURS:
+            look = {"fmt": MARKERS[i % len(MARKERS)], "color": f"C{i % 10}"}
+        axes.errorbar(x, y, row.run.score.final["std"] or 0, label=row.name, **look)
+    axes.set(xscale="log", xlabel="bytes held between tasks", ylabel="FinalAccuracy", title=group.runs[0].study)
+    axes.legend(fontsize=8)
+    cost.draw(axes, points, [bool(row.run.score.stored) for row in rows], "#6b7280")
+    axes.grid(alpha=0.2)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
