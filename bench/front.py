@@ -40,6 +40,8 @@ def main() -> int:
 def draw(axes: Axes, group: Group) -> None:
     """Mean and standard deviation of each run's final accuracy over its bytes; without naive, which is far below."""
     rows = [row for row in group.rows if row.run.method != "naive" and row.run.score.memory]
+    if not rows:
+        raise SystemExit(f"{group.title}: no run says its memory in bytes; results of an older version have none")
     points = [(float(row.run.score.memory or 0), row.run.score.mean) for row in rows]
     for i, (row, (x, y)) in enumerate(zip(rows, points, strict=True)):
         look = {"fmt": "*", "markersize": 14, "color": "#c2410c", "zorder": 3}
