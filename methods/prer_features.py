@@ -38,7 +38,7 @@ from utils.settings import AnyCase, BadInput
 MAX_FEATURES = 4000  # for the principal directions
 HELD_OUT = 0.1  # share of a task's samples that the flows are not fitted to, for `Tempering`
 MIN_SAMPLES = 10  # of a class, for some of them to be held out
-FLOW_IN_SCORE = 0.25  # of 0, 0.1, 0.25, 0.5, 1; REPRODUCIBILITY.md says on which data
+FLOW_IN_SCORE = 0.1  # of 0, 0.1, 0.25, 0.5, 1; REPRODUCIBILITY.md says on which data
 
 
 class Config(RehearsingConfig):
@@ -135,7 +135,7 @@ class PRERFeatures(Rehearsing):
         self.marginal = None
         self.fit(fitted, replayed, task)
         if len(unseen):
-            gaussian, with_flow, _ = self.densities(self.gaussian, unseen.x)
+            gaussian, with_flow = self.densities(self.gaussian, unseen.x)
             self.tempering.add(gaussian, with_flow, unseen.y)
             self.gaussian.add(unseen)
             self.marginal = None
@@ -150,11 +150,10 @@ class PRERFeatures(Rehearsing):
         self.fit_flow(z, y, torch.arange(len(y), device=y.device) < len(real), task)
 
     @torch.no_grad()
-    def densities(self, gaussian: SLDA, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-densities (B, K) of features x (B, F): the Gaussians', that with the flow in place of their marginal, and
-        the flow's own.
+    def densities(self, gaussian: SLDA, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-densities (B, K) of features x (B, F): the Gaussians', and with the flow in place of their marginal.
 
-        The first two are relative to the Gaussians' center; the others are -inf for classes the flow does not know.
+        Both are relative to the Gaussians' center; the second is -inf for classes the flow does not know.
         """
         if self.marginal is None:
             means, covariance = gaussian.means.float(), self.subspace.covariance(gaussian.shrunk)
@@ -162,24 +161,23 @@ class PRERFeatures(Rehearsing):
             self.marginal = MultivariateNormal(self.codes(means), scale_tril=factor, validate_args=False)
         codes, whole = self.codes(x), gaussian.scores(x)
         flow = self.flow.class_densities(codes)
-        return whole, whole + flow - self.marginal.log_prob(codes[:, None]), flow
+        return whole, whole + flow - self.marginal.log_prob(codes[:, None])
 
     def class_densities(self, x: Tensor) -> Tensor:
         if self.gaussian is None:
             return super().class_densities(x)
-        gaussian, with_flow, _ = self.densities(self.gaussian, x)
+        gaussian, with_flow = self.densities(self.gaussian, x)
         share, scale = self.tempering.chosen
         return scale * mix(gaussian, with_flow, share)
 
     @torch.no_grad()
     def score(self, x: Tensor, logits: Tensor, task: int) -> Tensor:
-        """The largest density of a class taught so far relative to that of all classes together (Ren et al. 2021,
-        arXiv 2106.09022), and a part of the flow's own, in nats; with predict: head the flow's alone."""
+        """The score of `slda`, and a part of the flow's largest density of a class, in nats; with predict: head that
+        density alone."""
         if self.gaussian is None or not self.flow.known.any():
             return super().score(x, logits, task)
-        gaussian, with_flow, flow = self.densities(self.gaussian, x)
-        largest = mix(gaussian, with_flow, self.tempering.chosen[0]).amax(dim=1)
-        return largest - self.gaussian.solution.background(x) + FLOW_IN_SCORE * flow.amax(dim=1)
+        flow = self.flow.class_densities(self.codes(x))
+        return self.gaussian.score(x, logits, task) + FLOW_IN_SCORE * flow.amax(dim=1)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
