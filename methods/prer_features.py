@@ -44,8 +44,9 @@ FLOW_IN_SCORE = 0.1  # of 0, 0.1, 0.25, 0.5, 1; REPRODUCIBILITY.md says on which
 class Config(RehearsingConfig):
     """The options that `prer` and `prer_features` share, and those of the Gaussian."""
 
-    predict: Annotated[Literal["head", "flow"], AnyCase] = "flow"
-    """what classifies: the heads; or the flow, by Bayes' rule from its density of each class"""
+    predict: Annotated[Literal["head", "flow", "both"], AnyCase] = "flow"
+    """what classifies: the heads; the flow, by Bayes' rule from its density of each class; or both, by the product of
+    their probabilities"""
     shrinkage: float = Field(1e-4, gt=0, le=1)
     """predict: flow: share of the Gaussian's covariance that is replaced by the mean variance times the identity"""
 
@@ -72,7 +73,7 @@ class PRERFeatures(Rehearsing):
             raise BadInput(f"method.flow: dimension {dimension} is more than the encoder's {features} features")
         self.subspace = Subspace(features, dimension)
         self.flow = build_flow(config.flow, dimension, len(learner.task_of))
-        self.trains = config.predict == "head" or self.rehearses  # where the flow classifies, no layer is used
+        self.trains = config.predict != "flow" or self.rehearses  # where the flow classifies, no layer is used
         self.gaussian: SLDA | None = None
         self.marginal: MultivariateNormal | None = None  # of the Gaussian, on codes; computed when it is needed
         if config.predict == "flow":

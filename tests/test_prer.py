@@ -274,3 +274,19 @@ def test_the_flow_classifies_by_bayes_rule(tasks, feature_tasks, scenario, make)
     posterior = method.flow.posterior(method.codes(x))
     torch.testing.assert_close(posterior.exp().sum(1), torch.ones(len(x)))
     assert (posterior[:, 4:] == -torch.inf).all(), "classes never seen"
+
+
+@pytest.mark.parametrize("make", [make_prer, make_features])
+@pytest.mark.parametrize("scenario", ["task", "class", "domain"])
+def test_both_classify_by_the_product_of_their_probabilities(tasks, feature_tasks, scenario, make):
+    tasks = feature_tasks if make is make_features else tasks
+    method = make(scenario, predict="both")
+    x, _ = tasks[0].test.batch(slice(None))
+    for task in tasks:
+        train(method, task, steps=2)
+    with torch.no_grad():
+        head = method.learner.logits(method.embed(x), 0).softmax(dim=1)
+        flow = method.learner.as_class_logits(method.class_densities(x), 0).softmax(dim=1)
+        product = (head * flow) / (head * flow).sum(dim=1, keepdim=True)
+        torch.testing.assert_close(method.logits(x, 0).softmax(dim=1), product, rtol=1e-3, atol=1e-5)
+    assert method.config.weights.replay or scenario == "task", "the heads learn from samples, as with predict: head"

@@ -99,14 +99,15 @@ class RehearsingConfig(MethodConfig):
     """what the heads learn from generated samples, if weights.replay is not 0"""
     weights: WeightsConfig = WeightsConfig()
     """of the loss: cross-entropy + er * distance + replay * replay's loss + l1 * |encoder|"""
-    predict: Annotated[Literal["head", "flow"], AnyCase] = "head"
-    """what classifies: the heads; or the flow, by Bayes' rule from its density of each class"""
+    predict: Annotated[Literal["head", "flow", "both"], AnyCase] = "head"
+    """what classifies: the heads; the flow, by Bayes' rule from its density of each class; or both, by the product of
+    their probabilities"""
 
     def in_scenario(self, scenario: Scenario) -> Self:
         kind = self.flow.conditioning.type or ("separate" if self.generative else "one_hot")
         flow = self.flow.model_copy(update={"conditioning": self.flow.conditioning.model_copy(update={"type": kind})})
         # a flow without condition cannot say which class a sample is; where it classifies, no head does
-        replays = scenario != "task" and kind != "none" and self.predict == "head"
+        replays = scenario != "task" and kind != "none" and self.predict != "flow"
         weights = {"er": float(not self.generative), "replay": float(replays)}
         unset = {key: value for key, value in weights.items() if getattr(self.weights, key) is None}
         return self.model_copy(update={"flow": flow, "weights": self.weights.model_copy(update=unset)})

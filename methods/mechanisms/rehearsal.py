@@ -74,7 +74,7 @@ class Rehearsing(Method):
 
     def __init__(self, config: RehearsingConfig, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
-        if config.flow.conditioning.type == "none" and (config.weights.replay or config.predict == "flow"):
+        if config.flow.conditioning.type == "none" and (config.weights.replay or config.predict != "head"):
             problem = "none cannot say which class a sample is; set weights.replay: 0 and predict: head"
             raise BadInput(f"method.flow.conditioning.type: {problem}")
         self.rehearsal: Samples | None = None
@@ -200,7 +200,7 @@ class Rehearsing(Method):
 
     def _classified(self, x: Tensor, codes: Tensor, y: Tensor) -> Tensor:
         """The classes (N,), among those that y (N,) may be, that generated samples x (N, ...) are taken for."""
-        if self.config.predict == "head":
+        if self.config.predict != "flow":
             return self.learner.predict_mixed(self.embed_all(x), y)
         task_of = self.learner.task_of
         other = (task_of[None, :] != task_of[y, None]) & (self.learner.scenario != "class")
@@ -226,13 +226,16 @@ class Rehearsing(Method):
     def logits(self, x: Tensor, task: int) -> Tensor:
         if not self._flow_predicts(task):
             return super().logits(x, task)
-        return self.learner.as_class_logits(self.class_densities(x), task)
+        of_flow = self.learner.as_class_logits(self.class_densities(x), task)
+        if self.config.predict == "flow":
+            return of_flow
+        return super().logits(x, task).log_softmax(dim=1) + of_flow.log_softmax(dim=1)
 
     def score(self, x: Tensor, logits: Tensor, task: int) -> Tensor:
         """The largest of the flow's densities of the classes taught so far, in nats."""
         if not self.flow.known.any():
             return super().score(x, logits, task)
-        of_all = self.learner.scenario == "class" and self._flow_predicts(task)
+        of_all = self.learner.scenario == "class" and self.config.predict == "flow" and self._flow_predicts(task)
         return (logits if of_all else self.class_densities(x)).amax(dim=1)
 
     def _flow_predicts(self, task: int) -> bool:
