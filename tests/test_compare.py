@@ -146,6 +146,7 @@ def test_runs_kept_in_one_file_are_compared_as_their_folders(study, tmp_path, ca
     )
     assert main(["--compare", str(file), "--out", str(tmp_path / "out")]) == 0
     capsys.readouterr()
+    assert "typo: no such run; it has " in refused(capsys, "--compare", str(file / "typo"))
     for line, told in (("{", "damaged"), ('{"run": "../a", "files": {}, "score": {}}', "no name")):
         damaged = tmp_path / f"damaged {told}.jsonl"
         damaged.write_text(file.read_text() + line)

@@ -33,7 +33,10 @@ def opened(path: Path) -> Path:
     if path.suffix == SUFFIX and path.is_file():
         return _unpacked(path.resolve())
     if path.parent.suffix == SUFFIX and path.parent.is_file():
-        return _unpacked(path.parent.resolve()) / path.name
+        root = _unpacked(path.parent.resolve())
+        if not (root / path.name).is_dir():
+            raise BadInput(f"{path}: no such run; it has {', '.join(sorted(run.name for run in root.iterdir()))}")
+        return root / path.name
     return path
 
 
@@ -49,7 +52,11 @@ def _unpacked(file: Path) -> Path:
     root = Path(scratch, file.stem).resolve()
     root.mkdir()
     _roots.append(root)
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file}: cannot be read ({error})") from None
+    for number, line in enumerate(lines, 1):
         try:
             run = json.loads(line)
             for name, text in {**run["files"], "final_score.json": json.dumps(run["score"])}.items():
