@@ -226,10 +226,8 @@ class Rehearsing(Method):
     def logits(self, x: Tensor, task: int) -> Tensor:
         if not self._flow_predicts(task):
             return super().logits(x, task)
-        of_flow = self.learner.as_class_logits(self.class_densities(x), task)
-        if self.config.predict == "flow":
-            return of_flow
-        return super().logits(x, task).log_softmax(dim=1) + of_flow.log_softmax(dim=1)
+        log_p = self.learner.as_class_logits(self.class_densities(x), task)
+        return log_p if self.config.predict == "flow" else log_p.log_softmax(1) + super().logits(x, task).log_softmax(1)
 
     def score(self, x: Tensor, logits: Tensor, task: int) -> Tensor:
         """The largest of the flow's densities of the classes taught so far, in nats."""
