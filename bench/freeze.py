@@ -2,8 +2,8 @@
 
 For each files/study/<problem>/sweep/<method>.yaml that was run, its ranking is copied beside it (<method>.log), and
 files/study/<problem>/<method>.yaml is written with the values of the best point. The first line of each file of the
-problem then gets time and score of its run in results/study/<problem>/, or "not run", and these runs are kept in
-study/<problem>.jsonl.
+problem that was run then gets time and score of its run in results/study/<problem>/, and these runs are kept in
+study/<problem>.jsonl. From the root of the repository.
 """
 
 import argparse
@@ -16,8 +16,10 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parent.parent)
 
+from utils.config.load import load
 from utils.config.yaml_text import as_yaml, read_layers
 from utils.report.kept import keep
+from utils.settings import BadInput
 
 STUDY = Path("files", "study")
 
@@ -31,16 +33,19 @@ def freeze(problem: str, results: Path) -> None:
             continue
         ranking = json.loads((folder / "sweep.json").read_text())
         if ranking["chosen"] is None or any(point["status"] == "not finished" for point in ranking["points"]):
-            raise SystemExit(f"{swept}: a point is not finished; run it again, with the seeds {ranking['seeds']}")
+            raise BadInput(f"{swept}: a point is not finished; run it again, with the seeds {ranking['seeds']}")
         swept.with_suffix(".log").write_text((folder / "sweep.log").read_text())
         content = frozen(swept, ranking["chosen"]["values"])
         seeds = ", ".join(map(str, ranking["seeds"]))
         comment = f"# Chosen by sweep/{swept.name}: {len(ranking['points'])} points on dev data of seeds {seeds}.\n"
-        path = STUDY / problem / swept.name
-        path.write_text(f"{header(path, results)}\n{comment}{as_yaml(content)}")
+        path, body = STUDY / problem / swept.name, comment + as_yaml(content)
+        if not path.exists() or path.read_text().partition("\n")[2] != body:
+            path.write_text(f"# python main.py {path}     not run\n{body}")
     for path in sorted((STUDY / problem).glob("*.yaml")):
-        _, _, rest = path.read_text().partition("\n")
-        path.write_text(f"{header(path, results)}\n{rest}")
+        run = results / "study" / problem / path.stem
+        if (run / "final_score.json").exists() and load(run / "config.yml").method == load(path).method:
+            _, _, body = path.read_text().partition("\n")
+            path.write_text(f"{header(path, run)}\n{body}")
     if runs := keep(results / "study" / problem, Path("study", f"{problem}.jsonl")):
         print(f"study/{problem}.jsonl: {runs} runs")
 
@@ -58,16 +63,12 @@ def frozen(swept: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def header(path: Path, results: Path) -> str:
-    """The first line of a file: its command, and time and score of its run."""
-    run = results / "study" / path.parent.name / path.stem / "final_score.json"
-    told = "not run"
-    if run.exists():
-        score = json.loads(run.read_text())
-        seconds, accuracy = score["time"]["total_s"]["mean"], score["test"]["FinalAccuracy"]["mean"]
-        cost = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-        told = f"about {cost} per seed on 1 core     expect FinalAccuracy {accuracy:.3f}"
-    return f"# python main.py {path}     {told}"
+def header(path: Path, run: Path) -> str:
+    """The first line of a file: its command, and time and score of its run, a results folder."""
+    score = json.loads((run / "final_score.json").read_text())
+    seconds, accuracy = score["time"]["total_s"]["mean"], score["test"]["FinalAccuracy"]["mean"]
+    cost = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    return f"# python main.py {path}     about {cost} per seed on 1 core     expect FinalAccuracy {accuracy:.3f}"
 
 
 if __name__ == "__main__":
@@ -76,4 +77,7 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, default=Path("results"), help="main.py's folder of results")
     options = parser.parse_args()
     for name in options.problems:
-        freeze(name, options.results)
+        try:
+            freeze(name, options.results)
+        except BadInput as error:
+            sys.exit(str(error))

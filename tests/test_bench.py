@@ -12,6 +12,7 @@ from PIL import Image
 from bench import bare_loop, choices, folder, freeze, front, jobs, measuring, montage, peers, profile, scale
 from models.encoders import paper
 from models.learner import HEADS, Learner
+from utils.settings import BadInput
 
 pytestmark = pytest.mark.long
 
@@ -54,11 +55,14 @@ def test_spread_says_the_range_where_there_is_one():
     assert measuring.spread([2.0]) == "2.0" and measuring.spread([3.0, 1.0, 2.0], 2) == "2.00 (1.00-3.00)"
 
 
+NAIVE = "method: naive\nscenario: {dataset: digits}\n"
+
+
 def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for problem, base in (("task", "../naive.yaml"), ("class", "../../task/sweep/ewc.yaml")):
         (Path("files/study") / problem / "sweep").mkdir(parents=True)
-        Path("files/study", problem, "naive.yaml").write_text("# python main.py old     old\nmethod: naive\n")
+        Path("files/study", problem, "naive.yaml").write_text(f"# python main.py old     old\n{NAIVE}")
         text = f"base: {base}\n" + ("method: {name: ewc, fisher: exact}\n" if problem == "task" else "")
         Path("files/study", problem, "sweep", "ewc.yaml").write_text(text)
     found = Path("results/sweep/class/ewc")
@@ -71,7 +75,7 @@ def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_pa
     run.mkdir(parents=True)
     score = {"time": {"total_s": {"mean": 150.0}}, "test": {"FinalAccuracy": {"mean": 0.54321}}}
     (run / "final_score.json").write_text(json.dumps(score))
-    (run / "config.yml").write_text("")
+    (run / "config.yml").write_text(NAIVE)
     for problem in ("task", "class"):
         freeze.freeze(problem, Path("results"))
     assert not Path("files/study/task/ewc.yaml").exists()
@@ -84,9 +88,20 @@ def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_pa
     first = Path("files/study/class/naive.yaml").read_text().splitlines()[0]
     assert first.endswith("/naive.yaml     about 2 min per seed on 1 core     expect FinalAccuracy 0.543")
     assert Path("study/class.jsonl").read_text().count("\n") == 1 and not Path("study/task.jsonl").exists()
+    measured = Path("files/study/class/naive.yaml").read_text()
+    (run / "final_score.json").rename(run / "elsewhere.json")
+    freeze.freeze("class", Path("results"))
+    assert Path("files/study/class/naive.yaml").read_text() == measured, "not run again: as it was"
+    (run.parent / "ewc").mkdir()
+    (run / "elsewhere.json").rename(run.parent / "ewc" / "final_score.json")
+    (run / "config.yml").rename(run.parent / "ewc" / "config.yml")
+    kept = Path("study/class.jsonl").read_text()
+    with pytest.raises(BadInput, match="lacks its runs naive"):
+        freeze.freeze("class", Path("results"))
+    assert Path("study/class.jsonl").read_text() == kept
     ranking["points"][0]["status"] = "not finished"
     (found / "sweep.json").write_text(json.dumps(ranking))
-    with pytest.raises(SystemExit, match="not finished"):
+    with pytest.raises(BadInput, match="not finished"):
         freeze.freeze("class", Path("results"))
 
 

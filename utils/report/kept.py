@@ -11,11 +11,13 @@ from utils.settings import BadInput
 from utils.store.files import write_text
 
 SUFFIX = ".jsonl"
-_roots: list[Path] = []  # folders that files were unpacked into
 
 
 def keep(folder: Path, file: Path) -> int:
-    """Write name, settings, provenance and scores of the runs in a folder. Returns their number; no file if it is 0."""
+    """Write name, settings, provenance and scores of the runs in a folder. Returns their number; no file if it is 0.
+
+    BadInput if the file holds a run that the folder lacks, which would be lost.
+    """
     lines = []
     for score in sorted(folder.glob("*/final_score.json")):
         run = score.parent
@@ -23,6 +25,9 @@ def keep(folder: Path, file: Path) -> int:
         files = {str(path.relative_to(run)): path.read_text() for path in texts}
         lines.append({"run": run.name, "files": files, "score": json.loads(score.read_text())})
     if lines:
+        before = {run.name for run in _unpacked(file.resolve()).iterdir()} if file.exists() else set[str]()
+        if lost := before - {line["run"] for line in lines}:
+            raise BadInput(f"{file}: left as it is: {folder} lacks its runs {', '.join(sorted(lost))}; run them again")
         file.parent.mkdir(exist_ok=True)
         write_text(file, "".join(f"{json.dumps(line)}\n" for line in lines))
     return len(lines)
@@ -42,16 +47,15 @@ def opened(path: Path) -> Path:
 
 def study_of(folder: Path) -> str:
     """The name of the file that a run was kept in; empty if it was not."""
-    return next((root.name for root in _roots if folder.resolve().is_relative_to(root)), "")
+    return next((parent.stem for parent in folder.parents if parent.suffix == SUFFIX), "")
 
 
 @cache
 def _unpacked(file: Path) -> Path:
     scratch = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    root = Path(scratch, file.stem).resolve()
+    root = Path(scratch, file.name).resolve()  # `study_of` knows it by its suffix
     root.mkdir()
-    _roots.append(root)
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
