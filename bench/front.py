@@ -48,7 +48,7 @@ def draw(axes: Axes, group: Group) -> None:
         if row.run.method not in OURS:
             look = {"fmt": MARKERS[i % len(MARKERS)], "color": f"C{i % 10}"}
         axes.errorbar(x, y, row.run.score.final["std"] or 0, label=row.name, **look)
-    axes.set(xscale="log", xlabel="bytes held between tasks", ylabel="FinalAccuracy", title=group.runs[0].study)
+    axes.set(xscale="log", xlabel="bytes held between tasks", ylabel="FinalAccuracy", title=group.heading)
     axes.legend(fontsize=8)
     cost.draw(axes, points, [bool(row.run.score.stored) for row in rows], "#6b7280")
     axes.grid(alpha=0.2)

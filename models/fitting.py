@@ -190,10 +190,13 @@ def fit(
     best.restore(modules[0])
 
 
-def fit_of(
+def configured_fit(
     name: str, steps: int, epochs: int | None, *, batch_size: int, every: int = 1, **options: Any
 ) -> Callable[[Sequence[Objective], Tensor, torch.Generator, int], None]:
-    """`fit` of a generator's options: epochs of as many samples as it is told; or steps, logged every 100 * `every`."""
+    """`fit` with a generator's options; to be called with objectives, weights, stream and the task's number of samples.
+
+    It takes `steps` batches and reports every 100 * `every` of them; or, if `epochs` is given, passes over that number.
+    """
 
     def fitted(objectives: Sequence[Objective], weights: Tensor, stream: torch.Generator, samples: int) -> None:
         length: dict[str, Any] = {"epochs": epochs, "samples": samples}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flows.transforms import Standardize, perceptron
-from models.fitting import Objective, class_weights, fit_of
+from models.fitting import Objective, class_weights, configured_fit
 
 
 class FeatureGAN(nn.Module):
@@ -54,7 +54,7 @@ class FeatureGAN(nn.Module):
         self.classes, self.latent, self.critic_steps, self.penalty = classes, latent, critic_steps, penalty
         self.alignment = alignment
         options: dict[str, Any] = {"lr": lr, "batch_size": batch_size, "betas": (0.5, 0.9)}
-        self._fit = fit_of("GAN", critic_steps * steps, epochs, every=critic_steps, **options)
+        self._fit = configured_fit("GAN", critic_steps * steps, epochs, every=critic_steps, **options)
         network, hidden = partial(perceptron, activation=partial(nn.LeakyReLU, 0.2)), (hidden_size, hidden_size)
         self.generator, self.critic = (
             network(latent + classes, *hidden, dimension),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from datasets.data import Shape, as_bytes, as_floats, chunks
 from flows.transforms import Standardize, perceptron
 from models.autoencoder import pixel_cross_entropy
-from models.fitting import Objective, class_weights, fit_of
+from models.fitting import Objective, class_weights, configured_fit
 
 
 class GatedVAE(nn.Module):
@@ -53,7 +53,7 @@ class GatedVAE(nn.Module):
     ) -> None:
         super().__init__()
         values, contexts = math.prod(shape), int(context_of.max()) + 1
-        self._fit = fit_of("VAE", steps, epochs, lr=lr, batch_size=batch_size, annealing=annealing)
+        self._fit = configured_fit("VAE", steps, epochs, lr=lr, batch_size=batch_size, annealing=annealing)
         self.shape = shape
         self.standardize = Standardize(values) if len(shape) == 1 else None
         self.encoder = nn.Sequential(perceptron(values, hidden_size, hidden_size), nn.ReLU())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from datasets.data import as_bytes, as_floats, chunks
 from models.autoencoder import pixel_cross_entropy
 from models.encoders import Encoder, mlp
-from models.fitting import Objective, fit_of
+from models.fitting import Objective, configured_fit
 
 
 class VAE(nn.Module):
@@ -49,7 +49,7 @@ class VAE(nn.Module):
             with torch.random.fork_rng(devices=[]):  # weights are drawn below, whatever the shapes
                 encoder = mlp.build(encoder.shape)
         self.latent = latent
-        self._fit = fit_of("VAE", steps, epochs, lr=lr, batch_size=batch_size, annealing=annealing)
+        self._fit = configured_fit("VAE", steps, epochs, lr=lr, batch_size=batch_size, annealing=annealing)
         self.features = copy.deepcopy(encoder.features)
         for part in self.features.modules():
             getattr(part, "reset_parameters", lambda: None)()

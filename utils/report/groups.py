@@ -14,6 +14,7 @@ from utils.report.find import FinishedRun, printable
 from utils.report.statistics import (
     LEVEL,
     MIN_PAIRS_FOR_T,
+    POWER,
     Paired,
     against_best,
     detectable,
@@ -62,6 +63,11 @@ class Group:
         ordered = ", class order given" if isinstance(scenario.class_order, list) else order[scenario.class_order]
         what = f"{scenario.dataset.label}{where}, {scenario.type} scenario, {_sizes(scenario)}"
         return printable(f"{self.runs[0].study and f'{self.runs[0].study}: '}{what}{ordered}{self.apart}")
+
+    @property
+    def heading(self) -> str:
+        """The name of the study, else the title."""
+        return self.runs[0].study or self.title
 
     @cached_property
     def names(self) -> list[str]:
@@ -146,9 +152,9 @@ class Group:
         spreads = [row.paired.spread for row in self.rows if row.paired and row.paired.spread is not None]
         if spreads and max(pairs) >= MIN_PAIRS_FOR_T:
             least = detectable(max(pairs), len(pairs))
-            found = f"{max(pairs)} seeds and {len(pairs)} tests find 4 of 5 true differences"
-            here = f"{least * float(np.median(spreads)):.4f} at their median here"
-            notes.append(f"{found} of {least:.1f} standard deviations of paired differences, {here}")
+            size = f"{least:.1f} standard deviations of the paired differences"
+            here = f"{least * float(np.median(spreads)):.4f} with their median here"
+            notes.append(f"a true difference of {size}, {here}, is significant in {POWER:.0%} of such experiments")
         return notes
 
     def _by_value(self, values: Sequence[object]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from utils.store.metrics import Summary, summary
 
 LEVEL = 0.05  # significance level, two-sided
+POWER = 0.8  # as usual (Cohen 1988)
 MIN_PAIRS_FOR_T = 5  # with fewer pairs, discrete accuracies can tie by chance, and p collapses to 0
 DIGITS = 12  # decimals to round differences to; rounding errors would break ties and make equal differences vary
 
@@ -88,15 +89,15 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def detectable(pairs: int, comparisons: int, power: float = 0.8) -> float:
-    """The effect d_z that the paired t-test at LEVEL / comparisons, Holm's first step, finds with this probability."""
+def detectable(pairs: int, comparisons: int) -> float:
+    """The effect d_z that the paired t-test at LEVEL / comparisons, Holm's first step, finds with probability POWER."""
     from scipy import optimize, stats
 
     degrees = pairs - 1
     critical = stats.t.ppf(1 - LEVEL / comparisons / 2, degrees)
 
     def excess(effect: float) -> float:
-        return float(stats.nct.sf(critical, degrees, effect * pairs**0.5)) - power
+        return float(stats.nct.sf(critical, degrees, effect * pairs**0.5)) - POWER
 
     return float(optimize.brentq(excess, 0.0, 100.0))
 

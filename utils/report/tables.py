@@ -156,10 +156,7 @@ def side_by_side(groups: Sequence[Group]) -> Table:
     for group in groups:
         keys = [] if group.runs[0].study else protocol(group.runs)
         for part in grouped(group.runs, keys):
-            heading = [
-                group.runs[0].study or group.title,
-                *(f"{key}={shown(part.runs[0].settings.get(key))}" for key in keys),
-            ]
+            heading = [group.heading, *(f"{key}={shown(part.runs[0].settings.get(key))}" for key in keys)]
             columns[", ".join(heading)] = {row.name: row.run.score for row in part.rows}
     if len(columns) < 2:
         return []
