@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import make_data, method_settings
+from conftest import make_data, merged, method_settings
 from test_resume import After
 
 import methods
@@ -84,6 +84,31 @@ def test_captured_steps_equal_eager_ones_bit_for_bit(name, scenario, tmp_path, r
         runs[-1](tasks=2)
         assert bool(replays) is graphs
     assert len(replays) >= 2 * (3 * epochs - captured.WARM_UP), "steps of both tasks were replayed"
+    assert_equal(state_of(runs[0]), state_of(runs[1]))
+
+
+VARIANTS = {
+    "augmented": ("replay", {}, {"augment": "crop_flip"}),
+    "prer augmented": ("prer", {}, {"augment": "flip"}),
+    "prer predict both": ("prer", {"predict": "both"}, {}),
+    "prer separate flows": ("prer", {"flow": {"conditioning": {"type": "separate"}}}, {}),
+    "prer heads per task": ("prer", {"replay": {"current": "task", "targets": "both"}}, {}),
+    "flow classifies": ("prer_features", {"predict": "flow", "flow": {"epochs": 12, "batch_size": 8}}, {}),
+    "flow and heads classify": ("prer_features", {"predict": "both"}, {}),
+    "steps of the generator": ("dgr", {"vae": {"steps": 20, "epochs": None}}, {}),
+}
+"""Options that change what a step does -> method, its options, those of the training."""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_options_are_captured_too(variant, tmp_path, replays):
+    name, options, train = VARIANTS[variant]
+    runs = []
+    for graphs in (False, True):
+        settings = tree(name, tmp_path / str(graphs), "class", epochs=20, cuda_graphs=graphs, save=False, **train)
+        runs.append(make_run(settings | {"method": merged(settings["method"], options)}))
+        runs[-1](tasks=2)
+        assert bool(replays) is graphs
     assert_equal(state_of(runs[0]), state_of(runs[1]))
 
 
