@@ -108,6 +108,8 @@ def step_of(name: str, options: dict[str, Any], data: Data, captured: bool, dete
         run.folder.path.mkdir(parents=True, exist_ok=True)
         run._checkpoint_if_due = after_step  # type: ignore[method-assign]
         with capturing(captured), reproducible(deterministic):
+            if run.checkpoint.phase == "pretraining":
+                run._pretrain()
             for task in run.tasks[:2]:
                 run._learn(task)
     return (at[WARM + MEASURED] - at[WARM]) / MEASURED * 1e3
@@ -253,10 +255,11 @@ def seeds_table(root: Path, folder: Path) -> str:
 
 
 def tests_line() -> str:
-    """The last line of the CUDA tests."""
+    """The last line of the CUDA tests; if one fails, nothing is measured."""
     command = [sys.executable, "-m", "pytest", "-p", "no:benchmark", "tests/test_cuda.py", "-n", str(os.cpu_count())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    print(done.stdout[-4000:], done.stderr[-2000:], file=sys.stderr, flush=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return f"`{' '.join(command[1:])}`: {done.stdout.strip().splitlines()[-1].strip('= ')}"
 
 

@@ -66,10 +66,10 @@ class CUDAGraph:
 
         Raises RuntimeError if that is not possible; the random streams are as they were.
         """
-        states = [stream.get_state() for stream in self._streams]
+        side, states = _side(self._device), [stream.get_state() for stream in self._streams]
         try:
-            with torch.cuda.graph(self._graph, stream=_side(self._device)):
-                return function()
+            with torch.cuda.graph(self._graph, stream=side):
+                outputs = function()
         except RuntimeError as error:
             _broken.append(self._graph)
             for stream, state in zip(self._streams, states, strict=True):  # torch leaves them in the capture
@@ -77,6 +77,9 @@ class CUDAGraph:
                 fresh.set_state(state)
                 stream.graphsafe_set_state(fresh)
             raise RuntimeError(str(error.__context__ or error).partition("\n")[0]) from error  # the first one says why
+        # torch sets seed and offset of the random numbers on that stream; a replay, which sets them too, comes after
+        torch.cuda.current_stream(self._device).wait_stream(side)
+        return outputs
 
     def replay(self) -> None:
         """Compute; random numbers continue where their streams are."""

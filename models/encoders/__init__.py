@@ -31,9 +31,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.features, self.projection, self.shape, self.mirror = features, projection, shape, mirror
         self.eval()  # running statistics of batch normalisation are not touched
+        device = next((parameter.device for parameter in self.parameters()), None)
         with torch.no_grad():
             try:
-                probe = features(torch.zeros(1, *shape))
+                probe = features(torch.zeros(1, *shape, device=device))
             except Exception as error:  # code of others
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 hint = "; model.resize changes the images' size" if len(shape) == 3 else ""
