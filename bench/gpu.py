@@ -58,13 +58,12 @@ FLOWS = {
     "flow, 100 dimensions, 8 x 1, hidden 256, 256 codes": ({"blocks": 8, "levels": 1, "hidden_size": 256}, 100, 256),
     "flow, 100 dimensions, 20 x 2, 256 codes": ({"blocks": 20, "levels": 2, "hidden_size": 128}, 100, 256),
 }
-WARM, MEASURED, BATCH, PER_CLASS = 60, 200, 64, 12_000
-SHORT_PRER = ["prer", "train.epochs=2", "method.autoencoder.epochs=5", "method.flow.epochs=5"]
-RUNS = [
-    ("prer, 2 + 5 + 5 epochs", SHORT_PRER, "yes"),  # eager they take minutes
-    ("prer_features", ["prer_features"], "yes"),
+WARM, MEASURED, BATCH, PER_CLASS = 60, 100, 64, 12_000
+SHORT_PRER = ["train.epochs=2", "method.autoencoder.epochs=5", "method.flow.epochs=5"]
+RUNS: list[tuple[str, int, list[str]]] = [  # method, seeds at once, settings
+    ("prer_features", 1, []),
+    *(("prer", seeds, SHORT_PRER) for seeds in (1, 4, 8)),
 ]
-SIDE_BY_SIDE = (1, 2, 4, 8)
 
 
 def timed(step: Callable[[], object]) -> float:
@@ -222,36 +221,19 @@ def main_py(config: str, root: Path, folder: Path, *options: str) -> tuple[float
 
 
 def runs_table(root: Path, folder: Path) -> str:
-    """Whole runs of one seed."""
+    """Whole runs on MNIST, captured; eager ones take minutes."""
     rows = []
-    for name, (method, *settings), captured in RUNS:
-        config, out = f"files/{method}_mnist.yaml", folder / f"{method}-{captured}"
-        seconds, score = main_py(config, root, out, "--seeds", "0", *settings, f"train.cuda_graphs={captured}")
+    for method, count, settings in RUNS:
+        options = ["--seeds", f"0-{count - 1}" if count > 1 else "0", "--jobs", str(count), *settings]
+        seconds, score = main_py(f"files/{method}_mnist.yaml", root, folder / f"{method}-{count}", *options)
         parts = [score["time"][part]["mean"] for part in ("train_s", "method_s", "eval_s")]
-        accuracy = score["test"]["FinalAccuracy"]["mean"]
-        rows.append([name, captured, f"{seconds:.1f}", *(f"{part:.1f}" for part in parts), f"{accuracy:.4f}"])
+        times = [f"{value:.1f}" for value in (seconds, seconds / count, *parts)]
+        rows.append(
+            [f"{method} {' '.join(settings)}", str(count), *times, f"{score['test']['FinalAccuracy']['mean']:.4f}"]
+        )
         print(rows[-1], file=sys.stderr, flush=True)
-    head = ["MNIST, 1 seed", "captured", "end to end, s", "training, s", "method, s", "evaluation, s", "FinalAccuracy"]
-    return markdown(head, rows)
-
-
-def seeds_table(root: Path, folder: Path) -> str:
-    """Seeds side by side on one card."""
-    rows = []
-    for count in SIDE_BY_SIDE:
-        options = ["--seeds", f"0-{count - 1}" if count > 1 else "0", "--jobs", str(count), *SHORT_PRER[1:]]
-        seconds, score = main_py("files/prer_mnist.yaml", root, folder / f"beside-{count}", *options)
-        busy = [score["time"][part]["mean"] for part in ("train_s", "method_s")]
-        rows.append([str(count), f"{seconds:.1f}", f"{seconds / count:.1f}", *(f"{part:.1f}" for part in busy)])
-        print(rows[-1], file=sys.stderr, flush=True)
-    head = [
-        "prer, 2 + 5 + 5 epochs, seeds at once",
-        "end to end, s",
-        "per seed, s",
-        "training per seed, s",
-        "method per seed, s",
-    ]
-    return markdown(head, rows)
+    times_of = ["end to end", "end to end per seed", "training per seed", "method per seed", "evaluation per seed"]
+    return markdown(["MNIST", "seeds at once", *(f"{part}, s" for part in times_of), "FinalAccuracy"], rows)
 
 
 def tests_line() -> str:
@@ -267,7 +249,7 @@ def main() -> int:
     """Measure, print, and write bench/GPU.md."""
     parser = ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-root", type=Path, default=ROOT / "data")
-    parser.add_argument("--parts", nargs="+", choices=["tests", "steps", "fits", "runs", "seeds"])
+    parser.add_argument("--parts", nargs="+", choices=["tests", "steps", "fits", "runs"])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("GPU.md"))
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -280,7 +262,6 @@ def main() -> int:
             "steps": steps_table,
             "fits": fits_table,
             "runs": partial(runs_table, root, folder),
-            "seeds": partial(seeds_table, root, folder),
         }
         where = f"{torch.cuda.get_device_name()}; {machine()}"
         found = [f"`python bench/gpu.py` on {where}."]
