@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,15 @@ def test_an_estimate_is_of_the_right_size(small, run, tmp_path):
     seconds, _ = check.estimate(plan.plan(_options(small, tmp_path))[0])
     assert run(small) == 0
     assert seconds / 5 < finished_runs(tmp_path / "results")[0]["time"]["total_s"] < 5 * seconds
+
+
+def test_the_training_of_an_encoder_that_is_frozen_afterwards_is_counted(small, tmp_path, monkeypatch):
+    small["method"] = method_settings("slda")  # trains nothing itself
+    small["train"] |= {"epochs": 7, "batch_size": 8}
+    monkeypatch.setattr(check, "_seconds_per_step", lambda *_: 100.0)
+    (experiment,) = plan.plan(_options(small, tmp_path))
+    steps = 7 * ceil(len(plan.build(experiment.config, experiment.data, 0, experiment.device)[0][0].train) / 8)
+    assert check.estimate(experiment)[0] == pytest.approx(100 * steps, rel=0.05)
 
 
 def test_fits_are_shortened_and_the_share_is_known():

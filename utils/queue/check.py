@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel
 
 from datasets.data import Split, Task
-from methods import Method
+from methods import Method, MethodConfig
 from models.captured import WARM_UP, Captured, capturing
 from utils.config.schema import TrainConfig
 from utils.config.yaml_text import as_yaml
@@ -27,8 +27,7 @@ TIMED_STEPS, MAX_IMAGES, FIT_SHARE = 10, 512, 0.1
 CONTEXT = 600 * 2**20  # bytes that a process takes on a CUDA device beside its tensors
 NOTE = f"""Extrapolated from {TIMED_STEPS} steps and {FIT_SHARE:.0%} of a generator fit on up to {MAX_IMAGES} images, \
 for a sweep from its first point: within a factor of 2 for most.
-Not counted: reading the data, training an encoder that is frozen afterwards, evaluation, figures, diagnostics, \
-memories that grow."""
+Not counted: reading the data, evaluation, figures, diagnostics, memories that grow."""
 
 
 def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
@@ -83,11 +82,17 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
     with graphs, isolated(generator(seed, "estimate", device)):
         tasks = build_tasks(config, experiment.data, seed, device)
         learner = build_learner(config, tasks, seed)
+
+        def made(method: BaseModel) -> Method:
+            own = config.model_copy(update={"method": method})
+            return build_method(own, learner, generator(seed, "method", device))
+
+        pretraining = per_feature = per_task = 0.0
+        if config.model.frozen == "after_first_task":
+            per_step = _seconds_per_step(made(MethodConfig(name="naive")), tasks[0], train)
+            pretraining = _steps(train, len(tasks[0].train)) * per_step
         extractor = learner.freeze() if config.model.is_frozen else None
-        method = build_method(
-            config.model_copy(update={"method": shortened}), learner, generator(seed, "method", device)
-        )
-        per_feature = per_task = 0.0
+        method = made(shortened)
         optimizer = build_optimizer(train, learner)
         for whole in tasks[:2]:  # the second is the first with a past
             part = whole.train.take(torch.arange(0, len(whole.train), max(1, len(whole.train) // MAX_IMAGES)))
@@ -98,15 +103,7 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
             with evaluating(learner):
                 training = method.begin_task(replace(whole, train=part))
             learner.train()
-            run, why_not = partial(_step, method, optimizer, training), None if method.static else "not static"
-            step = Captured(run, optimizer, train.batch_size, method.stream, why_not)
-            index = torch.arange(len(part), device=device)[: train.batch_size]
-            for _ in range(WARM_UP + 1 if device.type == "cuda" else 1):  # not timed: the first ones are slow
-                step(index)
-            start = _now(device)
-            for _ in range(TIMED_STEPS):
-                step(index)
-            per_step, start = (_now(device) - start) / TIMED_STEPS, _now(device)
+            per_step, start = _seconds_per_step(method, training, train, optimizer), _now(device)
             if whole is tasks[0]:
                 with evaluating(learner):
                     method.end_task(training)
@@ -118,7 +115,7 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
     weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
     images_in_all = sum(len(task.train) + len(task.dev or ()) + len(task.test) for task in tasks)
     timed_ends = len(own) if _fits_in_steps(config.method) else sum(images) / len(part)  # how many times the timed one
-    seconds = steps * per_step + per_task * timed_ends + per_feature * images_in_all
+    seconds = pretraining + steps * per_step + per_task * timed_ends + per_feature * images_in_all
     return seconds, train.save * (len(own) * weights + 4 * (3 * weights + held))
 
 
@@ -135,6 +132,22 @@ def most_at_once(experiments: Sequence[Experiment], cores: int) -> int:
         needed = max(needed, CONTEXT + torch.cuda.max_memory_reserved(first.device))
         torch.cuda.empty_cache()
     return max(1, min(cores, torch.cuda.mem_get_info(on_cuda[0].device)[0] // needed))
+
+
+def _seconds_per_step(
+    method: Method, task: Task, train: TrainConfig, optimizer: torch.optim.Optimizer | None = None
+) -> float:
+    """Of the first batch of a task; with a new optimizer, if none is given."""
+    optimizer, device = optimizer or build_optimizer(train, method.learner), task.train.y.device
+    why_not = None if method.static else "not static"
+    step = Captured(partial(_step, method, optimizer, task), optimizer, train.batch_size, method.stream, why_not)
+    index = torch.arange(len(task.train), device=device)[: train.batch_size]
+    for _ in range(WARM_UP + 1 if device.type == "cuda" else 1):  # not timed: the first ones are slow
+        step(index)
+    start = _now(device)
+    for _ in range(TIMED_STEPS):
+        step(index)
+    return (_now(device) - start) / TIMED_STEPS
 
 
 def _step(method: Method, optimizer: torch.optim.Optimizer, task: Task, index: torch.Tensor) -> None:
