@@ -4,41 +4,34 @@ Ours, after PRER (arXiv 2202.05694). The encoder's features are frozen (`model.f
 along the leading principal directions of the first task's features. No image is stored or generated.
 
 `predict: flow`, the default, is Bayes' rule. A class has a flow of its own, fitted once, so that no later task changes
-what is known of it. The log-density of features x with coordinates z, given class c, is
-
-    log N(x; m_c, C) + share * (log f_c(z) - log N(z; m_c, C)),
-
-where C is the covariance within all classes (exactly that of `slda`), and the last term is the Gaussian's marginal on
-z. With share 1 the flow's density takes the place of that marginal, and the rest of x is Gaussian given z; with 0 it is
-`slda`. Share, and a temperature, are chosen on held-out samples (`models.tempering`). No layer is trained.
+what is known of it; a Gaussian that all classes share describes what the flows do not (`FlowOverGaussian`). How much
+the flows are trusted is chosen on held-out samples (`models.tempering`). No layer is trained.
 
 With `predict: head` one conditional flow learns each task's features and those it generated itself; during the next
 task its samples train the layers above, projection and heads.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributions import MultivariateNormal
 from torch.nn import functional as F
 
 from datasets.data import Split, Task, mapped
 from methods import Diagnostic
+from methods.mechanisms.flow_over_gaussian import FlowOverGaussian
 from methods.mechanisms.prer_config import RehearsingConfig, build_flow
 from methods.mechanisms.rehearsal import Rehearsing
 from methods.slda import SLDA
 from methods.slda import Config as SLDAConfig
 from models.learner import Learner
 from models.subspace import Subspace
-from models.tempering import Tempering, mix
 from utils.settings import AnyCase, BadInput
 
 MAX_FEATURES = 4000  # for the principal directions
-HELD_OUT = 0.1  # share of a task's samples that the flows are not fitted to, for `Tempering`
+HELD_OUT = 0.1  # share of a task's samples that the flows are not fitted to, for the choice of their weight
 MIN_SAMPLES = 10  # of a class, for some of them to be held out
-FLOW_IN_SCORE = 0.1  # of 0, 0.1, 0.25, 0.5, 1; REPRODUCIBILITY.md says on which data
 
 
 class Config(RehearsingConfig):
@@ -74,11 +67,10 @@ class PRERFeatures(Rehearsing):
         self.subspace = Subspace(features, dimension)
         self.flow = build_flow(config.flow, dimension, len(learner.task_of))
         self.trains = config.predict != "flow" or self.rehearses  # where the flow classifies, no layer is used
-        self.gaussian: SLDA | None = None
-        self.marginal: MultivariateNormal | None = None  # of the Gaussian, on codes; computed when it is needed
+        self.classifier: FlowOverGaussian | None = None  # predict: flow
         if config.predict == "flow":
-            self.gaussian = SLDA(SLDAConfig(name="slda", shrinkage=config.shrinkage), learner, stream)
-            self.tempering = Tempering()
+            gaussian = SLDA(SLDAConfig(name="slda", shrinkage=config.shrinkage), learner, stream)
+            self.classifier = FlowOverGaussian(gaussian, self.subspace, self.flow)
         self.to(stream.device)
 
     @property
@@ -126,21 +118,17 @@ class PRERFeatures(Rehearsing):
         if self.flow.fits == 0:
             some = torch.randperm(len(real), device=real.y.device, generator=self.stream)[:MAX_FEATURES]
             self.subspace.find(real.x[some], balanced=isinstance(self.layer, nn.Linear))
-        if self.gaussian is None:
+        if self.classifier is None:
             self.fit(real, replayed, task)
             return
         held_out = torch.rand(len(real), device=real.y.device, generator=self.stream) < HELD_OUT
         held_out &= (counts >= MIN_SAMPLES)[real.y]  # a class of few samples needs all of them
         fitted, unseen = real.take(~held_out), real.take(held_out)
-        self.gaussian.add(fitted)
-        self.marginal = None
+        self.classifier.add(fitted)
         self.fit(fitted, replayed, task)
         if len(unseen):
-            gaussian, with_flow = self.densities(self.gaussian, unseen.x)
-            self.tempering.add(gaussian, with_flow, unseen.y)
-            self.gaussian.add(unseen)
-            self.marginal = None
-        share, scale = self.tempering.chosen
+            self.classifier.choose(unseen)
+        share, scale = self.classifier.tempering.chosen
         self.measured |= {"tempering/share": share, "tempering/scale": scale}
 
     def fit(self, real: Split, replayed: tuple[Tensor, Tensor] | None, task: Task) -> None:
@@ -150,36 +138,10 @@ class PRERFeatures(Rehearsing):
             z, y = torch.cat((z, replayed[0])), torch.cat((y, replayed[1]))
         self.fit_flow(z, y, torch.arange(len(y), device=y.device) < len(real), task)
 
-    @torch.no_grad()
-    def densities(self, gaussian: SLDA, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-densities (B, K) of features x (B, F): the Gaussians', and with the flow in place of their marginal.
-
-        Both are relative to the Gaussians' center; the second is -inf for classes the flow does not know.
-        """
-        if self.marginal is None:
-            means, covariance = gaussian.means.float(), self.subspace.covariance(gaussian.shrunk)
-            factor = torch.linalg.cholesky(covariance).float()
-            self.marginal = MultivariateNormal(self.codes(means), scale_tril=factor, validate_args=False)
-        codes, whole = self.codes(x), gaussian.scores(x)
-        flow = self.flow.class_densities(codes)
-        return whole, whole + flow - self.marginal.log_prob(codes[:, None])
-
     def class_densities(self, x: Tensor) -> Tensor:
-        if self.gaussian is None:
-            return super().class_densities(x)
-        gaussian, with_flow = self.densities(self.gaussian, x)
-        share, scale = self.tempering.chosen
-        return scale * mix(gaussian, with_flow, share)
+        return super().class_densities(x) if self.classifier is None else self.classifier.class_densities(x)
 
-    @torch.no_grad()
     def score(self, x: Tensor, logits: Tensor, task: int) -> Tensor:
-        """The score of `slda`, and a part of the flow's largest density of a class, in nats; with predict: head that
-        density alone."""
-        if self.gaussian is None or not self.flow.known.any():
+        if self.classifier is None or not self.flow.known.any():
             return super().score(x, logits, task)
-        flow = self.flow.class_densities(self.codes(x))
-        return self.gaussian.score(x, logits, task) + FLOW_IN_SCORE * flow.amax(dim=1)
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        self.marginal = None
+        return self.classifier.score(x, logits, task)

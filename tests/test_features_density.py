@@ -36,19 +36,18 @@ def test_with_share_0_it_is_slda_and_no_share_matters_if_the_flow_is_gaussian(tr
     slda = make_method("slda", "class")
     for task in feature_tasks:
         train(slda, task, steps=0)
-    expected = slda.logits(x, 0)
+    expected, marginal = slda.logits(x, 0), trained.classifier.marginal
     for share in (0.0, 0.4, 1.0):
         monkeypatch.setattr(Tempering, "chosen", (share, 1.0))
         if share > 0:  # a flow that is exactly the Gaussian's marginal
-            trained.densities(trained.gaussian, x[:1])
-            monkeypatch.setattr(trained.flow, "class_densities", lambda z: trained.marginal.log_prob(z[:, None]))
+            monkeypatch.setattr(trained.flow, "class_densities", lambda z: marginal.log_prob(z[:, None]))
         ours = trained.logits(x, 0).log_softmax(dim=1)
         torch.testing.assert_close(ours, expected, atol=2e-2, rtol=1e-3)
 
 
 def test_with_share_1_the_codes_have_the_flow_s_density_and_the_rest_is_gaussian_given_them(trained, x):
     """log p(x | c) = log f_c(z) + log N(rest | z, c), the latter written out as a regression of the rest on codes."""
-    gaussian, means = trained.gaussian, trained.gaussian.means
+    gaussian, means = trained.classifier.gaussian, trained.classifier.gaussian.means
     covariance, directions = gaussian.shrunk, trained.subspace.directions.double()
     values, basis = torch.linalg.eigh(torch.eye(64).double() - directions.T @ directions)
     rest = basis[:, values > 0.5].T  # orthonormal, and orthogonal to the directions
@@ -61,7 +60,7 @@ def test_with_share_1_the_codes_have_the_flow_s_density_and_the_rest_is_gaussian
     conditional = MultivariateNormal(given, left).log_prob(residual[:, None])
     with torch.no_grad():
         expected = trained.flow.class_densities(trained.codes(x)) + conditional
-        ours = trained.densities(trained.gaussian, x)[1].double()
+        ours = trained.classifier.densities(x)[1].double()
     torch.testing.assert_close(ours - ours[:, :1], expected - expected[:, :1], atol=5e-2, rtol=1e-3)
 
 
@@ -132,7 +131,7 @@ def test_a_class_of_few_samples_is_fitted_to_all_of_them(feature_tasks):
         method = made(epochs=1)
         method.stream.manual_seed(seed)
         train(method, replace(feature_tasks[0], train=first.take(few)), steps=0)
-        assert method.flow.known[:2].all() and method.gaussian.counts[:2].tolist() == [24, 2]
+        assert method.flow.known[:2].all() and method.classifier.gaussian.counts[:2].tolist() == [24, 2]
 
 
 def test_a_class_of_one_image_is_refused_in_one_line(feature_tasks):
