@@ -8,6 +8,7 @@ study/<problem>.jsonl. From the root of the repository.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +47,7 @@ def freeze(problem: str, results: Path) -> None:
         if (run / "final_score.json").exists() and load(run / "config.yml").method == load(path).method:
             _, _, body = path.read_text().partition("\n")
             path.write_text(f"{header(path, run)}\n{body}")
-    if runs := keep(results / "study" / problem, Path("study", f"{problem}.jsonl")):
+    if runs := keep(results / "study" / problem, Path("study", f"{problem}.jsonl"), portable):
         print(f"study/{problem}.jsonl: {runs} runs")
 
 
@@ -61,6 +62,14 @@ def frozen(swept: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
             place = place.setdefault(section, {})
         place[name] = value
     return content
+
+
+def portable(path: Path) -> str:
+    """The text of a run's file; in config.yml the data set's path is that of the study's file, not of this machine."""
+    text, asked = path.read_text(), STUDY / path.parents[1].name / f"{path.parent.name}.yaml"
+    if path.name == "config.yml" and (place := getattr(load(asked).scenario.dataset, "path", None)):
+        return re.sub(rf"^(    path: ).*/{re.escape(place)}$", rf"\g<1>{place}", text, flags=re.M)
+    return text
 
 
 def header(path: Path, run: Path) -> str:

@@ -55,7 +55,7 @@ def test_spread_says_the_range_where_there_is_one():
     assert measuring.spread([2.0]) == "2.0" and measuring.spread([3.0, 1.0, 2.0], 2) == "2.00 (1.00-3.00)"
 
 
-NAIVE = "method: naive\nscenario: {dataset: digits}\n"
+NAIVE = "method: naive\nscenario: {dataset: {name: npz, path: a.npz}}\n"
 
 
 def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_path, monkeypatch):
@@ -75,7 +75,9 @@ def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_pa
     run.mkdir(parents=True)
     score = {"time": {"total_s": {"mean": 150.0}}, "test": {"FinalAccuracy": {"mean": 0.54321}}}
     (run / "final_score.json").write_text(json.dumps(score))
-    (run / "config.yml").write_text(NAIVE)
+    (run / "config.yml").write_text(
+        "method: naive\nscenario:\n  dataset:\n    name: npz\n    path: /this/machine/a.npz\n"
+    )
     for problem in ("task", "class"):
         freeze.freeze(problem, Path("results"))
     assert not Path("files/study/task/ewc.yaml").exists()
@@ -87,7 +89,9 @@ def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_pa
     assert Path("files/study/class/sweep/ewc.log").read_text() == "the ranking"
     first = Path("files/study/class/naive.yaml").read_text().splitlines()[0]
     assert first.endswith("/naive.yaml     about 2 min per seed on 1 core     expect FinalAccuracy 0.543")
-    assert Path("study/class.jsonl").read_text().count("\n") == 1 and not Path("study/task.jsonl").exists()
+    (line,) = Path("study/class.jsonl").read_text().splitlines()
+    assert json.loads(line)["files"]["config.yml"].endswith("    path: a.npz\n"), "portable"
+    assert not Path("study/task.jsonl").exists()
     measured = Path("files/study/class/naive.yaml").read_text()
     (run / "final_score.json").rename(run / "elsewhere.json")
     freeze.freeze("class", Path("results"))

@@ -7,7 +7,9 @@ import pytest
 
 import methods
 from main import main
+from utils.report import tables
 from utils.report.find import find
+from utils.report.groups import groups
 from utils.store.metrics import plus_minus
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +66,21 @@ def test_the_readme_s_results_are_those_of_the_study():
             if cell:
                 (run,) = find([ROOT / "study" / f"{column}.jsonl" / method])
                 assert cell == plus_minus(run.score.final), (method, column)
+
+
+def test_the_tables_of_the_study_are_those_of_compare():
+    text = (ROOT / "REPRODUCIBILITY.md").read_text()
+    sections = [
+        (re.search(r"\(`study/(\w+)\.jsonl`", section), section) for section in re.split(r"^#+ ", text, flags=re.M)
+    ]
+    of_study = {named[1]: section for named, section in sections if named}
+    assert of_study.keys() == {kept.stem for kept in ROOT.glob("study/*.jsonl")}
+    for name, section in of_study.items():
+        (group,) = groups(find([ROOT / "study" / f"{name}.jsonl"]))
+        lines = table(section, "| run |")
+        columns = ",".join(lines[0].strip("| ").split(" | ")[1:])
+        assert lines == tables.as_markdown(tables.table(tables.choose(columns), group.rows)).splitlines(), name
+        assert "Best: " not in section or group.verdict in section
 
 
 def table(text: str, start: str) -> list[str]:

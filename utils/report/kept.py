@@ -4,6 +4,7 @@ import atexit
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from utils.store.files import write_text
 SUFFIX = ".jsonl"
 
 
-def keep(folder: Path, file: Path) -> int:
+def keep(folder: Path, file: Path, read: Callable[[Path], str] = Path.read_text) -> int:
     """Write name, settings, provenance and scores of the runs in a folder. Returns their number; no file if it is 0.
+
+    `read` gives the text that is kept of config.yml and provenance.yml.
 
     BadInput if the file holds a run that the folder lacks, which would be lost.
     """
@@ -22,7 +25,7 @@ def keep(folder: Path, file: Path) -> int:
     for score in sorted(folder.glob("*/final_score.json")):
         run = score.parent
         texts = [run / "config.yml", *sorted(run.rglob("provenance.yml"))]
-        files = {str(path.relative_to(run)): path.read_text() for path in texts}
+        files = {str(path.relative_to(run)): read(path) for path in texts}
         lines.append({"run": run.name, "files": files, "score": json.loads(score.read_text())})
     if lines:
         before = {run.name for run in _unpacked(file.resolve()).iterdir()} if file.exists() else set[str]()
