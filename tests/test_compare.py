@@ -146,6 +146,8 @@ def test_runs_kept_in_one_file_are_compared_as_their_folders(study, tmp_path, ca
     )
     assert main(["--compare", str(file), "--out", str(tmp_path / "out")]) == 0
     capsys.readouterr()
+    (group,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["groups"]
+    assert {run["folder"] for run in group["runs"]} == {f"kept.jsonl/{run.folder.name}" for run in kept}
     assert "typo: no such run; it has " in refused(capsys, "--compare", str(file / "typo"))
     for line, told in (("{", "damaged"), ('{"run": "../a", "files": {}, "score": {}}', "no name")):
         damaged = tmp_path / f"damaged {told}.jsonl"

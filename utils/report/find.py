@@ -100,6 +100,11 @@ class FinishedRun:
     study: str = ""
 
     @property
+    def place(self) -> str:
+        """Its folder; of a kept run, whose folder is temporary, the name of its file and its own."""
+        return f"{self.study}.jsonl/{self.folder.name}" if self.study else str(self.folder)
+
+    @property
     def method(self) -> str:
         return self.config.method.name
 

@@ -218,7 +218,7 @@ def plain(group: Group) -> dict[str, Any]:
     """Everything known of a group, as in comparison.json."""
     runs = []
     for row in group.rows:
-        about = {"name": row.name, "method": row.run.method, "folder": str(row.run.folder)}
+        about = {"name": row.name, "method": row.run.method, "folder": row.run.place}
         known = {column.title: column.of(row) for column in COLUMNS if column.title != "seeds"}
         known |= {
             "CI95": known["CI95"] and known["CI95"]._asdict(),

@@ -35,9 +35,9 @@ def verify(options: Namespace) -> int:
 
 def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Experiment:
     if seed not in run.score.seeds:
-        raise BadInput(f"--seeds {seed}: {run.folder} has {', '.join(map(str, run.score.seeds))}")
+        raise BadInput(f"--seeds {seed}: {run.place} has {', '.join(map(str, run.score.seeds))}")
     if (options.tasks or 1) > run.score.tasks:
-        raise BadInput(f"--tasks {options.tasks}: {run.folder} has {run.score.tasks}")
+        raise BadInput(f"--tasks {options.tasks}: {run.place} has {run.score.tasks}")
     made = provenance_of(run.folder, seed)
     changes = ["method.plot=no", "train.save=yes", "train.load=yes", "train.tensorboard=no"]
     changes.append(f"train.save_path={json.dumps(str(folder))}")
@@ -48,7 +48,7 @@ def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Expe
 
 def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | None) -> int:
     """Run it, compare, and print the verdict; returns 1 if it differs or fails."""
-    made, name = provenance_of(run.folder, seed), f"{run.folder}, seed {seed}"
+    made, name = provenance_of(run.folder, seed), f"{run.place}, seed {seed}"
     stored, again = RunFolder(run.folder, seed), RunFolder(experiment.config.save_path, seed)
     expected = _read_metrics(stored) if stored.metrics.exists() else _accuracies(run, seed)
     print(f"{name}: made with {made or 'unknown versions (no provenance.yml)'}")
