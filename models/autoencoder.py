@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from datasets.data import Split, as_bytes, chunks
 from models.code_flow import Condition
-from models.fitting import MAX_NORM, Objective, class_weights, fit
+from models.fitting import MAX_NORM, Objective, class_weights, fit, length
 
 
 class Autoencoder(nn.Module):
@@ -20,8 +20,8 @@ class Autoencoder(nn.Module):
     Args:
         projection: features to codes
         decoder: builds a new one: (B, d + size of the condition) -> logits of pixels (B, C, H, W)
-        epochs: passes over the task's data and the generated data, after each task
-        steps: batches after each task, instead of epochs
+        steps: batches after each task
+        epochs: instead of steps: passes over the task's data and the generated data
         lr: learning rate of Adam
         batch_size: images per step
         weight_decay: L2 penalty of Adam
@@ -37,8 +37,8 @@ class Autoencoder(nn.Module):
         condition: Condition,
         decoder: Callable[[], nn.Module],
         *,
-        epochs: Annotated[int, Ge(0)] = 10,
-        steps: Annotated[int, Ge(1)] | None = None,
+        steps: Annotated[int, Ge(1)] | None = 500,
+        epochs: Annotated[int, Ge(0)] | None = None,
         lr: Annotated[float, Gt(0)] = 1e-3,
         batch_size: Annotated[int, Ge(1)] = 128,
         weight_decay: Annotated[float, Ge(0)] = 0.0,
@@ -51,7 +51,7 @@ class Autoencoder(nn.Module):
         self.reconstruction = RECONSTRUCTION_LOSSES[rec_loss]
         adam: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "annealing": annealing, "max_norm": MAX_NORM}
         self._fit: Callable[..., None] = partial(
-            fit, name="decoder", epochs=epochs, steps=steps, batch_size=batch_size, **adam
+            fit, name="decoder", **length(steps, epochs), batch_size=batch_size, **adam
         )
         self.decoder = decoder()
         self.log_deviation = nn.Parameter(torch.zeros(()))  # of rec_loss: gaussian

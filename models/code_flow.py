@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flows import Flow
-from models.fitting import MAX_NORM, Objective, class_weights, fit
+from models.fitting import MAX_NORM, Objective, class_weights, fit, length
 
 CHUNK = 4096  # codes that pass through the flow at once where no gradient is needed
 REACH = 1.2  # samples whose norm exceeds this multiple of the largest norm in the fit are redrawn
@@ -106,8 +106,8 @@ class CodeFlow(Density):
 
     Args:
         build: (d = dimension, size of the condition) -> a new flow; ValueError if d is too small for it
-        epochs: passes over the task's data and the generated data, after each task
-        steps: batches after each task, instead of epochs
+        steps: batches after each task
+        epochs: instead of steps: passes over the task's data and the generated data
         lr: learning rate of Adam
         weight_decay: L2 penalty of Adam
         batch_size: codes per step
@@ -127,8 +127,8 @@ class CodeFlow(Density):
         condition: Condition,
         build: Callable[[int, int], Flow],
         *,
-        epochs: Annotated[int, Ge(0)] = 20,
-        steps: Annotated[int, Ge(1)] | None = None,
+        steps: Annotated[int, Ge(1)] | None = 500,
+        epochs: Annotated[int, Ge(0)] | None = None,
         lr: Annotated[float, Gt(0)] = 1e-3,
         weight_decay: Annotated[float, Ge(0)] = 0.0,
         batch_size: Annotated[int, Ge(2)] = 256,
@@ -142,7 +142,7 @@ class CodeFlow(Density):
         super().__init__(dimension, condition.classes)
         self.condition = condition
         self.reset, self.early_stopping, self.noise, self.temperature = reset, early_stopping, noise, temperature
-        options: dict[str, Any] = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "tolerance": tolerance}
+        options: dict[str, Any] = {**length(steps, epochs), "batch_size": batch_size, "tolerance": tolerance}
         options |= {"lr": lr, "weight_decay": weight_decay, "annealing": annealing, "max_norm": MAX_NORM}
         self._fit: Callable[..., None] = partial(fit, name="flow", **options)
         self._build = partial(build, dimension, condition.size)

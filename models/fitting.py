@@ -190,6 +190,13 @@ def fit(
     best.restore(modules[0])
 
 
+def length(steps: int | None, epochs: int | None) -> dict[str, Any]:
+    """What `fit` takes of the two: epochs, if they are given, else steps. ValueError: neither is given."""
+    if epochs is None and steps is None:
+        raise ValueError("steps and epochs are both null; give one of them")
+    return {"steps": steps} if epochs is None else {"epochs": epochs}
+
+
 def configured_fit(
     name: str, steps: int, epochs: int | None, *, batch_size: int, every: int = 1, **options: Any
 ) -> Callable[[Sequence[Objective], Tensor, torch.Generator, int], None]:
@@ -199,9 +206,8 @@ def configured_fit(
     """
 
     def fitted(objectives: Sequence[Objective], weights: Tensor, stream: torch.Generator, samples: int) -> None:
-        length: dict[str, Any] = {"epochs": epochs, "samples": samples}
-        if epochs is None:
-            length = {"steps": steps, "samples": 100 * every * batch_size}
-        fit(objectives, weights, stream, name=name, batch_size=batch_size, **length, **options)
+        per_epoch = 100 * every * batch_size if epochs is None else samples
+        taken = length(steps, epochs)
+        fit(objectives, weights, stream, name=name, batch_size=batch_size, samples=per_epoch, **taken, **options)
 
     return fitted

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import flows
 from methods import MethodConfig
@@ -27,8 +27,17 @@ class FlowConditioningConfig(ConditioningConfig):
     separate for prer_features with predict: flow, else one_hot"""
 
 
+def one_length(section: Any) -> Any:
+    """An unvalidated section with one of `steps` and `epochs`; where both are given, steps."""
+    if not isinstance(section, dict) or section.get("epochs") is None:
+        return section
+    return {**section, ("steps" if section.get("steps") is None else "epochs"): None}
+
+
 class FlowConfig(FlowOptions):
     """Which flow, and how it is fitted and sampled."""
+
+    _one_length = model_validator(mode="before")(one_length)
 
     type: str = "realnvp"
     """which flow: the name of a file in flows/"""
@@ -41,6 +50,7 @@ class FlowConfig(FlowOptions):
 class AutoencoderConfig(AutoencoderOptions):
     """The decoder and its fit."""
 
+    _one_length = model_validator(mode="before")(one_length)
     conditioning: ConditioningConfig = ConditioningConfig()
     """how the decoder is conditioned on the class"""
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import IO, Any, ClassVar
 from weakref import WeakSet
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 log = logging.getLogger("experiment")  # of the current run: experiment.log gets every level, the screen INFO and above
 EPOCH = logging.DEBUG if os.isatty(2) else logging.INFO  # on a terminal the progress bar shows the same
+LINES = 20  # of a fit in the log
 MARGIN = 3  # columns at the right: the `^C` that a terminal shows for Ctrl-C must not break a line
 status: IO[str] | None = None  # in a job of its own process: where its line of status goes
 _lines: WeakSet[Any] = WeakSet()
@@ -116,7 +118,7 @@ class _Part(io.TextIOBase):
 
 
 class FitProgress:
-    """The epochs of a generator's fits: a bar per fit on a terminal, lines in the log."""
+    """The epochs of a generator's fits: a bar per fit on a terminal, and at most `LINES` lines per fit in the log."""
 
     def __init__(self) -> None:
         self._fit = "", 0
@@ -130,7 +132,8 @@ class FitProgress:
         self._fit = name, done
         self._bar.set_postfix_str(f"loss {loss:.4f}")
         self._bar.update()
-        log.log(EPOCH, "%s epoch %d of %d: loss %.4f", name, done, epochs, loss)
+        if done % ceil(epochs / LINES) == 0 or done == epochs:
+            log.log(EPOCH, "%s epoch %d of %d: loss %.4f", name, done, epochs, loss)
 
     def close(self) -> None:
         """Take the bar away."""
