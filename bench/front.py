@@ -1,11 +1,13 @@
-"""Accuracy against memory of kept studies: `python bench/front.py study/mnist_class_frozen.jsonl --out docs/front.png`.
+"""Accuracy against memory of kept studies: `python bench/front.py study/mnist_patches.jsonl --out docs/front.png`.
 
-A panel per study. Dotted: the best at no more bytes; ringed: stores real samples.
+A panel per study; runs of the same name look the same in all. Dotted: the best at no more bytes; ringed: stores real
+samples.
 """
 
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parent.parent)
@@ -13,6 +15,7 @@ if __name__ == "__main__":
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from utils.report import cost
 from utils.report.find import find
@@ -29,27 +32,35 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="PNG, PDF or SVG")
     options = parser.parse_args()
     drawn = groups(find(options.studies))
-    figure = Figure((5.4 * len(drawn), 4), layout="constrained")
+    figure = Figure((3.8 * len(drawn) + 1, 3.6), layout="constrained")
+    looks = dict[str, dict[str, Any]]()
     for axes, group in zip(np.ravel(figure.subplots(1, len(drawn))), drawn, strict=True):
-        draw(axes, group)
+        draw(axes, group, looks)
+    handles = [
+        Line2D([], [], label=name, linestyle="", marker=look["fmt"], color=look["color"])
+        for name, look in looks.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     figure.savefig(options.out, dpi=150)
     print(options.out)
     return 0
 
 
-def draw(axes: Axes, group: Group) -> None:
-    """Mean and standard deviation of each run's final accuracy over its bytes; without naive, which is far below."""
+def draw(axes: Axes, group: Group, looks: dict[str, dict[str, Any]]) -> None:
+    """Mean and standard deviation of each run's final accuracy over its bytes; without naive, which is far below.
+
+    `looks` has marker and colour by the name of a run; those of new names are added.
+    """
     rows = [row for row in group.rows if row.run.method != "naive" and row.run.score.memory]
     if not rows:
         raise SystemExit(f"{group.title}: no run says its memory in bytes; results of an older version have none")
     points = [(float(row.run.score.memory or 0), row.run.score.mean) for row in rows]
-    for i, (row, (x, y)) in enumerate(zip(rows, points, strict=True)):
-        look = {"fmt": "*", "markersize": 14, "color": "#c2410c", "zorder": 3}
-        if row.run.method not in OURS:
-            look = {"fmt": MARKERS[i % len(MARKERS)], "color": f"C{i % 10}"}
-        axes.errorbar(x, y, row.run.score.final["std"] or 0, label=row.name, **look)
+    for row, (x, y) in zip(rows, points, strict=True):
+        own = {"fmt": "*", "markersize": 14, "color": "#c2410c", "zorder": 3}
+        other = {"fmt": MARKERS[len(looks) % len(MARKERS)], "color": f"C{len(looks) % 10}"}
+        look = looks.setdefault(row.name, own if row.run.method in OURS else other)
+        axes.errorbar(x, y, row.run.score.final["std"] or 0, **look)
     axes.set(xscale="log", xlabel="bytes held between tasks", ylabel="FinalAccuracy", title=group.heading)
-    axes.legend(fontsize=8)
     cost.draw(axes, points, [bool(row.run.score.stored) for row in rows], "#6b7280")
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
