@@ -8,6 +8,7 @@ from conftest import make_features, train
 from torch.distributions import MultivariateNormal
 
 from flows import realnvp
+from methods import find
 from models.class_flows import ClassFlows
 from models.code_flow import CodeFlow, Condition
 
@@ -92,6 +93,22 @@ def test_as_a_classifier_it_forgets_no_task(feature_tasks, scenario):
             ]
         scores.append(float(torch.stack(right).mean()))
     assert min(scores) > (0.9 if scenario != "domain" else 0.8), scores
+
+
+@pytest.mark.parametrize(
+    ("name", "flow", "expected"),
+    [
+        ("prer", {}, (500, None)),
+        ("prer_features", {}, (None, 20)),
+        ("prer_features", SEPARATE | {"steps": 9}, (9, None)),
+        ("prer_features", {"epochs": 3}, (None, 3)),
+        ("prer", {"steps": 600, "epochs": 20}, (600, None)),  # as older versions wrote into config.yml
+        ("prer", SEPARATE, (None, 20)),
+    ],
+)
+def test_a_fit_is_as_long_as_asked_and_by_default_as_suits_the_flow(name, flow, expected):
+    section = find(name)[1].model_validate({"name": name, "flow": flow}).in_scenario("class").flow
+    assert (section.steps, section.epochs) == expected
 
 
 def test_no_step_is_trained_where_only_the_flow_classifies():

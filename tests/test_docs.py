@@ -59,7 +59,9 @@ def test_the_readme_is_a_page_and_links_to_every_other():
 
 
 def test_the_readme_s_results_are_those_of_the_study():
-    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table(README, "| method | mnist_task")]
+    rows = [
+        [cell.strip(" `") for cell in line.strip("|").split("|")] for line in table(README, "| method | mnist_task")
+    ]
     for first, *cells in rows[2:]:
         method = first.split("`")[0]
         for column, cell in zip(rows[0][1:], cells, strict=True):

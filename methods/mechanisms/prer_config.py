@@ -23,8 +23,8 @@ class FlowConditioningConfig(ConditioningConfig):
 
     type: Annotated[Literal["none", "one_hot", "class_embedding", "separate"] | None, AnyCase] = None
     """none: no condition; one_hot; class_embedding: a learned vector per class; separate: a flow for each class, which
-    is fitted to its real codes alone and keeps what it knows; the flow's epochs and steps are per class. By default
-    separate for prer_features with predict: flow, else one_hot"""
+    is fitted to its real codes alone and keeps what it knows, by default for 20 epochs; the flow's epochs and steps are
+    per class. By default separate for prer_features with predict: flow, else one_hot"""
 
 
 def one_length(section: Any) -> Any:
@@ -115,7 +115,10 @@ class RehearsingConfig(MethodConfig):
 
     def in_scenario(self, scenario: Scenario) -> Self:
         kind = self.flow.conditioning.type or ("separate" if self.generative else "one_hot")
-        flow = self.flow.model_copy(update={"conditioning": self.flow.conditioning.model_copy(update={"type": kind})})
+        changes: dict[str, Any] = {"conditioning": self.flow.conditioning.model_copy(update={"type": kind})}
+        if kind == "separate" and not {"steps", "epochs"} & self.flow.model_fields_set:
+            changes |= {"steps": None, "epochs": 20}  # many steps on the few samples of a class are too many
+        flow = self.flow.model_copy(update=changes)
         # a flow without condition cannot say which class a sample is; where it classifies, no head does
         replays = scenario != "task" and kind != "none" and self.predict != "flow"
         weights = {"er": float(not self.generative), "replay": float(replays)}
