@@ -89,7 +89,8 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
 
         pretraining = per_feature = per_task = 0.0
         if config.model.frozen == "after_first_task":
-            per_step = _seconds_per_step(made(MethodConfig(name="naive")), tasks[0], train)
+            naive = made(MethodConfig(name="naive"))
+            per_step = _seconds_per_step(naive, build_optimizer(train, learner), tasks[0], train.batch_size)
             pretraining = _steps(train, len(tasks[0].train)) * per_step
         extractor = learner.freeze() if config.model.is_frozen else None
         method = made(shortened)
@@ -103,7 +104,8 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
             with evaluating(learner):
                 training = method.begin_task(replace(whole, train=part))
             learner.train()
-            per_step, start = _seconds_per_step(method, training, train, optimizer), _now(device)
+            per_step = _seconds_per_step(method, optimizer, training, train.batch_size)
+            start = _now(device)
             if whole is tasks[0]:
                 with evaluating(learner):
                     method.end_task(training)
@@ -134,14 +136,11 @@ def most_at_once(experiments: Sequence[Experiment], cores: int) -> int:
     return max(1, min(cores, torch.cuda.mem_get_info(on_cuda[0].device)[0] // needed))
 
 
-def _seconds_per_step(
-    method: Method, task: Task, train: TrainConfig, optimizer: torch.optim.Optimizer | None = None
-) -> float:
-    """Of the first batch of a task; with a new optimizer, if none is given."""
-    optimizer, device = optimizer or build_optimizer(train, method.learner), task.train.y.device
-    why_not = None if method.static else "not static"
-    step = Captured(partial(_step, method, optimizer, task), optimizer, train.batch_size, method.stream, why_not)
-    index = torch.arange(len(task.train), device=device)[: train.batch_size]
+def _seconds_per_step(method: Method, optimizer: torch.optim.Optimizer, task: Task, batch_size: int) -> float:
+    """Measured on the first batch of the task, which is trained on."""
+    device, why_not = task.train.y.device, None if method.static else "not static"
+    step = Captured(partial(_step, method, optimizer, task), optimizer, batch_size, method.stream, why_not)
+    index = torch.arange(len(task.train), device=device)[:batch_size]
     for _ in range(WARM_UP + 1 if device.type == "cuda" else 1):  # not timed: the first ones are slow
         step(index)
     start = _now(device)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 log = logging.getLogger("experiment")  # of the current run: experiment.log gets every level, the screen INFO and above
 EPOCH = logging.DEBUG if os.isatty(2) else logging.INFO  # on a terminal the progress bar shows the same
-LINES = 20  # of a fit in the log
+FIT_LINES = 20  # at most, of one fit in the log
 MARGIN = 3  # columns at the right: the `^C` that a terminal shows for Ctrl-C must not break a line
 status: IO[str] | None = None  # in a job of its own process: where its line of status goes
 _lines: WeakSet[Any] = WeakSet()
@@ -118,7 +118,7 @@ class _Part(io.TextIOBase):
 
 
 class FitProgress:
-    """The epochs of a generator's fits: a bar per fit on a terminal, and at most `LINES` lines per fit in the log."""
+    """The epochs of a generator's fits: a bar per fit on a terminal, at most `FIT_LINES` lines per fit in the log."""
 
     def __init__(self) -> None:
         self._fit = "", 0
@@ -132,7 +132,7 @@ class FitProgress:
         self._fit = name, done
         self._bar.set_postfix_str(f"loss {loss:.4f}")
         self._bar.update()
-        if done % ceil(epochs / LINES) == 0 or done == epochs:
+        if done % ceil(epochs / FIT_LINES) == 0 or done == epochs:
             log.log(EPOCH, "%s epoch %d of %d: loss %.4f", name, done, epochs, loss)
 
     def close(self) -> None:
