@@ -28,7 +28,10 @@ class FlowConditioningConfig(ConditioningConfig):
 
 
 def one_length(section: Any) -> Any:
-    """An unvalidated section with one of `steps` and `epochs`; where both are given, steps."""
+    """An unvalidated section with one of `steps` and `epochs`.
+
+    Where both are given, it is steps: older versions wrote both into config.yml, and fitted for the steps.
+    """
     if not isinstance(section, dict) or section.get("epochs") is None:
         return section
     return {**section, ("steps" if section.get("steps") is None else "epochs"): None}
