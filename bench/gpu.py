@@ -242,7 +242,7 @@ def tests_line() -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return f"`{' '.join(command[1:])}`: {done.stdout.strip().splitlines()[-1].strip('= ')}"
+    return f"`python {' '.join(command[1:])}`: {done.stdout.strip().splitlines()[-1].strip('= ')}"
 
 
 def main() -> int:
