@@ -52,8 +52,13 @@ def freeze(problem: str, results: Path) -> None:
 
 
 def frozen(swept: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The method's options in a sweep's file and the files it is based on, and the chosen values."""
-    fixed = {key: value for layer in read_layers(swept) for key, value in layer if key.startswith("method.")}
+    """The method's options in a sweep's file, what it says of the model beyond naive.yaml, and the chosen values."""
+    shared = values(swept.parent.parent / "naive.yaml").items()
+    fixed = {
+        key: value
+        for key, value in values(swept).items()
+        if key.startswith("method.") or (key.startswith("model.") and (key, value) not in shared)
+    }
     content: dict[str, Any] = {"base": "naive.yaml"}
     for key, value in (fixed | dict(chosen)).items():
         *sections, name = key.split(".")
@@ -62,6 +67,11 @@ def frozen(swept: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
             place = place.setdefault(section, {})
         place[name] = value
     return content
+
+
+def values(path: Path) -> dict[str, Any]:
+    """What a file and those it is based on say, by dotted keys."""
+    return {key: value for layer in read_layers(path) for key, value in layer}
 
 
 def portable(path: Path) -> str:

@@ -55,7 +55,8 @@ def test_spread_says_the_range_where_there_is_one():
     assert measuring.spread([2.0]) == "2.0" and measuring.spread([3.0, 1.0, 2.0], 2) == "2.00 (1.00-3.00)"
 
 
-NAIVE = "method: naive\nscenario: {dataset: {name: npz, path: a.npz}}\n"
+SWEEP = "method: {name: ewc, fisher: exact}\nmodel: {frozen: after_first_task}\n"
+NAIVE = "method: naive\nscenario: {dataset: {name: npz, path: a.npz}}\nmodel: {embedding: 8}\n"
 
 
 def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_path, monkeypatch):
@@ -63,7 +64,7 @@ def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_pa
     for problem, base in (("task", "../naive.yaml"), ("class", "../../task/sweep/ewc.yaml")):
         (Path("files/study") / problem / "sweep").mkdir(parents=True)
         Path("files/study", problem, "naive.yaml").write_text(f"# python main.py old     old\n{NAIVE}")
-        text = f"base: {base}\n" + ("method: {name: ewc, fisher: exact}\n" if problem == "task" else "")
+        text = f"base: {base}\n" + (SWEEP if problem == "task" else "")
         Path("files/study", problem, "sweep", "ewc.yaml").write_text(text)
     found = Path("results/sweep/class/ewc")
     found.mkdir(parents=True)
@@ -84,7 +85,8 @@ def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_pa
     assert Path("files/study/class/ewc.yaml").read_text() == (
         "# python main.py files/study/class/ewc.yaml     not run\n"
         "# Chosen by sweep/ewc.yaml: 2 points on dev data of seeds 100, 101.\n"
-        "base: naive.yaml\nmethod:\n  name: ewc\n  fisher: exact\n  importance: 100.0\ntrain:\n  epochs: 3\n"
+        "base: naive.yaml\nmethod:\n  name: ewc\n  fisher: exact\n  importance: 100.0\n"
+        "model:\n  frozen: after_first_task\ntrain:\n  epochs: 3\n"
     )
     assert Path("files/study/class/sweep/ewc.log").read_text() == "the ranking"
     first = Path("files/study/class/naive.yaml").read_text().splitlines()[0]
