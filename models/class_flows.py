@@ -20,6 +20,8 @@ class ClassFlows(Density):
     def __init__(self, dimension: int, classes: int, build: Callable[[], CodeFlow]) -> None:
         super().__init__(dimension, classes)
         self.flows = nn.ModuleList([build() for _ in range(classes)])
+        for c, flow in enumerate(self.flows):
+            cast(CodeFlow, flow).name = f"flow of class {c}"
         self.noise = nn.Buffer(torch.zeros(dimension))  # its deviation
 
     def _by_class(self, y: Tensor) -> Iterator[tuple[CodeFlow, Tensor, Tensor]]:

@@ -119,7 +119,12 @@ class CodeFlow(Density):
         noise: standard deviation of the Gaussian noise on the flow's input during the fit, as a multiple of each
             code's own standard deviation
         temperature: scale of the Gaussian that samples are drawn from; below 1 they stay closer to the data
+
+    Attributes:
+        name: in the log, of its fits
     """
+
+    name = "flow"
 
     def __init__(
         self,
@@ -144,7 +149,7 @@ class CodeFlow(Density):
         self.reset, self.early_stopping, self.noise, self.temperature = reset, early_stopping, noise, temperature
         options: dict[str, Any] = {**length(steps, epochs), "batch_size": batch_size, "tolerance": tolerance}
         options |= {"lr": lr, "weight_decay": weight_decay, "annealing": annealing, "max_norm": MAX_NORM}
-        self._fit: Callable[..., None] = partial(fit, name="flow", **options)
+        self._fit: Callable[..., None] = partial(fit, **options)
         self._build = partial(build, dimension, condition.size)
         self.flow: Flow = self._build()
         self.reach = nn.Buffer(torch.tensor(torch.inf))  # of samples, in standardised codes
@@ -186,14 +191,15 @@ class CodeFlow(Density):
             self.flow.initialize(z, self.condition(y))
         else:  # the learned part continues from its weights
             self.flow.standardize.initialize(z)
-        held_out = torch.randperm(len(z), device=z.device, generator=stream)[: ceil(HELD_OUT * len(z))]
+        permuted = torch.randperm(len(z), device=z.device, generator=stream)
+        held_out = permuted[: ceil(HELD_OUT * len(z))] if self.early_stopping else None
 
         def loss(index: Tensor) -> Tensor:
             codes = torch.where(real[index, None], self.noisy(z[index], stream), z[index])
             return -self.log_prob(codes, y[index]).mean()
 
         objective = Objective(nn.ModuleList([self.flow, self.condition]), loss)
-        self._fit([objective], class_weights(y), stream, held_out=held_out if self.early_stopping else None)
+        self._fit([objective], class_weights(y), stream, name=self.name, held_out=held_out)
         self.fits.add_(1)
         self.known[y.unique()] = True
         self.reach.copy_(REACH * torch.linalg.vector_norm(self.flow.standardize(z)[0], dim=1).max())

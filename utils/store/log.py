@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 log = logging.getLogger("experiment")  # of the current run: experiment.log gets every level, the screen INFO and above
 EPOCH = logging.DEBUG if os.isatty(2) else logging.INFO  # on a terminal the progress bar shows the same
-FIT_LINES = 20  # at most, of one fit in the log
+FIT_LINES = 5  # at most, of one fit in the log
 MARGIN = 3  # columns at the right: the `^C` that a terminal shows for Ctrl-C must not break a line
 status: IO[str] | None = None  # in a job of its own process: where its line of status goes
 _lines: WeakSet[Any] = WeakSet()
