@@ -1,11 +1,12 @@
 """Accuracy against memory of kept studies: `python bench/front.py study/mnist_patches.jsonl --out docs/front.png`.
 
-A panel per study; runs of the same name look the same in all. Dotted: the best at no more bytes; ringed: stores real
-samples.
+A panel per study; runs of files of the same name look the same in all. Dotted: the best at no more bytes; ringed:
+stores real samples.
 """
 
 import sys
 from argparse import ArgumentParser
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from utils.report.groups import Group, groups
 
 OURS = ("prer", "prer_features")
 MARKERS = "osD^vP"
+PER_ROW = 3  # panels, at most
 
 
 def main() -> int:
@@ -32,15 +34,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="PNG, PDF or SVG")
     options = parser.parse_args()
     drawn = groups(find(options.studies))
-    figure = Figure((3.8 * len(drawn) + 1, 3.6), layout="constrained")
+    rows = ceil(len(drawn) / PER_ROW)
+    columns = ceil(len(drawn) / rows)
+    figure = Figure((3.8 * columns + 1, 3.2 * rows + 0.4), layout="constrained")
     looks = dict[str, dict[str, Any]]()
-    for axes, group in zip(np.ravel(figure.subplots(1, len(drawn))), drawn, strict=True):
+    panels = np.ravel(figure.subplots(rows, columns))
+    for axes, group in zip(panels, drawn, strict=False):
         draw(axes, group, looks)
+    for axes in panels[len(drawn) :]:
+        axes.set_axis_off()
     handles = [
         Line2D([], [], label=name, linestyle="", marker=look["fmt"], color=look["color"])
         for name, look in looks.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     figure.savefig(options.out, dpi=150)
     print(options.out)
     return 0
@@ -49,7 +56,7 @@ def main() -> int:
 def draw(axes: Axes, group: Group, looks: dict[str, dict[str, Any]]) -> None:
     """Mean and standard deviation of each run's final accuracy over its bytes; without naive, which is far below.
 
-    `looks` has marker and colour by the name of a run; those of new names are added.
+    `looks` has marker and colour by the label of a run; those of new labels are added.
     """
     rows = [row for row in group.rows if row.run.method != "naive" and row.run.score.memory]
     if not rows:
@@ -58,7 +65,9 @@ def draw(axes: Axes, group: Group, looks: dict[str, dict[str, Any]]) -> None:
     for row, (x, y) in zip(rows, points, strict=True):
         own = {"fmt": "*", "markersize": 14, "color": "#c2410c", "zorder": 3}
         other = {"fmt": MARKERS[len(looks) % len(MARKERS)], "color": f"C{len(looks) % 10}"}
-        look = looks.setdefault(row.name, own if row.run.method in OURS else other)
+        name, title = row.run.folder.name, row.run.title
+        label = title if name == row.run.method else f"{title} ({name})"
+        look = looks.setdefault(label, own if row.run.method in OURS else other)
         axes.errorbar(x, y, row.run.score.final["std"] or 0, **look)
     axes.set(xscale="log", xlabel="bytes held between tasks", ylabel="FinalAccuracy", title=group.heading)
     cost.draw(axes, points, [bool(row.run.score.stored) for row in rows], "#6b7280")
