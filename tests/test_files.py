@@ -56,8 +56,10 @@ def test_files_of_the_study_ask_the_same_of_every_method(folder):
     for stem, own in loaded.items():
         assert own.method.name in (stem, stem.rpartition("_")[0]), "a variant, as ranpac_5000"
         assert str(own.save_path) == f"results/study/{folder.name}/{stem}"
-        assert (own.scenario, own.train.experiments) == (loaded["naive"].scenario, loaded["naive"].train.experiments)
-        assert (own.model, own.train.epochs) == (loaded["naive"].model, loaded["naive"].train.epochs)
+        naive = loaded["naive"]
+        assert (own.scenario, own.train.experiments) == (naive.scenario, naive.train.experiments)
+        assert own.model.model_copy(update={"frozen": naive.model.frozen}) == naive.model, "but for frozen features"
+        assert own.train.epochs == naive.train.epochs or stem == "gdumb", "whose epochs are passes over its memory"
 
 
 @pytest.mark.parametrize("path", STUDY, ids=name)
