@@ -39,7 +39,7 @@ def main() -> int:
     figure = Figure((3.8 * columns + 1, 3.2 * rows + 0.4), layout="constrained")
     looks = dict[str, dict[str, Any]]()
     panels = np.ravel(figure.subplots(rows, columns))
-    for axes, group in zip(panels, drawn, strict=False):
+    for axes, group in zip(panels[: len(drawn)], drawn, strict=True):
         draw(axes, group, looks)
     for axes in panels[len(drawn) :]:
         axes.set_axis_off()

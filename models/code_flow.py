@@ -121,7 +121,7 @@ class CodeFlow(Density):
         temperature: scale of the Gaussian that samples are drawn from; below 1 they stay closer to the data
 
     Attributes:
-        name: in the log, of its fits
+        name: what the log calls it
     """
 
     name = "flow"
@@ -191,7 +191,7 @@ class CodeFlow(Density):
             self.flow.initialize(z, self.condition(y))
         else:  # the learned part continues from its weights
             self.flow.standardize.initialize(z)
-        permuted = torch.randperm(len(z), device=z.device, generator=stream)
+        permuted = torch.randperm(len(z), device=z.device, generator=stream)  # whether used or not: the same stream
         held_out = permuted[: ceil(HELD_OUT * len(z))] if self.early_stopping else None
 
         def loss(index: Tensor) -> Tensor:
