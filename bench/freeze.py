@@ -44,7 +44,7 @@ def freeze(problem: str, results: Path) -> None:
             path.write_text(f"# python main.py {path}     not run\n{body}")
     for path in sorted((STUDY / problem).glob("*.yaml")):
         run = results / "study" / problem / path.stem
-        if (run / "final_score.json").exists() and load(run / "config.yml").method == load(path).method:
+        if (run / "final_score.json").exists() and settings(run / "config.yml") == settings(path):
             _, _, body = path.read_text().partition("\n")
             path.write_text(f"{header(path, run)}\n{body}")
     if runs := keep(results / "study" / problem, Path("study", f"{problem}.jsonl"), portable):
@@ -72,6 +72,12 @@ def frozen(swept: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
 def values(path: Path) -> dict[str, Any]:
     """What a file and those it is based on say, by dotted keys."""
     return {key: value for layer in read_layers(path) for key, value in layer}
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """What decides results in a file or a config.yml, but for the place of the data and what binds a run to it."""
+    of_data = ("scenario.fingerprint", "scenario.dataset.path")
+    return {key: value for key, value in load(path).identity.items() if key not in of_data}
 
 
 def portable(path: Path) -> str:

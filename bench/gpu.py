@@ -1,7 +1,7 @@
 """One CUDA device: its tests, and how fast steps, fits and whole runs are, eager and captured as CUDA graphs.
 
-python bench/gpu.py --data-root data         writes bench/GPU.md; at most 5 minutes on an H100
-python bench/gpu.py --parts steps fits       a choice, printed only
+python bench/gpu.py --data-root data         prints all tables; `--out FILE` writes them, too; 6 min on an H200
+python bench/gpu.py --parts steps fits       a choice
 
 Steps and fits are measured on random images and codes. Whole runs use MNIST if it is under the data root, else random
 images of its shape. Nothing is downloaded. On a machine with torch but without network, the packages that it lacks
@@ -246,11 +246,11 @@ def tests_line() -> str:
 
 
 def main() -> int:
-    """Measure, print, and write bench/GPU.md."""
+    """Measure and print."""
     parser = ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-root", type=Path, default=ROOT / "data")
     parser.add_argument("--parts", nargs="+", choices=["tests", "steps", "fits", "runs"])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("GPU.md"))
+    parser.add_argument("--out", type=Path, help="Markdown file to write the tables to")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("bench/gpu.py: no CUDA device; it measures one")
@@ -269,7 +269,7 @@ def main() -> int:
             start = time.perf_counter()
             found.append(parts[part]())
             print(f"{found[-1]}\n\n{part}: {time.perf_counter() - start:.0f} s\n", flush=True)
-            if not options.parts:
+            if options.out:
                 options.out.write_text("# One GPU\n\n" + "\n\n".join(found) + "\n")
     return 0
 

@@ -1,6 +1,6 @@
 """Kill runs at random moments, go on until they are done, and compare what they leave with uninterrupted runs.
 
-python bench/kill.py                                  every method, every scenario, 5 kills each: 225 in all
+python bench/kill.py                                  every method in each of its scenarios, 5 kills each
 python bench/kill.py --methods prer si --kills 20     a choice
 """
 
@@ -26,6 +26,7 @@ SMALL = {
     "method.regularization.fixed_replay=200",
     "prer_features": "method.flow.steps=40 method.regularization.fixed_replay=200",
     "dgr": "method.vae.epochs=3",
+    "bir": "method.vae.epochs=3",
     "gfr": "method.gan.epochs=6",
 }
 """What makes the methods with generators quick enough to be killed often."""
@@ -47,8 +48,8 @@ class Outcome(NamedTuple):
 
 def command(method: str, scenario: str, folder: Path) -> list[str]:
     """The arguments of main.py for one small run on digits."""
-    settings = f"{COMMON} scenario.type={scenario} train.save_path={folder} {SMALL.get(method, '')}".split()
-    return [str(ROOT / "files" / f"{method}_digits.yaml"), "--seeds", "0", "--set", *settings]
+    settings = f"method={method} {COMMON} scenario.type={scenario} train.save_path={folder} {SMALL.get(method, '')}"
+    return [str(ROOT / "files" / "naive_digits.yaml"), "--seeds", "0", "--set", *settings.split()]
 
 
 def quietly(arguments: Sequence[str]) -> None:
@@ -122,7 +123,7 @@ def survive(method: str, scenario: str, kills: int, chance: random.Random, folde
 
 def main() -> int:
     """Kill what the command line names; returns 1 if anything differed."""
-    from methods import known
+    from methods import find, known
 
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--methods", nargs="+", default=known(), choices=known())
@@ -132,12 +133,12 @@ def main() -> int:
     options = parser.parse_args()
     chance, total, different = random.Random(options.chance), 0, []
     for method in options.methods:
-        for scenario in options.scenarios:
+        for scenario in (name for name in find(method)[0].scenarios if name in options.scenarios):
             with tempfile.TemporaryDirectory() as folder:
                 outcome = survive(method, scenario, options.kills, chance, Path(folder))
             total += outcome.kills
             different += [] if outcome.same else [f"{method} {scenario}"]
-            print(f"{method:7} {scenario:7} {outcome.kills} kills: {'same bits' if outcome.same else 'DIFFERS'}")
+            print(f"{method:13} {scenario:7} {outcome.kills} kills: {'same bits' if outcome.same else 'DIFFERS'}")
     print(f"{total} kills survived; runs that differ from uninterrupted ones: {', '.join(different) or 'none'}")
     return bool(different)
 

@@ -52,7 +52,7 @@ STEP = {"batches", "forward", "backward", "optimizer"}
 """Parts of a training step; inside those of `WHOLE` they are not told apart."""
 WHOLE = {"input", "building", "generator", "evaluation", "writing"}
 WRAPPED = {
-    "input": "utils.config.load:load datasets:load utils.run.build:build_tasks",
+    "input": "utils.config.load:load_points datasets:load utils.run.build:build_tasks",
     "building": "utils.run.build:build_learner utils.run.build:build_method utils.run.build:build_optimizer",
     "batches": "torch:randperm datasets.data:Split.batch methods.mechanisms.memory:Memory.draw",
     "forward": "methods:Method.loss methods:Method.cross_entropy models.learner:Learner.embed "

@@ -5,7 +5,7 @@ import json
 import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
-from math import inf
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ def cached(
     make: Callable[[], np.ndarray],
     tell: Callable[[str], None],
     warn: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """What `make` returns, from a file in the folder if one of the same description is there; else it is made and kept.
 
@@ -28,6 +29,7 @@ def cached(
         description: JSON that decides the array, to the bit.
         tell: called with one line for what was read or written.
         warn: the same for what was found damaged or could not be kept.
+        check: called now and then while another process makes it; may raise an exception to stop.
     """
     key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]
     array, about = folder / f"{key}.npy", folder / f"{key}.json"
@@ -37,7 +39,8 @@ def cached(
     with ExitStack() as lock:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock.enter_context(exclusive(folder / f".{key}.lock", inf, ""))
+            waiting = partial(tell, f"wait for another process, which writes {array}")
+            lock.enter_context(exclusive(folder / f".{key}.lock", waiting=waiting, check=check))
         except OSError as error:
             warn(f"not kept on disk: {folder} cannot be used ({error})")
             return make()

@@ -11,6 +11,7 @@ import torch
 from datasets import DatasetConfig, reason
 from datasets.data import Data, Split, held_out
 from datasets.decode import ImageConfig, as_pixels, stacked
+from utils.locks import exclusive
 from utils.settings import AnyCase, BadInput, nearest
 
 PARTS = (("train", "trainval"), ("test", "val", "valid"))
@@ -83,6 +84,9 @@ def _part(name: str, kind: str, root: Path, index: int | None) -> Any:
     for which in choices:
         for download in downloads:
             try:
+                if download.get("download"):
+                    with exclusive(root / f".{kind}.lock"):  # the first downloads, the others find its files
+                        return make(root, **which, **download)
                 return make(root, **which, **download)
             except AssertionError:
                 why = "a file is not in its format, such as a web page saved in its place"

@@ -20,7 +20,7 @@ class Config(MethodConfig):
     """The memory of DER, and the weights of its two terms."""
 
     alpha: float = Field(0.5, ge=0)
-    """weight of the squared error between logits and stored logits"""
+    """weight of the mean squared error between logits and stored logits"""
     beta: float = Field(0.5, ge=0)
     """weight of the cross-entropy of a second batch of stored images (DER++); 0: DER"""
     memory_size: int = Field(500, ge=1)
@@ -30,12 +30,15 @@ class Config(MethodConfig):
 
 
 class DER(Method):
-    """Cross-entropy + alpha * |logits - stored logits|^2 + beta * cross-entropy of stored images.
+    """Cross-entropy + alpha * mean (logits - stored logits)^2 + beta * cross-entropy of stored images.
 
     The reservoir takes every batch as it is trained on, with the logits of that moment, under each image's own head.
 
     *Deviation*: these logits are those of evaluation mode, without dropout and with running statistics, so that they
     are the answer and not a draw of it; where the two modes do not differ they are the paper's.
+
+    *Deviation*: the squared error is the mean over the head's columns, as in the authors' code, where the paper has the
+    sum; columns that were not there when an image was stored count as equal.
 
     *Deviation*: on the first task the memory is filled but not replayed, so that all methods learn it alike.
     """

@@ -29,8 +29,8 @@ class Config(MethodConfig):
 class ERACE(Method):
     """New classes do not push old ones away: the softmax of current images is over the classes of their batch.
 
-    Old and new classes are told apart by the stored images, which include those of the current task. In the task and
-    domain scenarios a head has no columns of old classes, and what is left is replay with both losses at weight 1.
+    Old and new classes are told apart by the stored images, which include those of the current task. In the task
+    scenario a head has no columns of old classes; in the domain scenario its columns are those of old classes, too.
 
     *Deviation*: on the first task the memory is filled but not replayed, so that all methods learn it alike.
     """

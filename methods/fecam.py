@@ -9,9 +9,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from datasets.data import Task
 from methods import MethodConfig
 from methods.mechanisms.closed_form import Means
 from models.learner import Learner
+from utils.settings import BadInput
 
 
 class Config(MethodConfig):
@@ -40,6 +42,13 @@ class FeCAM(Means):
     def transformed(self, x: Tensor) -> Tensor:
         """Features (B, F) after Tukey's transformation."""
         return x.sign() * x.abs() ** self.config.tukey
+
+    def end_task(self, task: Task) -> None:
+        counts = task.train.y.bincount()
+        if len(few := (counts == 1).nonzero()[:, 0]):
+            problem = f"class {int(few[0])} has 1 training sample, and fecam needs 2 for its covariance"
+            raise BadInput(f"scenario.dataset: {problem}; leave it out")
+        super().end_task(task)
 
     def accumulate(self, x: Tensor, y: Tensor) -> None:
         x = self.transformed(x)

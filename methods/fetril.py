@@ -41,7 +41,8 @@ class FeTrIL(Method):
         if task.index == 0:
             return task
         past, real = self.learner.classes_before(task.index), task.train
-        moved = [self.moved(c, real, class_means(real, task.classes), task.classes) for c in past]
+        means = class_means(real, task.classes)
+        moved = [self.moved(c, real, means, task.classes) for c in past]
         return replace(task, classes=past + task.classes, train=concatenate(real, *moved))
 
     def moved(self, old: int, real: Split, means: Tensor, classes: tuple[int, ...]) -> Split:

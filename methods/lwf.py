@@ -20,7 +20,7 @@ class Config(MethodConfig):
     """The distillation of LwF."""
 
     alpha: float = Field(1.0, ge=0)
-    """weight of the distillation, next to the current task's loss (the paper's lambda_o)"""
+    """weight of the distillation, next to the current task's loss; the paper's lambda_o is alpha * temperature^2"""
     temperature: float = Field(2.0, gt=0)
     """of the distillation"""
 
@@ -29,7 +29,7 @@ class LwF(Method):
     """Cross-entropy + alpha * distillation of the network as it was when the last task ended.
 
     *Deviation* from the paper: the distillation is the mean over old heads, not their sum, so that its weight does not
-    grow with the tasks; and the new head is not warmed up alone first.
+    grow with the tasks; it has the factor temperature^2 (see `divergence`); and the new head is not warmed up alone.
 
     *Deviation* from the original code, where alpha also took away from the current task: at 1 nothing was left of it.
     """

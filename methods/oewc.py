@@ -18,7 +18,11 @@ class Config(ewc.Config):
 
 
 class OnlineEWC(ewc.EWC):
-    """F <- gamma F + F_t around the weights after task t."""
+    """F <- gamma F + F_t around the weights after task t.
+
+    *Deviations* from the paper: the information of each task is not normalised, so that tasks with larger gradients
+    weigh more; and the penalty has F where the paper has gamma F, which is another `importance`.
+    """
 
     title = "Online EWC"
     config: Config

@@ -31,7 +31,11 @@ class Config(MethodConfig):
 
 
 class Replay(Method):
-    """A memory of real images, filled when a task ends."""
+    """A memory of real images, filled when a task ends.
+
+    *Deviations* from Chaudhry et al.: the memory is filled when a task ends, not with every batch, is balanced over
+    classes by default, and the two losses have the weights of `share`, not the same. Rolnick et al. also distil.
+    """
 
     title = "Experience Replay"
     config: Config

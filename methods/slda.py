@@ -8,10 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from datasets.data import Task
 from methods import MethodConfig
 from methods.mechanisms.closed_form import Means
 from models.gaussians import SharedGaussian
 from models.learner import Learner
+from utils.settings import BadInput
 
 
 class Config(MethodConfig):
@@ -31,11 +33,17 @@ class SLDA(Means):
     """
 
     title = "Streaming LDA"
+    densities = True
     config: Config
 
     def __init__(self, config: Config, learner: Learner, stream: torch.Generator) -> None:
         super().__init__(config, learner, stream)
         self.squares: Tensor = self.sum_buffer(self.features, self.features)
+
+    def end_task(self, task: Task) -> None:
+        super().end_task(task)
+        if int(self.counts.max()) < 2:
+            raise BadInput("scenario.dataset: each class has 1 training sample, and slda needs 2 for a covariance")
 
     def accumulate(self, x: Tensor, y: Tensor) -> None:
         super().accumulate(x, y)

@@ -1,4 +1,4 @@
-"""A flow for each class, fitted once: what it knows of a class, no later task can change."""
+"""A flow for each class, fitted when there are real codes of the class: later tasks do not change it."""
 
 from collections.abc import Callable, Iterator
 from typing import cast

@@ -137,17 +137,23 @@ class Learner(nn.Module):
         logits = logits.masked_fill(classes < 0, -torch.inf)
         return classes.gather(1, logits.argmax(dim=1, keepdim=True))[:, 0]
 
-    def as_class_logits(self, log_p: Tensor, task: int) -> Tensor:
-        """Log-probabilities (B, K) of all global classes, up to a constant -> those (B, k) that the task may have.
+    def as_class_logits(self, scores: Tensor, task: int, densities: bool = True) -> Tensor:
+        """Scores (B, K) of all global classes -> those (B, k) of the classes that the task may have.
 
-        In the domain scenario a class stands for all that have its position, whichever task they are of.
+        In the domain scenario a class stands for all that have its position, whichever task they are of. It gets the
+        largest of their scores; of `densities`, log-probabilities up to a constant, the logarithm of their sum.
         """
         if self.scenario == "class":
-            return log_p
+            return scores
         if self.scenario == "task":
-            return log_p[:, self.groups[task]]
-        by_position = log_p.new_zeros(len(log_p), self.widths[0]).index_add_(1, self.position_of, log_p.softmax(1))
-        return by_position[:, : len(self.groups[task])].log()
+            return scores[:, self.groups[task]]
+        by_position = scores.new_zeros(len(scores), self.widths[0])
+        if densities:
+            by_position = by_position.index_add_(1, self.position_of, scores.softmax(1)).log()
+        else:
+            positions = self.position_of.expand_as(scores)
+            by_position = by_position.scatter_reduce(1, positions, scores, "amax", include_self=False)
+        return by_position[:, : len(self.groups[task])]
 
 
 def paper_head(dropout: float) -> Head:

@@ -15,7 +15,7 @@ QUEUE = Path(os.environ["SLURM_COMMANDS_QUEUE"])
 
 
 def sbatch(script: str) -> None:
-    if (QUEUE / "refuses").exists():
+    if (QUEUE / "refuses").exists() or ((QUEUE / "full").exists() and any(QUEUE.glob("*_*"))):
         sys.exit("sbatch: error: invalid account or account/partition combination specified")
     text = Path(script).read_text()
     first, last = re.search(r"#SBATCH --array=(\d+)-(\d+)", text).groups()
@@ -60,6 +60,7 @@ def squeue(*options: str) -> None:
 
 
 def scancel(job: str) -> None:
+    (QUEUE / f"{job}.cancelled").touch()
     os.kill(int((QUEUE / f"{job}.pid").read_text()), signal.SIGTERM)
 
 

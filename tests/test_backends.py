@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from conftest import merged
 
 from bench.kill import left_by
 from utils.store.folder import finished_runs
@@ -253,3 +255,15 @@ def test_slurm_that_refuses_is_told_in_one_line(small, run, capfd, monkeypatch, 
     assert run(small, "--backend", "slurm", "--seeds", "0-1") == 2
     error = capfd.readouterr().err
     assert said in error and "Traceback" not in error
+
+
+@needs("submitit")
+def test_what_was_submitted_is_cancelled_when_slurm_refuses_the_rest(small, run, capfd, monkeypatch, tmp_path, slurm):
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "queue" / "full").touch()
+    other = merged(small, {"cluster": {"cpus": 2}, "train": {"save_path": str(tmp_path / "other")}})
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    assert run(small, str(tmp_path / "other.yaml"), "--backend", "slurm", "--seeds", "0") == 2
+    assert "sbatch refused 1 jobs" in capfd.readouterr().err
+    assert (tmp_path / "queue" / "1_0.cancelled").exists()

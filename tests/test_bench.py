@@ -74,10 +74,10 @@ def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_pa
     (found / "sweep.log").write_text("the ranking")
     run = Path("results/study/class/naive")
     run.mkdir(parents=True)
-    score = {"time": {"total_s": {"mean": 150.0}}, "test": {"FinalAccuracy": {"mean": 0.54321}}}
+    score = {"seeds": [0], "time": {"total_s": {"mean": 150.0}}, "test": {"FinalAccuracy": {"mean": 0.54321}}}
     (run / "final_score.json").write_text(json.dumps(score))
     (run / "config.yml").write_text(
-        "method: naive\nscenario:\n  dataset:\n    name: npz\n    path: /this/machine/a.npz\n"
+        "method: naive\nscenario:\n  dataset:\n    name: npz\n    path: /this/machine/a.npz\nmodel: {embedding: 8}\n"
     )
     for problem in ("task", "class"):
         freeze.freeze(problem, Path("results"))
@@ -92,7 +92,7 @@ def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_pa
     first = Path("files/study/class/naive.yaml").read_text().splitlines()[0]
     assert first.endswith("/naive.yaml     about 2 min per seed on 1 core     expect FinalAccuracy 0.543")
     (line,) = Path("study/class.jsonl").read_text().splitlines()
-    assert json.loads(line)["files"]["config.yml"].endswith("    path: a.npz\n"), "portable"
+    assert json.loads(line)["files"]["config.yml"].endswith("    path: a.npz\nmodel: {embedding: 8}\n"), "portable"
     assert not Path("study/task.jsonl").exists()
     measured = Path("files/study/class/naive.yaml").read_text()
     (run / "final_score.json").rename(run / "elsewhere.json")
@@ -102,7 +102,7 @@ def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_pa
     (run / "elsewhere.json").rename(run.parent / "ewc" / "final_score.json")
     (run / "config.yml").rename(run.parent / "ewc" / "config.yml")
     kept = Path("study/class.jsonl").read_text()
-    with pytest.raises(BadInput, match="lacks its runs naive"):
+    with pytest.raises(BadInput, match="lacks its runs naive seed 0"):
         freeze.freeze("class", Path("results"))
     assert Path("study/class.jsonl").read_text() == kept
     ranking["points"][0]["status"] = "not finished"

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 from datasets.data import Data, Split
 from datasets.tasks import split_by_class
 from methods import fecam, ranpac
+from models.encoders import identity
+from models.learner import HEADS, Learner
+from utils.settings import BadInput
 
 NAMES = ["ncm", "slda", "ranpac", "fecam"]
 
@@ -147,6 +150,33 @@ def test_they_classify_in_every_scenario_and_before_anything_is_learnt(features,
     train(first, tasks[0], steps=0)
     seen = first.predict(features.test.x, 0).unique().tolist()
     assert set(seen) <= {0, 1}, "no class is predicted that was never seen"
+
+
+@pytest.mark.parametrize("name", ["ncm", "ranpac", "fecam"])
+def test_a_position_is_that_of_the_class_with_the_largest_score(features, name):
+    """In the domain scenario, whose softmax over scores that are no log-probabilities would be nearly flat."""
+    options = {"ncm": {"distance": "cosine"}, "ranpac": {"ridge": 1.0}}.get(name, {})
+    best = learnt(name, features, "class", **options).logits(features.test.x, 0).argmax(dim=1)
+    method = learnt(name, features, "domain", **options)
+    assert torch.equal(method.logits(features.test.x, 1).argmax(dim=1), method.learner.position_of[best])
+
+
+def test_positions_of_more_classes_have_no_advantage_by_their_number():
+    learner = Learner(identity.build((3,)), HEADS["linear"](0.0), "domain", [(0, 1), (2, 3, 4)])
+    scores = torch.tensor([[0.1, 0.1, 0.1, 0.1, 0.2]])
+    assert learner.as_class_logits(scores, 1, densities=False).tolist() == scores[:, 2:].tolist()
+    assert learner.as_class_logits(scores, 1).argmax() == 0, "of log-probabilities the sum counts"
+
+
+@pytest.mark.parametrize(
+    "name, few, told", [("fecam", 1, "class 1 has 1 training sample"), ("slda", 2, "slda needs 2")]
+)
+def test_classes_with_one_sample_are_refused_where_a_covariance_is_needed(features, name, few, told):
+    kept = torch.arange(len(features.train)) % 40 == 0
+    kept[:40] |= few == 1
+    data = Data(features.train.take(kept), features.test, features.classes)
+    with pytest.raises(BadInput, match=told):
+        learnt(name, data)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,6 +22,7 @@ from utils.report.find import find
 from utils.report.groups import groups
 from utils.report.kept import keep
 from utils.run import figures as plots
+from utils.settings import BadInput
 from utils.store import files
 from utils.store.files import write_pickle
 from utils.store.final_score import write_final_score
@@ -136,6 +137,13 @@ def test_runs_kept_in_one_file_are_compared_as_their_folders(study, tmp_path, ca
     file = tmp_path / "kept.jsonl"
     kept = find([study])
     assert keep(study, file) == len(kept) == file.read_text().count("\n")
+    before, score = file.read_text(), study / "lwf" / "final_score.json"
+    whole = score.read_text()
+    score.write_text(json.dumps(json.loads(whole) | {"seeds": [0, 1, 2, 3]}))
+    with pytest.raises(BadInput, match="lacks its runs lwf seed 4; run them again"):
+        keep(study, file)
+    score.write_text(whole)
+    assert file.read_text() == before
     again = find([file])
     assert [(run.folder.name, run.score.scores, run.settings) for run in again] == [
         (run.folder.name, run.score.scores, run.settings) for run in kept

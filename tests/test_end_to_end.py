@@ -15,7 +15,6 @@ import yaml
 from conftest import method_settings
 from PIL import Image
 
-from bench import memory
 from main import main
 from utils.store.files import Damaged, read_pickle, write_pickle
 
@@ -245,13 +244,6 @@ def test_the_data_root_is_found_in_the_order_documented(small, run, capsys, tmp_
         monkeypatch.setenv("DATA_ROOT", str(tmp_path / "environment"))
     assert run(small, *(["--data-root", str(tmp_path / "option")] if way == "option" else [])) == 2
     assert f"mnist is missing or incomplete under {tmp_path / way}" in capsys.readouterr().err
-
-
-def test_the_memory_figure_is_made_from_finished_results(small, run, tmp_path, monkeypatch):
-    assert run(small) == 0
-    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "results"), "--out", str(tmp_path / "memory.png")])
-    assert memory.main() == 0
-    assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_python_without_the_packages_is_told_in_one_line():

@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from conftest import CPU, After, few_images, method_settings
 
 from bench.kill import left_by
+from datasets.cache import cached
 from datasets.data import Data
 from prer import load_run
 from prer import run as run_in_python
@@ -108,6 +112,44 @@ def test_the_cache_tells_images_weights_and_preparation_apart(frozen, tmp_path, 
     for change in ({"resize": 20}, {"normalize": "first_task"}, {"normalize": {"mean": [0.5], "std": [0.5]}}):
         started({**frozen, "model": {"frozen": "yes", **change}}, tmp_path, data, cache)
     assert len(list(cache.glob("*.npy"))) == 6
+
+
+def test_an_own_network_whose_file_was_edited_is_another(frozen, tmp_path, data):
+    file = tmp_path / "nets.py"
+    frozen["model"]["encoder"] = {"file": str(file)}
+    means = []
+    for function in ("relu", "sigmoid"):
+        file.write_text(
+            "from torch import nn\n\nclass Net(nn.Module):\n    def forward(self, x):\n"
+            f"        return x.flatten(1)[:, :50].{function}()\n\ndef build():\n    return Net()\n"
+        )
+        means.append(float(started(frozen, tmp_path, data, tmp_path / "cache").tasks[0].train.x.mean()))
+    assert means[0] < means[1] and len(list((tmp_path / "cache").glob("*.npy"))) == 2
+
+
+def test_while_another_process_computes_them_it_waits_and_may_be_stopped(tmp_path):
+    made, said, calls = threading.Event(), [], []
+
+    def make() -> np.ndarray:
+        calls.append(1)
+        made.wait(60)
+        return np.arange(3.0)
+
+    def ask(check=lambda: None) -> np.ndarray:
+        return cached(tmp_path, {"the": "same"}, make, said.append, said.append, check)
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(ask)
+        while not calls:
+            time.sleep(0.01)
+        second = pool.submit(ask)
+        while not said:
+            time.sleep(0.01)
+        with pytest.raises(Interrupted):
+            ask(lambda: (_ for _ in ()).throw(Interrupted()))
+        made.set()
+        assert np.array_equal(first.result(), second.result()) and len(calls) == 1
+    assert [line.split()[0] for line in said] == ["wait", "wait", "written", "read"]
 
 
 def test_a_cache_that_cannot_be_written_is_told_and_done_without(frozen, tmp_path, data):

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from conftest import backward, make_method
+from conftest import backward, make_method, train
 from torch.nn import functional as F
 
 from methods.agem import project as project_one
@@ -133,6 +133,16 @@ def test_gem_keeps_the_current_head_s_gradient(tasks):
 
 
 # --- A-GEM -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gem", "agem"])
+def test_a_fixed_layer_of_the_encoder_stays_as_it_is(tasks, name):
+    method = make_method(name, "domain")
+    fixed = next(method.learner.parameters()).requires_grad_(False)
+    before = fixed.clone()
+    for task in tasks[:2]:
+        train(method, task, steps=5)
+    assert torch.equal(fixed, before) and fixed.grad is None and len(method.memory)
 
 
 def test_agem_is_the_closed_form():

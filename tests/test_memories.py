@@ -127,6 +127,16 @@ def test_a_balanced_memory_is_balanced_and_exactly_full():
     assert len(balanced_choice(y, 99, torch.Generator())) == 52
 
 
+def test_of_more_classes_than_places_a_random_choice_is_kept():
+    y = torch.arange(6).repeat_interleave(5)
+    counts = torch.zeros(6)
+    for seed in range(300):
+        kept = y[balanced_choice(y, 4, torch.Generator().manual_seed(seed))]
+        assert len(kept.unique()) == len(kept) == 4
+        counts[kept] += 1
+    assert stats.chi2.sf(float(((counts - 200) ** 2).sum() / 200), 5) > 1e-4
+
+
 def test_a_balanced_choice_is_random_within_a_class():
     y = torch.tensor([0, 1]).repeat_interleave(10)
     counts = torch.zeros(20)

@@ -1,10 +1,13 @@
 """PRER on features: projected after the first task, and replayed to the layers above."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import make_features, train
 
 from models.subspace import Subspace
+from utils.settings import BadInput
 
 
 @pytest.fixture
@@ -25,6 +28,22 @@ def test_replay_trains_the_heads_and_the_projection(tasks, scenario, targets):
         method.loss(*task.train.batch(slice(20, 36)), task)[term].backward()
         assert method.learner.encoder.projection.weight.grad.abs().sum() > 1e-6
         assert (method.learner.heads[0][0].weight.grad is not None) == (term == "replay")
+
+
+def test_rejection_asks_what_classifies(tasks, monkeypatch):
+    method = make_features(
+        "class", predict="flow", flow={"conditioning": {"type": "one_hot"}}, regularization={"rejection": True}
+    )
+    train(method, tasks[0])
+    monkeypatch.setattr(method.learner, "predict_mixed", None)  # no head is trained
+    assert set(method.generate_past(tasks[1])[1].tolist()) == set(tasks[0].classes)
+
+
+def test_more_directions_than_samples_are_refused(tasks):
+    method = make_features("class", predict="flow", flow={"dimension": 8})
+    task = replace(tasks[0], train=tasks[0].train.take(torch.arange(7)))
+    with pytest.raises(BadInput, match=r"method.flow.dimension: 8 directions .* 7 samples; lower it"):
+        method.end_task(task)
 
 
 def test_the_layers_above_are_given_projected_features_after_the_first_task(tasks):

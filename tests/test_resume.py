@@ -19,6 +19,7 @@ from bench import kill
 from bench.kill import left_by, survive
 from datasets.data import Data
 from methods import find, known
+from utils.config import load as loading
 from utils.config.schema import Config
 from utils.run import runner
 from utils.run.runner import Run
@@ -95,6 +96,13 @@ def forkserver():
     process = context.Process(target=int)
     process.start()
     process.join()
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_run_of_the_kill_program_is_a_valid_one(name, tmp_path):
+    for scenario in find(name)[0].scenarios:
+        file, _, _, _, *settings = kill.command(name, scenario, tmp_path)
+        assert loading.load(Path(file), settings).method.name == name
 
 
 @pytest.mark.long
@@ -213,7 +221,7 @@ def test_a_write_that_fails_at_any_call_loses_nothing(small, run, tmp_path, monk
         if exit_code == 0:
             break
         faults += 1
-        assert exit_code in (1, 2) and os.strerror(code) in said.err and "again" in said.err + "again"
+        assert exit_code in (1, 2) and os.strerror(code) in said.err and "again" in said.err
         assert not list((tmp_path / "results").rglob("*.tmp"))
     assert faults >= 2
     assert left_by(tmp_path / "whole") == left_by(tmp_path / "results")

@@ -217,6 +217,15 @@ def test_points_are_run_ranked_on_dev_data_and_the_best_alone_is_tested(swept, r
     assert {p["name"]: p["status"] for p in ranking(folder)["points"]}["importance=100"] == "not finished"
 
 
+def test_a_damaged_score_of_a_point_is_written_again(swept, run, tmp_path):
+    assert run(swept, "--seeds", "0") == 0
+    whole, score = ranking(tmp_path / "results"), tmp_path / "results" / "importance=1" / "final_score.json"
+    for damaged in (score.read_text()[:99], "{}", "[]"):
+        score.write_text(damaged)
+        assert run(swept, "--seeds", "0") == 0
+        assert ranking(tmp_path / "results") == whole
+
+
 def test_a_folder_is_of_one_sweep_or_of_one_experiment(swept, small, run, tmp_path, capsys):
     plain = {key: value for key, value in swept.items() if key != "sweep"}
     assert run(swept, "--seeds", "0") == 0

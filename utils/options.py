@@ -75,10 +75,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def interrupted(command: Sequence[str], interruption: KeyboardInterrupt) -> int:
-    """Say what to type to resume a run that this command, the program first, has begun; returns the exit code."""
+    """Say what to type to go on with what this command, the program first, has begun; returns the exit code."""
     python = sys.executable.removeprefix(f"{os.getcwd()}/")
     again = shlex.join([python, *(word for word in command if word != "--restart")])
-    print(f"\ninterrupted{interruption}; to resume: {again}", file=sys.stderr, flush=True)
+    purpose = "run again" if "--verify" in command else "resume"
+    print(f"\ninterrupted{interruption}; to {purpose}: {again}", file=sys.stderr, flush=True)
     return 130
 
 

@@ -15,6 +15,8 @@ AT_ONCE = 1024  # samples that are added to the sums
 class ClosedForm(Method):
     """Sums over each class, in double precision, from which a subclass computes its classifier when it is asked.
 
+    `densities` says that its scores are log-probabilities, and may be added up over classes.
+
     F is the number of features, K that of classes. Sums do not depend on batches or on the order of samples, but for
     rounding. The learner is not used: scores are of all global classes, and `Learner.as_class_logits` says which of
     them a scenario compares.
@@ -22,6 +24,7 @@ class ClosedForm(Method):
 
     works_on = "features"
     trains = False
+    densities: ClassVar[bool] = False
     off: ClassVar = None
 
     def __init__(self, config: MethodConfig, learner: Learner, stream: torch.Generator) -> None:
@@ -50,7 +53,7 @@ class ClosedForm(Method):
         return self._solution
 
     def scores(self, x: Tensor) -> Tensor:
-        """Features (B, F) -> log-probabilities (B, K) of the classes up to a constant; of unseen ones, any number."""
+        """Features (B, F) -> scores (B, K), larger for more likely classes; of unseen ones, any number."""
         raise NotImplementedError
 
     def end_task(self, task: Task) -> None:
@@ -69,7 +72,7 @@ class ClosedForm(Method):
         if not self.counts.any():
             return self.learner.as_class_logits(x.new_zeros(len(x), self.classes), task)
         scores = self.scores(x).masked_fill(self.counts == 0, NO_LOGIT)
-        return self.learner.as_class_logits(scores.log_softmax(dim=1), task)
+        return self.learner.as_class_logits(scores.log_softmax(dim=1), task, self.densities)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)

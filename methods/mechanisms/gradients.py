@@ -24,16 +24,19 @@ def flat_gradients(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def set_gradients(parameters: Iterable[nn.Parameter], vector: Tensor) -> None:
-    """Let a vector (P,) be the `.grad` of the parameters, those that had none included."""
+    """Let a vector (P,) be the `.grad` of the parameters, those that had none included, but for fixed ones."""
     parameters = list(parameters)
     for p, part in zip(parameters, vector.split([p.numel() for p in parameters]), strict=True):
-        p.grad = part.view_as(p)
+        if p.requires_grad:
+            p.grad = part.view_as(p)
 
 
 def gradient_of(loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
     """The gradient of a loss as one vector (P,), leaving every `.grad` alone; zeros where it does not reach."""
-    gradients = torch.autograd.grad(loss, list(parameters), materialize_grads=True)
-    return torch.cat([g.detach().flatten() for g in gradients])  # the zeros of torch 2.6 ask for gradients
+    parameters = list(parameters)
+    found = iter(torch.autograd.grad(loss, [p for p in parameters if p.requires_grad], materialize_grads=True))
+    # detached: the zeros of torch 2.6 ask for gradients
+    return torch.cat([(next(found).detach() if p.requires_grad else torch.zeros_like(p)).flatten() for p in parameters])
 
 
 def mean_over_samples(

@@ -93,12 +93,18 @@ class Memory(nn.Module):
 
 
 def balanced_choice(y: Tensor, n: int, stream: torch.Generator) -> Tensor:
-    """Indices of n random samples of the labels y (N,), or of all there are, of every class as evenly as can be."""
+    """Indices of n random samples of the labels y (N,), or of all there are, of every class as evenly as can be.
+
+    Of more classes than n, a random choice of n has one sample each.
+    """
     shuffled = torch.randperm(len(y), device=y.device, generator=stream)
     by_class = shuffled[y[shuffled].argsort(stable=True)]
     counts = y.bincount()
     starts = counts.cumsum(0) - counts
     rank = torch.arange(len(y), device=y.device) - starts[y[by_class]]  # first of its class, second of its class, ...
+    if n < int((counts > 0).sum()):
+        firsts = by_class[rank == 0]
+        return firsts[torch.randperm(len(firsts), device=y.device, generator=stream)[:n]]
     return by_class[rank.argsort(stable=True)[:n]]
 
 

@@ -22,9 +22,10 @@ class FlowConditioningConfig(ConditioningConfig):
     """How the flow is conditioned on the class."""
 
     type: Annotated[Literal["none", "one_hot", "class_embedding", "separate"] | None, AnyCase] = None
-    """none: no condition; one_hot; class_embedding: a learned vector per class; separate: a flow for each class, which
-    is fitted to its real codes alone and keeps what it knows, by default for 20 epochs; the flow's epochs and steps are
-    per class. By default separate for prer_features with predict: flow, else one_hot"""
+    """none: no condition; one_hot; class_embedding: a learned vector per class; separate: a flow for each class, by
+    default of 20 epochs; the flow's epochs and steps are per class. prer_features fits it once, to real codes alone;
+    prer, whose codes change, fits it to its own samples again after every task. By default separate for prer_features
+    with predict: flow, else one_hot"""
 
 
 def one_length(section: Any) -> Any:

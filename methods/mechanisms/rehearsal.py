@@ -116,7 +116,7 @@ class Rehearsing(Method):
         y = cycle_labels(self.learner.classes_before(task.index), count, self.stream.device)
         x, codes = self.generate(y)
         for _ in range(MAX_REJECTIONS if options.rejection else 0):
-            refused = (self.learner.predict_mixed(self.embed_all(x), y) != y).nonzero()[:, 0]
+            refused = (self._classified(x, codes, y) != y).nonzero()[:, 0]
             if not len(refused):
                 break
             x[refused], codes[refused] = self.generate(y[refused])

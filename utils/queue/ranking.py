@@ -40,7 +40,8 @@ def write(sweep: Sweep, asked: Sequence[int], failed: Collection[tuple[Path, int
     """
     root, split = sweep.root, sweep.rank_by
     old = _read(root).get("points", ())
-    known = {point["name"]: point["values"] for point in old} | sweep.points
+    earlier = {point["name"]: point["values"] for point in old if point["name"] not in sweep.points}
+    known = {**sweep.points, **earlier}  # of equal scores, the first in the file is the better
     scores = {name: _scores(root / name, split) for name in known}
     failures = {(root / point["name"], seed) for point in old for seed in point["failed"] if seed not in asked}
     failures |= {*failed}
@@ -83,12 +84,12 @@ def _read(root: Path) -> dict[str, Any]:
 
 
 def _scores(folder: Path, split: str) -> dict[int, float]:
-    """Seed -> score, of the finished seeds of a point."""
+    """Seed -> score, of the finished seeds of a point; a damaged file is written again when the point ends."""
     try:
         score = json.loads((folder / "final_score.json").read_text())
-    except FileNotFoundError:
+        return dict(zip(score["seeds"], score[split][SCORE]["values"], strict=True))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
-    return dict(zip(score["seeds"], score[split][SCORE]["values"], strict=True))
 
 
 def _as_text(ranking: dict[str, Any], root: Path) -> str:

@@ -75,6 +75,8 @@ def run_on_slurm(folder: Path, name: str, jobs: Sequence[Job], at_once: int, sto
             with executor.batch():
                 running |= {index: executor.submit(_Task(), jobs[index].run) for index in alike}
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
+            for job in running.values():
+                job.cancel(check=False)
             said = (str(error).strip() or "no message").splitlines()[-1]
             raise BadInput(f"--backend slurm: sbatch refused {len(alike)} jobs: {said}") from error
     printed, cancelled = Counter[Path](), False  # lines of each log

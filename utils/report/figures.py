@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -32,9 +32,6 @@ from utils.run.figures import (
     short,
 )
 from utils.store.folder import RunFolder
-
-if TYPE_CHECKING:
-    pass
 
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 2, 1.5, 2)))
 MARKERS = {"o": "●", "s": "■", "D": "◆", "v": "▼", "^": "▲"}  # matplotlib's marker -> the same as a character

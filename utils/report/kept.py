@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from utils.settings import BadInput
 from utils.store.files import write_text
@@ -19,7 +20,7 @@ def keep(folder: Path, file: Path, read: Callable[[Path], str] = Path.read_text)
 
     `read` gives the text that is kept of config.yml and provenance.yml.
 
-    BadInput if the file holds a run that the folder lacks, which would be lost.
+    BadInput if the file holds a run, or a seed of one, that the folder lacks: it would be lost.
     """
     lines = []
     for score in sorted(folder.glob("*/final_score.json")):
@@ -28,12 +29,17 @@ def keep(folder: Path, file: Path, read: Callable[[Path], str] = Path.read_text)
         files = {str(path.relative_to(run)): read(path) for path in texts}
         lines.append({"run": run.name, "files": files, "score": json.loads(score.read_text())})
     if lines:
-        before = {run.name for run in _unpacked(file.resolve()).iterdir()} if file.exists() else set[str]()
-        if lost := before - {line["run"] for line in lines}:
-            raise BadInput(f"{file}: left as it is: {folder} lacks its runs {', '.join(sorted(lost))}; run them again")
+        before = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        if lost := _seeds(before) - _seeds(lines):
+            names = ", ".join(f"{run} seed {seed}" for run, seed in sorted(lost))
+            raise BadInput(f"{file}: left as it is: {folder} lacks its runs {names}; run them again")
         file.parent.mkdir(exist_ok=True)
         write_text(file, "".join(f"{json.dumps(line)}\n" for line in lines))
     return len(lines)
+
+
+def _seeds(lines: list[dict[str, Any]]) -> set[tuple[str, int]]:
+    return {(line["run"], seed) for line in lines for seed in line["score"]["seeds"]}
 
 
 def opened(path: Path) -> Path:

@@ -39,7 +39,7 @@ def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Expe
     if (options.tasks or 1) > run.score.tasks:
         raise BadInput(f"--tasks {options.tasks}: {run.place} has {run.score.tasks}")
     made = provenance_of(run.folder, seed)
-    changes = ["method.plot=no", "train.save=yes", "train.load=yes", "train.tensorboard=no"]
+    changes = ["method.plot=no", "model.cache=no", "train.save=yes", "train.load=yes", "train.tensorboard=no"]
     changes.append(f"train.save_path={json.dumps(str(folder))}")
     device = options.device or (made.device if made else None)
     command = {"configs": [run.folder / "config.yml"], "set": changes, "seeds": (seed,), "device": device}

@@ -1,6 +1,7 @@
 """The features of a frozen encoder: computed once, and kept on disk for all runs that need the same."""
 
 import hashlib
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,7 +80,7 @@ def on_features(
         x = compute()
     else:
         tell, warn = (partial(say, "features %s") for say in (log.info, log.warning))
-        x = cached(cache, describe(data, extractor, device), compute, tell, warn)
+        x = cached(cache, describe(data, extractor, device), compute, tell, warn, check)
     train, test = torch.from_numpy(x).split(sizes)
     return replace(data, train=Split(train, data.train.y), test=Split(test, data.test.y))
 
@@ -101,15 +102,29 @@ def features(extractor: nn.Module, images: Tensor, device: torch.device) -> Tens
 
 
 def describe(data: Data, extractor: nn.Module, device: torch.device) -> dict[str, object]:
-    """What decides the features, to the bit: images, network, weights, and the kernels that compute them."""
+    """What decides the features, to the bit: images, network with its code, weights, and the kernels that compute them.
+
+    Of the code, the files that define the network's layers are known, not what these import.
+    """
     digest = hashlib.sha256()
     for name, tensor in extractor.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().numpy().data)
+    modules = {type(layer).__module__: type(layer) for layer in extractor.modules()}
+    code = {name: _digest_of_source(layer) for name, layer in sorted(modules.items()) if not name.startswith("torch.")}
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {
         "data": data.fingerprint,
         "weights": digest.hexdigest(),
         "network": repr(extractor),
-        "kernels": f"torch {torch.__version__}, {device.type}, {processor}",
+        "code": code,
+        "kernels": f"torch {torch.__version__}, {device.type}, {processor}, {torch.get_num_threads()} threads",
     }
+
+
+def _digest_of_source(layer: type[nn.Module]) -> str:
+    """Of the file that defines it; empty if there is none."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(layer)).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return ""

@@ -21,7 +21,7 @@ from utils.store.log import log
 from utils.store.metrics_csv import write_metrics
 
 SWEEP = "sweep.json"  # in the folder of a sweep: its points and their ranking
-MAX_WAIT_SECONDS = 60  # a folder's lock is held for milliseconds; after this long something is wrong
+MAX_WAIT_SECONDS = 300  # a lock is held for milliseconds, that of a sweep of 1,000 points for up to a minute
 State = dict[str, Any]  # what state_dict() of a module returns
 
 
