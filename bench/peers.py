@@ -124,7 +124,7 @@ def table(records: Sequence[Record]) -> str:
 
 
 def ratios(records: Sequence[Record]) -> str:
-    """What is to be known: ratios of medians, as far as both sides were measured."""
+    """Ratios of medians, of those rows of which both sides were measured."""
     asked = {}
     for method in SETTINGS:
         ours = (method, "ours")

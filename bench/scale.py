@@ -38,7 +38,7 @@ AXES: dict[str, tuple[int, ...]] = {
 """What varies, and how; samples are training images a class."""
 BASE = {"tasks": 5, "samples": 100, "embedding": 400, "seeds": 1, "jobs": 1}
 SEEDS_FOR_JOBS = {"seeds": 4}
-"""So that there is something to share out."""
+"""Of the axis of jobs: several seeds, which jobs share."""
 TEST_SAMPLES = 10
 """Test images a class."""
 LINEAR = 1.1

@@ -13,7 +13,7 @@ from datasets.data import Data
 from utils.settings import BadInput, Chosen, Settings, find, prefix_errors
 
 MAX_BLACK = 16
-"""Images without a value above it (of 255) hold 0 and 1, class ids, digits of scikit-learn, or 12 bits of 16."""
+"""Of 255. Images without a larger value were not scaled: they hold 0 and 1, class ids, or 12 bits of 16."""
 
 
 class DatasetConfig(Settings):

@@ -99,7 +99,7 @@ def decode(file: Path, size: int | None, channels: int | None) -> np.ndarray:
     except Exception as error:  # Pillow's readers raise many types for damaged files
         unknown = isinstance(error, UnidentifiedImageError)
         why = f"it is none of {', '.join(FORMATS)}" if unknown else reason(error)
-        raise BadInput(f"cannot read the image {file} ({why}); mend, convert or remove it") from error
+        raise BadInput(f"cannot read the image {file} ({why}); repair, convert or remove it") from error
 
 
 def as_pixels(opened: Image.Image, size: int | None, channels: int | None) -> np.ndarray:

@@ -118,8 +118,10 @@ def test_killed_at_random_moments_a_run_goes_on_to_the_same_bits(forkserver, tmp
     assert outcome == (5, True)
 
 
-def test_a_signal_saves_ends_with_130_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("load", ["yes", "no"])
+def test_a_signal_saves_ends_with_130_and_says_how_to_go_on(tmp_path, load):
     settings = [f"train.save_path={tmp_path / 'results'}", "method.plot=no", "train.epochs=200", "train.device=cpu"]
+    settings.append(f"train.load={load}")
     command = [sys.executable, "main.py", "files/naive_digits.yaml", "--seeds", "0", "--set", *settings]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
@@ -128,7 +130,10 @@ def test_a_signal_saves_ends_with_130_and_says_how_to_go_on(tmp_path):
                 break
         _, error = process.communicate()
     assert process.returncode == 130
-    assert re.match(r"interrupted by SIGTERM; to resume: \S+ main.py files/naive", error.strip().splitlines()[-1])
+    hint = "" if load == "yes" else r" \(train.load is no, and starts anew: add --set train.load=yes\)"
+    assert re.match(
+        rf"interrupted by SIGTERM{hint}; to resume: \S+ main.py files/naive", error.strip().splitlines()[-1]
+    )
     state = read_checkpoint(tmp_path / "results" / "exp_0" / "state.pt", CPU)
     assert state["phase"] == "training" and state["tasks_done"] == 0 and state["position"]["epoch"] >= 1
 

@@ -13,8 +13,8 @@ CODE = sorted(
     [ROOT / "main.py", ROOT / "prer.py", *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
 )
 
-ROOMS = ["report", "queue", "run", "store", "config"]
-"""The rooms of `utils/`, from top to bottom: a module imports only from its own room and from those below it."""
+LAYERS = ["report", "queue", "run", "store", "config"]
+"""The packages of `utils/`, from top to bottom: a module imports only from its own and from those below it."""
 BELOW = {
     "main": {"utils"},
     "prer": {"datasets.data", "utils"},
@@ -47,8 +47,8 @@ def test_imports_point_down(path):
         package, *inner = imported.split(".")
         if package not in BELOW:
             continue
-        if package == top == "utils" and rest and inner and inner[0] in ROOMS:
-            assert rest[0] in ROOMS and ROOMS.index(rest[0]) <= ROOMS.index(inner[0]), imported
+        if package == top == "utils" and rest and inner and inner[0] in LAYERS:
+            assert rest[0] in LAYERS and LAYERS.index(rest[0]) <= LAYERS.index(inner[0]), imported
         elif package != top:
             assert package in BELOW[top] or imported in BELOW[top], imported
 

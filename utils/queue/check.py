@@ -114,11 +114,12 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
     if len(training.train) > len(part):  # joint trains on all tasks so far
         images = list(accumulate(own))
     steps = method.trains * sum(_steps(train, count) for count in images)
-    weights, held = 4 * memory(method)["learner_parameters"], 4 * memory(method)["method_floats"]
+    held = memory(method)
+    weights = 4 * held["learner_parameters"]
     images_in_all = sum(len(task.train) + len(task.dev or ()) + len(task.test) for task in tasks)
     timed_ends = len(own) if _fits_in_steps(config.method) else sum(images) / len(part)  # how many times the timed one
     seconds = pretraining + steps * per_step + per_task * timed_ends + per_feature * images_in_all
-    return seconds, train.save * (len(own) * weights + 4 * (3 * weights + held))
+    return seconds, train.save * (len(own) * weights + 4 * (3 * weights + held["method_bytes"]))
 
 
 def most_at_once(experiments: Sequence[Experiment], cores: int) -> int:

@@ -44,7 +44,13 @@ def launch(options: Namespace) -> int:
     prepare_folders(experiments, options.restart)
     threads = max(1, min(torch.get_num_threads(), cores() // at_once)) if here else 0
     with listening() as stop:
-        return _run_all(experiments, run_jobs, at_once, threads, stop)
+        try:
+            return _run_all(experiments, run_jobs, at_once, threads, stop)
+        except KeyboardInterrupt as interruption:
+            if all(experiment.config.train.load for experiment in experiments):
+                raise
+            hint = "train.load is no, and starts anew: add --set train.load=yes"
+            raise Interrupted(f"{interruption} ({hint})") from interruption
 
 
 def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int, threads: int, stop: Stop) -> int:
@@ -148,7 +154,7 @@ def run_seed(
     except Exception as error:  # the boundary of a seed: the others go on
         if reraise:
             raise
-        where = f" (whole story: {folder.log})" if folder.log.exists() else ""
+        where = f" (details: {folder.log})" if folder.log.exists() else ""
         complain(f"{name} failed: {_reason(error)}{where}")
         return 1
     return 0

@@ -19,7 +19,7 @@ from utils.store.folder import provenance_of
 from utils.store.metrics import plus_minus
 
 Read = Mapping[Path, tuple[list[Results], list[str]]]  # folder of a run -> its `results()`
-TYPES = {"csv": "text/csv", "md": "text/markdown", "tex": "application/x-tex"}
+TYPES = {".csv": "text/csv", ".md": "text/markdown", ".tex": "application/x-tex"}
 
 
 def render(
@@ -47,7 +47,9 @@ def render(
         sections.append({"group": group, "settings": settings, **drawn})
     text = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     template = Template(text, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    links = {name: f"data:{TYPES[name[11:]]};base64,{b64encode(t.encode()).decode()}" for name, t in files.items()}
+    links = {
+        name: f"data:{TYPES[Path(name).suffix]};base64,{b64encode(t.encode()).decode()}" for name, t in files.items()
+    }
     tables = {
         "scores": SCORES,
         "more": MORE,

@@ -1,4 +1,4 @@
-"""One seed: for each task begin, train, end, evaluate, record and save. This page is the whole story of a run."""
+"""One seed: for each task begin, train, end, evaluate, record and save. A run from its beginning to its end."""
 
 import copy
 import time
