@@ -2,8 +2,8 @@
 
 import json
 import tempfile
-from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datasets.data import as_floats, chunks
 from utils.config.yaml_text import as_yaml
+from utils.options import seeds as parse_seeds
 from utils.queue.launch import run_here
 from utils.queue.plan import Experiment, plan
 from utils.run.runner import Run
@@ -20,11 +21,12 @@ from utils.store.final_score import seed_scores
 
 
 def run(
-    config: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | None = None, seeds: Sequence[int] = ()
+    config: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | None = None, seeds: str | Sequence[int] = ()
 ) -> dict[str, Any]:
     """Run or resume an experiment in this process; returns the content of its final_score.json.
 
-    `config`: a YAML file or a mapping with its keys. `settings`, such as {"train.epochs": 1}, and `seeds` override it.
+    `config`: a YAML file or a mapping with its keys. `settings`, such as {"train.epochs": 1}, and `seeds`, such as
+    "0-4" or [0, 3], override it.
 
     Raises:
         BadInput: the configuration, the data or the results folder cannot be used; nothing has been run.
@@ -46,7 +48,9 @@ def load_run(folder: str | Path, seed: int = 0, device: str = "cpu") -> "Trained
 
 
 def _plan(config: Any, settings: Mapping[str, Any], seeds: Sequence[int]) -> Experiment:
-    options = Namespace(seeds=tuple(seeds), device=None, data_root=None, backend="local")
+    if not isinstance(config, str | Path | Mapping):
+        raise BadInput(f"config: got {type(config).__name__}; expected a path or a mapping")
+    options = Namespace(seeds=_seeds(seeds), device=None, data_root=None, backend="local")
     options.set = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     with tempfile.TemporaryDirectory() as scratch:
         options.configs = [Path(scratch, "config") if isinstance(config, Mapping) else config]
@@ -59,6 +63,14 @@ def _plan(config: Any, settings: Mapping[str, Any], seeds: Sequence[int]) -> Exp
     if more:
         raise BadInput("sweep: run sweeps with main.py, or call run() for each point")
     return experiment
+
+
+def _seeds(seeds: Any) -> tuple[int, ...]:
+    text = seeds if isinstance(seeds, str) else ",".join(map(str, seeds if isinstance(seeds, Iterable) else [seeds]))
+    try:
+        return parse_seeds(text) if text else ()
+    except ArgumentTypeError as error:
+        raise BadInput(f"seeds: {error}") from None
 
 
 class TrainedRun:
@@ -85,18 +97,24 @@ class TrainedRun:
         return self._map(self.method.embed, images)
 
     def classify(self, images: Tensor, task: int | None = None) -> Tensor:
-        """Global class ids (N,). Raises ValueError without the index of the task where the scenario needs it."""
-        if task is None and self.learner.scenario != "class":
-            raise ValueError(f"the {self.learner.scenario} scenario needs task=0 to {len(self.tasks) - 1}")
+        """Global class ids (N,). Raises ValueError without the index of a task where the scenario needs it."""
+        if self.learner.scenario != "class" and task not in range(len(self.tasks)):
+            raise ValueError(f"task: got {task}; the {self.learner.scenario} scenario needs 0 to {len(self.tasks) - 1}")
         return self._map(lambda x: self.method.predict(x, task or 0), images)
 
     @torch.no_grad()
     def sample(self, labels: Sequence[int] | Tensor) -> Tensor:
-        """Samples of classes (N,): images, uint8 (N, C, H, W), or codes (N, d). Raises ValueError without generator."""
+        """Samples of classes (N,): images, uint8 (N, C, H, W), or codes (N, d).
+
+        Raises ValueError without a generator, or for what is no list of classes.
+        """
         generate: Any = getattr(self.method, "generate", None)
         if generate is None:
             raise ValueError(f"the method {self.method.config.name} cannot generate samples of given classes")
-        return generate(torch.as_tensor(labels, device=self._device))[0]
+        y, classes = torch.as_tensor(labels, device=self._device), len(self.learner.task_of)
+        if y.dim() != 1 or y.is_floating_point() or not len(y) or not bool(((y >= 0) & (y < classes)).all()):
+            raise ValueError(f"labels: expected a list of classes from 0 to {classes - 1}, got {labels}")
+        return generate(y)[0]
 
     @torch.no_grad()
     def _map(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Recording:
         measured = self.tasks if evaluate == "all" else self.tasks[:t]
         scored = scenario != "task" and t < len(measured)  # in the task scenario the task says what is not yet taught
         for part in self.parts:
-            found = [predict(method, _split(other, part), other.index, scored) for other in measured]
+            found = [predict(method, _split(other, part), other.index, scored and part == "test") for other in measured]
             results = self.results[part]
             unknown = [None] * (len(self.tasks) - len(found))
             results["accuracy_matrix"].append([one.accuracy for one in found] + unknown)
