@@ -4,6 +4,7 @@ import json
 import tempfile
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ def run(
         Exception: the error of the first seed that failed; finished seeds are kept.
     """
     experiment = _plan(config, settings or {}, seeds)
-    run_here(experiment)
+    try:
+        run_here(experiment)
+    except BadInput as error:
+        raise BadInput(str(error).replace("--restart", 'settings={"train.load": False}')) from None
     return json.loads((experiment.config.save_path / "final_score.json").read_text())
 
 
@@ -47,7 +51,7 @@ def load_run(folder: str | Path, seed: int = 0, device: str = "cpu") -> "Trained
     return TrainedRun(Run(experiment.config, experiment.data, seed, experiment.device, cache=experiment.cache))
 
 
-def _plan(config: Any, settings: Mapping[str, Any], seeds: Sequence[int]) -> Experiment:
+def _plan(config: Any, settings: Mapping[str, Any], seeds: str | Sequence[int]) -> Experiment:
     if not isinstance(config, str | Path | Mapping):
         raise BadInput(f"config: got {type(config).__name__}; expected a path or a mapping")
     options = Namespace(seeds=_seeds(seeds), device=None, data_root=None, backend="local")
@@ -60,6 +64,7 @@ def _plan(config: Any, settings: Mapping[str, Any], seeds: Sequence[int]) -> Exp
             experiment, *more = plan(options)
         except BadInput as error:
             raise BadInput(str(error).replace(f"{scratch}/", "")) from None
+    experiment = replace(experiment, where=experiment.where.replace(f"{scratch}/", ""))
     if more:
         raise BadInput("sweep: run sweeps with main.py, or call run() for each point")
     return experiment

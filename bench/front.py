@@ -24,6 +24,7 @@ from utils.report.groups import Group, groups
 
 OURS = ("prer", "prer_features")
 MARKERS = "osD^vP"
+GREY = "#6b7280"
 PER_ROW = 3  # panels, at most
 
 
@@ -47,7 +48,11 @@ def main() -> int:
         Line2D([], [], label=name, linestyle="", marker=look["fmt"], color=look["color"])
         for name, look in looks.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    handles.append(Line2D([], [], label="best at no more bytes", linestyle=":", color=GREY))
+    handles.append(
+        Line2D([], [], label="stores real samples", linestyle="", marker="o", markerfacecolor="none", color=GREY)
+    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=3 * columns - 1, fontsize=8, frameon=False)
     figure.savefig(options.out, dpi=150)
     print(options.out)
     return 0
@@ -70,7 +75,7 @@ def draw(axes: Axes, group: Group, looks: dict[str, dict[str, Any]]) -> None:
         look = looks.setdefault(label, own if row.run.method in OURS else other)
         axes.errorbar(x, y, row.run.score.final["std"] or 0, **look)
     axes.set(xscale="log", xlabel="bytes held between tasks", ylabel="FinalAccuracy", title=group.heading)
-    cost.draw(axes, points, [bool(row.run.score.stored) for row in rows], "#6b7280")
+    cost.draw(axes, points, [bool(row.run.score.stored) for row in rows], GREY)
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -1,7 +1,8 @@
 """Torchvision: any of its image classification data sets by the name of its class, e.g. torchvision:EuroSAT."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,7 +75,7 @@ def _part(name: str, kind: str, root: Path, index: int | None) -> Any:
     """The opened data set: of two parts the one for training (0) or testing (1), of one part (None) the whole."""
     import torchvision
 
-    make = getattr(torchvision.datasets, kind)
+    make, there = getattr(torchvision.datasets, kind), root.exists()
     accepted = inspect.signature(make).parameters
     # only a download tells missing from damaged files
     downloads = [{"download": False}, {"download": True}] if "download" in accepted else [{}]
@@ -84,10 +85,8 @@ def _part(name: str, kind: str, root: Path, index: int | None) -> Any:
     for which in choices:
         for download in downloads:
             try:
-                if download.get("download"):
-                    with exclusive(root / f".{kind}.lock"):  # the first downloads, the others find its files
-                        return make(root, **which, **download)
-                return make(root, **which, **download)
+                with _alone(root, kind) if download.get("download") else nullcontext():
+                    return make(root, **which, **download)
             except AssertionError:
                 why = "a file is not in its format, such as a web page saved in its place"
             except Exception as error:  # damaged files raise many types
@@ -96,10 +95,19 @@ def _part(name: str, kind: str, root: Path, index: int | None) -> Any:
             break
     else:
         raise BadInput(f"{name} has no part named {' or '.join(PARTS[index or 0])} ({why}); choose another data set")
+    place = root if there else f"{root}, which is not there"
     raise BadInput(
-        f"{name} is missing or incomplete under {root}, and cannot be downloaded ({why}); remove its damaged files, "
+        f"{name} is missing or incomplete under {place}, and cannot be downloaded ({why}); remove its damaged files, "
         "give another folder with --data-root, or use the bundled data set: digits"
     )
+
+
+@contextmanager
+def _alone(root: Path, kind: str) -> Iterator[None]:
+    """Inside, no other process downloads the data set: the first does, and the others find its files."""
+    root.mkdir(parents=True, exist_ok=True)
+    with exclusive(root / f".{kind}.lock"):
+        yield
 
 
 def _as_split(part: Any, config: Config) -> Split:

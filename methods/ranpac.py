@@ -33,7 +33,8 @@ class RanPAC(ClosedForm):
 
     The projection W is kept and counted as memory; it could be drawn again from the seed.
 
-    *Deviation* from the authors' code: the penalty is chosen on the first task and kept, not for each task anew.
+    *Deviation* from the authors' code: the penalty is chosen on the first task and kept, not for each task anew; where
+    the sums of later tasks have no solution at it in double precision, it is the next larger of `RIDGES` that has one.
     """
 
     title = "RanPAC"
@@ -88,10 +89,11 @@ class RanPAC(ClosedForm):
         return gram, targets
 
     def solve(self) -> Tensor:
-        weight = ridge_regression(self.gram, self.targets, float(self.ridge))
-        if weight is None:
-            raise FloatingPointError(f"ridge regression has no solution at ridge {float(self.ridge)}; set method.ridge")
-        return weight.float()
+        larger = [] if self.config.ridge else [ridge for ridge in RIDGES if ridge > self.ridge]
+        for ridge in (float(self.ridge), *larger):
+            if (weight := ridge_regression(self.gram, self.targets, ridge)) is not None:
+                return weight.float()
+        raise FloatingPointError(f"ridge regression has no solution at ridge {float(self.ridge)}; raise method.ridge")
 
     def scores(self, x: Tensor) -> Tensor:
         return self.projected(x) @ self.solution

@@ -262,7 +262,7 @@ def test_two_files_with_one_folder(small, run, capsys, tmp_path):
 
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(small))
     assert run(small, str(tmp_path / "other.yaml")) == 2
-    assert "is used by two of these files" in capsys.readouterr().err
+    assert "too; change one" in capsys.readouterr().err
 
 
 def test_a_missing_section_says_what_goes_there(run, capsys, tmp_path):

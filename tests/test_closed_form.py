@@ -85,6 +85,18 @@ def test_ranpac_chooses_the_penalty_by_held_out_data_of_the_first_task(features)
     method = learnt("ranpac", features)
     assert float(method.ridge) in ranpac.RIDGES
     assert float(learnt("ranpac", features, ridge=7.0).ridge) == 7.0
+    method.ridge.fill_(1e-8)
+    method.gram.fill_(1e9)  # of rank 1
+    method._solution = None
+    expected = next(
+        w for r in ranpac.RIDGES if (w := ranpac.ridge_regression(method.gram, method.targets, r)) is not None
+    )
+    assert torch.equal(method.solution, expected.float()), "the least penalty that has a solution"
+    fixed = learnt("ranpac", features, ridge=1e-8)
+    fixed.gram.fill_(1e9)
+    fixed._solution = None
+    with pytest.raises(FloatingPointError, match=r"no solution at ridge 1e-08; raise method\.ridge"):
+        fixed.predict(features.test.x, 0)
     singular = torch.ones(3, 3, dtype=torch.double)
     assert ranpac.ridge_regression(singular, torch.ones(3, 1, dtype=torch.double), 0.0) is None
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import method_settings
+from conftest import merged, method_settings
 from PIL import Image
 
 from main import main
@@ -200,14 +200,29 @@ def test_check_names_the_method_made_for_the_scenario(small, run, capsys):
         assert ("note: prer_features" in capsys.readouterr().out) == named
 
 
-def test_several_files_run_one_after_the_other(small, tmp_path, npz):
+def test_several_files_run_one_after_the_other(small, tmp_path, npz, capsys):
     paths = []
     for name in ("one", "two"):
         small["train"]["save_path"] = str(tmp_path / name)
         paths.append(tmp_path / f"{name}.yaml")
         paths[-1].write_text(yaml.safe_dump(small))
-    assert main([*map(str, paths), "--set", "train.epochs=1"]) == 0
+    small["train"]["save_path"] = str(tmp_path / "swept")
+    paths.append(tmp_path / "swept.yaml")
+    paths[-1].write_text(yaml.safe_dump(small | {"sweep": {"train.lr": [0.1, 0.2], "rank_by": "test"}}))
+    assert main([*map(str, paths), "--set", "train.epochs=1", "--seeds", "0,1"]) == 0
     assert (tmp_path / "one" / "final_score.log").exists() and (tmp_path / "two" / "final_score.log").exists()
+    rows = capsys.readouterr().out.splitlines()[-3:]
+    assert re.match(rf"{tmp_path}/one +0\.\d{{4}} ± 0\.\d{{4}}  2 seeds", rows[0]) and "2 seeds" in rows[1]
+    assert re.match(rf"{tmp_path}/swept +0\.\d{{4}} ± 0\.\d{{4}}  lr=0\.[12], best of 2 points", rows[2])
+
+
+def test_mistakes_in_several_files_are_all_told(small, tmp_path, capsys):
+    paths = []
+    for name, section in (("one", "train"), ("two", "scenario"), ("three", "model")):
+        paths.append(tmp_path / f"{name}.yaml")
+        paths[-1].write_text(yaml.safe_dump(merged(small, {section: {"typo": 1}})))
+    assert main([*map(str, paths)]) == 2
+    assert [Path(line.partition(":")[0]) for line in capsys.readouterr().err.splitlines()] == paths
 
 
 def test_ctrl_c_ends_with_one_line_and_is_resumable(small, run, capsys, monkeypatch, tmp_path):

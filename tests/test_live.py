@@ -204,7 +204,8 @@ def test_check_shows_the_configuration_once_and_then_the_queue(small, run, capsy
     small["sweep"] = {"train.lr": [0.1, 0.2], "train.epochs": [1, 2, 3]}
     assert run(small, "--check", "--seeds", "0-3", "--jobs", "2") == 0
     said = capsys.readouterr().out
-    assert said.count("scenario:\n") == 1 and said.count("tasks of seed 0:") == 1 and "the first of 6 points" in said
+    assert said.startswith(f"# {tmp_path / 'experiment.yaml'} (sweep: ") and "), the first of 6 points\n" in said
+    assert said.count("scenario:\n") == 1 and said.count("tasks of seed 0:") == 1
     assert re.search(r"estimate per seed: \d:\d\d:\d\d, [\d.]+ MB on disk\n", said)
     assert re.search(r"total of runs: 24, about \d:\d\d:\d\d, \d:\d\d:\d\d with 2 side by side, [\d.]+ MB", said)
     assert "within a factor of 2" in said and "Not counted: " in said

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_method, train
 
+import methods
 from methods import find, known
 from utils.run.evaluation import evaluating
 from utils.settings import BadInput
@@ -149,3 +150,21 @@ def test_the_task_s_head_alone_is_trained_by_naive_means(tasks, name):
         assert method.learner.heads[task.index][-1].weight.grad.abs().sum() > 0
         with evaluating(method.learner):
             method.end_task(task)
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [("def f(:\n", "SyntaxError: "), ("import not_there\n", "No module named 'not_there'"), ("x = y\n", "'y' is not")],
+)
+def test_a_file_that_cannot_be_imported_is_named(tmp_path, monkeypatch, text, told):
+    monkeypatch.setattr(methods, "__path__", [str(tmp_path), *methods.__path__])
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(BadInput, match=rf"broken\.py: cannot be imported \(\w+: .*{told}"):
+        find("broken")
+
+
+def test_a_loss_that_is_no_dict_is_told(tasks, monkeypatch):
+    method = make_method("naive")
+    monkeypatch.setattr(type(method), "loss", lambda self, x, y, task: 3)
+    with pytest.raises(TypeError, match=r"Naive.loss must return a dict .*; it returned int"):
+        train(method, tasks[0])

@@ -88,7 +88,30 @@ def test_bad_input_is_raised_in_the_words_of_the_command_line(small, tmp_path):
         run(tmp_path / "nothing.yaml")
     with pytest.raises(BadInput, match="no such file"):
         load_run(tmp_path / "results")
+    for seeds, told in (("0-x", "is not like 0-4 or 0,3"), ([-1], "'-1' is not like"), (1.5, "'1.5' is not")):
+        with pytest.raises(BadInput, match=f"^seeds: .*{told}"):
+            run(small, seeds=seeds)
+    with pytest.raises(BadInput, match=r"^config: got NoneType; expected a path or a mapping"):
+        run(None)
     assert not (tmp_path / "results").exists()
+
+
+def test_seeds_are_given_as_on_the_command_line(small, tmp_path):
+    assert run(small, seeds="0,2")["seeds"] == [0, 2] and run(small, seeds=1)["seeds"] == [0, 1, 2]
+    with pytest.raises(BadInput, match=r'(?s)^(?!.*/tmp/tmp).*start again with settings=\{"train.load": False\}'):
+        run({**small, "train": {**small["train"], "lr": 0.5}})
+
+
+def test_samples_are_of_classes_that_there_are(small, tmp_path):
+    small["method"] = method_settings("prer")
+    run(small, seeds=[0])
+    trained = load_run(tmp_path / "results")
+    assert len(trained.sample([0, 5])) == 2
+    for labels in ([6], [-1], [], 3, [0.5]):
+        with pytest.raises(ValueError, match="labels: expected a list of classes from 0 to 5, got"):
+            trained.sample(labels)
+    with pytest.raises(ValueError, match="task: got 9; the task scenario needs 0 to 2"):
+        trained.classify(trained.tasks[0].test.x, task=9)
 
 
 def test_a_failed_seed_raises_its_error_and_finished_seeds_are_scored(small, tmp_path, monkeypatch):
@@ -118,5 +141,5 @@ def test_what_a_run_does_not_have_is_said(small, tmp_path):
     trained = load_run(tmp_path / "saved")
     with pytest.raises(ValueError, match="naive cannot generate"):
         trained.sample([0])
-    with pytest.raises(ValueError, match="task scenario needs task=0 to 2"):
+    with pytest.raises(ValueError, match="task: got None; the task scenario needs 0 to 2"):
         trained.classify(trained.tasks[0].test.x)

@@ -230,7 +230,9 @@ def test_a_failed_seed_does_not_take_the_others(small, run, capsys, tmp_path, mo
     monkeypatch.setattr(Run, "_learn", unlucky)
     small["train"]["experiments"] = 3
     assert run(small) == 1
-    assert "seed 1 failed: RuntimeError: bad luck" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "seed 1 failed: RuntimeError: bad luck" in error
+    assert error.splitlines()[-1].startswith(f"failed: {tmp_path / 'results'} seed 1, see ")
     assert "2 seeds (0, 2)" in (tmp_path / "results" / "final_score.log").read_text()
     monkeypatch.undo()
     assert run(small) == 0

@@ -20,7 +20,7 @@ from bench.kill import left_by
 from datasets.data import Data
 from main import main
 from methods import find, known
-from utils.config.load import load, load_points
+from utils.config.load import LISTED, load, load_points
 from utils.config.schema import Config
 from utils.config.sweep import MAX_POINTS, combinations, label, short_names
 from utils.queue import launch
@@ -112,10 +112,8 @@ def test_names_are_as_short_as_they_can_be():
 def test_no_key_of_any_configuration_is_a_list():
     """A list given for a key is therefore a sweep of it."""
 
-    in_files = {"labels_per_task", "class_order", "mean", "std"}  # keys whose lists are values: docs/data.md
-
     def check(annotation, name: str = "") -> None:
-        assert get_origin(annotation) not in (list, tuple, set, dict) or name in in_files, name
+        assert get_origin(annotation) not in (list, tuple, set, dict) or name in LISTED, name
         if get_origin(annotation) in (Union, types.UnionType):
             for part in get_args(annotation):
                 check(part, name)
@@ -226,6 +224,23 @@ def test_a_damaged_score_of_a_point_is_written_again(swept, run, tmp_path):
         assert ranking(tmp_path / "results") == whole
 
 
+def test_a_list_for_a_key_that_may_be_one_is_not_swept_unawares(file, capsys):
+    path = file({})
+    assert main([str(path), "--set", "scenario.labels_per_task=[5, 5]"]) == 2
+    said = capsys.readouterr().err
+    assert "write the list into the file, or sweep it with sweep.scenario.labels_per_task=[5, 5]" in said
+    assert len(load_points(path, ["scenario.labels_per_task=[[2, 4], [4, 2]]"])) == 2
+
+
+def test_a_comparison_of_points_says_that_it_is_on_test_data(swept, run, tmp_path, capsys):
+    assert run(swept, "--seeds", "0") == 0
+    (tmp_path / "results" / "importance=1" / "final_score.json").unlink()
+    assert main(["--compare", str(tmp_path / "results"), "--out", str(tmp_path / "out")]) == 0
+    error, folder = capsys.readouterr().err, tmp_path / "results"
+    assert f"{folder}: points of a sweep, compared on test data: choose by {folder / 'sweep.log'}" in error
+    assert f"{folder / 'importance=1'}: no finished seed; left out" in error
+
+
 def test_a_folder_is_of_one_sweep_or_of_one_experiment(swept, small, run, tmp_path, capsys):
     plain = {key: value for key, value in swept.items() if key != "sweep"}
     assert run(swept, "--seeds", "0") == 0
@@ -262,7 +277,7 @@ def test_two_files_share_no_folder(swept, tmp_path, capsys, run):
     for changes in ({"sweep": {"train.lr": [1.0]}}, {"sweep": {}}):
         other.write_text(yaml.safe_dump({**swept, **changes}))
         assert run(swept, str(other), "--check") == 2
-        assert "other.yaml" in (error := capsys.readouterr().err) and "is used by two of these files" in error
+        assert "other.yaml" in (error := capsys.readouterr().err) and "is that of " in error
 
 
 def test_without_dev_data_ranking_on_test_is_asked_for_and_stamped(swept, run, tmp_path, capsys):

@@ -72,7 +72,11 @@ def find(package: ModuleType, name: str, builder: str = "") -> ModuleType:
         kind = package.__name__.rpartition(".")[2].removesuffix("s")
         hint = f"{nearest(name.lower(), known)} known: {', '.join(known)}".lstrip()
         raise BadInput(f"unknown {kind} {shown(name)}; {hint}")
-    return import_module(f"{package.__name__}.{name.lower()}")
+    try:
+        return import_module(f"{package.__name__}.{name.lower()}")
+    except (SyntaxError, ImportError, NameError) as error:  # in a file that the user adds
+        file = Path(package.__path__[0], f"{name.lower()}.py")
+        raise BadInput(f"{file}: cannot be imported ({type(error).__name__}: {error})") from error
 
 
 @cache

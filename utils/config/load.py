@@ -14,7 +14,7 @@ from utils.config.schema import Config
 from utils.config.sweep import Sweep, as_sweep, combinations, name_points
 from utils.config.yaml_text import MAX_KEY, Pair, flatten, overlap, parse, read_layers
 from utils.paths import expanded, filled
-from utils.settings import BadInput, prefix_errors
+from utils.settings import BadInput, prefix_errors, shown
 
 NAMES = {"method": "name", "scenario": "dataset", "dataset": "name", "encoder": "name", "flow": "type"}
 """Sections that may be a bare name -> the key of the name."""
@@ -26,6 +26,8 @@ MODULES = {
 }
 """Sections that name a module -> the keys that do."""
 PATHS = {"train.save_path", "scenario.data_root", "scenario.dataset.path"}
+LISTED = {"labels_per_task", "class_order", "datasets", "mean", "std"}
+"""Last parts of keys whose value may be a list, in a file: on the command line a list is swept."""
 MAX_SWEPT = 50  # keys
 
 
@@ -114,6 +116,8 @@ def _part(files: list[list[Pair]], changes: list[list[Pair]], method: str) -> tu
         for key, value in pairs:
             section, _, name = key.partition(".")
             is_swept = section.lower() == "sweep"
+            if number >= len(files) and not is_swept:
+                _check_is_no_value(key, value, translate_key(key, method))
             written = name if is_swept else key
             ours = translate_key(written, method)  # empty if the whole of `sweep` is set
             lists = {k: v for k, v in lists.items() if ours and not overlap(translate_key(k, method), ours)}
@@ -127,6 +131,13 @@ def _part(files: list[list[Pair]], changes: list[list[Pair]], method: str) -> tu
     if lists.pop("", None):
         raise BadInput("sweep: expected keys and the lists of their values, e.g. train.lr: [1e-3, 1e-4]")
     return plain, lists
+
+
+def _check_is_no_value(key: str, value: Any, ours: str) -> None:
+    """BadInput if an override is a list that may be meant as a value: on the command line, a list is swept."""
+    if ours.rpartition(".")[2] in LISTED and isinstance(value, list) and not any(isinstance(v, list) for v in value):
+        ways = f"write the list into the file, or sweep it with sweep.{key}={shown(value)}"
+        raise BadInput(f"--set {key}: on the command line a list is swept, and this key may be a list itself; {ways}")
 
 
 def _resolve(written: Sequence[Pair], warnings: dict[str, str]) -> Config:

@@ -32,10 +32,11 @@ Not counted: reading the data, evaluation, figures, diagnostics, memories that g
 
 def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
     """The text that `--check` prints, part by part: each file, of a sweep the first point; then the estimates."""
-    total = size = 0.0
+    rows, total, size = list[str](), 0.0, 0.0
     for _, group in groupby(experiments, lambda experiment: experiment.folder):
         points = list(group)
-        yield (f"# the first of {len(points)} points\n" if points[0].sweep else "") + _explain(points[0])
+        yield f"# {points[0].where}{f', the first of {len(points)} points' if points[0].sweep else ''}"
+        yield _explain(points[0])
         try:
             seconds, disk = estimate(points[0])
             yield f"estimate per seed: {_duration(seconds)}, {disk / 1e6:,.1f} MB on disk\n"
@@ -44,8 +45,13 @@ def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
             yield f"no estimate, counted as 0 s ({type(error).__name__}: {error})\n"
         count = sum(len(point.seeds) for point in points)
         total, size = total + count * seconds, size + count * disk
+        rows.append(
+            f"{_duration(count * seconds):>10} {count * disk / 1e6:>12,.1f} MB {count:>6} runs  {points[0].folder}"
+        )
     beside = f", {_duration(total / at_once)} with {at_once} side by side" if at_once > 1 else ""
     runs = sum(len(experiment.seeds) for experiment in experiments)
+    if len(rows) > 1:
+        yield "\n".join([*rows, ""])
     yield f"total of runs: {runs}, about {_duration(total)}{beside}, {size / 1e6:,.1f} MB on disk\n{NOTE}"
 
 

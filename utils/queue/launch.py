@@ -16,6 +16,7 @@ from utils.queue import ranking
 from utils.queue.check import describe, most_at_once
 from utils.queue.local_jobs import INTERRUPTED, LOST, Job, RunJobs, cores, run_side_by_side
 from utils.queue.plan import Experiment, plan, prepare_folders
+from utils.queue.summary import failures, summary
 from utils.run.allocator import keep_freed_memory
 from utils.run.runner import Run
 from utils.run.signals import Interrupted, Stop, listening
@@ -85,9 +86,9 @@ def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int,
     if stop.requested and not in_turn:
         raise Interrupted(f" by {stop.requested}")
     code |= _write_scores(experiments, failed)
-    for score in dict.fromkeys(e.folder / ("sweep.log" if e.sweep else "final_score.log") for e in experiments):
-        if score.exists():
-            print(f"\n{score.read_text(encoding='utf-8')}\n{score}")
+    print(summary(experiments))
+    if failed:
+        complain(failures(failed))
     return int(bool(code or failed))
 
 

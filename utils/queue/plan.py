@@ -47,12 +47,20 @@ def plan(options: Namespace) -> list[Experiment]:
     if twice := [path for path, file in zip(options.configs, files, strict=True) if files.count(file) > 1]:
         raise BadInput(f"{twice[-1]}: this file is given {len(twice)} times; give it once, --seeds chooses seeds")
     name = getattr(options, "name", None)
-    points = [point for path in options.configs for point in load_points(Path(path), options.set, name)]
-    used: dict[str, object] = {}
+    points, problems = list[Point](), list[str]()
+    for path in options.configs:
+        try:
+            points += load_points(Path(path), options.set, name)
+        except BadInput as error:
+            problems += str(error).splitlines()
+    if problems:  # of all files at once
+        raise BadInput("\n".join(problems))
+    used: dict[str, Point] = {}
     for point in points:
         for folder in (point.folder, point.config.save_path):
-            if used.setdefault(os.path.realpath(folder), point.sweep or point) is not (point.sweep or point):
-                raise BadInput(f"{point.where}: train.save_path: {folder} is used by two of these files; change one")
+            other = used.setdefault(os.path.realpath(folder), point)
+            if (other.sweep or other) is not (point.sweep or point):
+                raise BadInput(f"{point.where}: train.save_path: {folder} is that of {other.where}, too; change one")
     load, experiments = cache(datasets.load), []  # files may share their data
     for point in points:
         seeds = options.seeds or tuple(range(point.config.train.experiments))

@@ -1,6 +1,7 @@
 """Axes of costs, such as bytes and seconds: their scale, and the runs that no other beats in accuracy and cost."""
 
 from collections.abc import Sequence
+from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def set_xscale(axes: "Axes", values: Sequence[float]) -> None:
     linear = min(value for value in values if value > 0) / 10
     axes.set_xscale(name, linthresh=linear)
     axes.set_xlim(-linear / 2, 2 * max(values))
+    first, last = floor(log10(10 * linear)), ceil(log10(max(values)))
+    axes.set_xticks([0, *(10.0**power for power in range(first, last + 1, 1 + (last - first) // 5))])  # none beside 0
 
 
 def front(points: Sequence[Point]) -> list[Point]:

@@ -17,8 +17,10 @@ from utils.config.schema import Config
 from utils.report.kept import opened, study_of
 from utils.settings import BadInput
 from utils.store.files import Damaged, read_pickle
-from utils.store.folder import RunFolder
+from utils.store.folder import SWEEP, RunFolder
 from utils.store.metrics import Summary
+
+OLD = re.compile(r"\.old-\d+/")  # in the path of what --restart moved aside
 
 
 def _scores(test: Any) -> Any:
@@ -159,19 +161,23 @@ def find(folders: Sequence[Path], option: str = "--compare") -> list[FinishedRun
 
 
 def find_readable(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
-    """As `find`, with a note in place of each run that cannot be read, and of each folder without one.
+    """As `find`, with a note in place of each run that cannot be read, and of each file or folder without one.
 
-    BadInput, with a line per reason, if none can be read, or if a path does not exist; files among the folders, as
-    `results/*` may name, are skipped.
+    Notes also name the runs without a finished seed, and sweeps, whose points are ranked on test data here. BadInput,
+    with a line per reason, if no run can be read, or if a path does not exist.
     """
     found, paths, notes = list[FinishedRun](), dict[Path, Path](), list[str]()
     folders = [*map(opened, folders)]
     absent = [folder for folder in folders if not os.path.exists(folder)]
-    for folder in absent or [folder for folder in folders if folder.is_dir()] or folders:
+    for folder in absent or folders:
         try:
             paths |= {path.resolve(): path for path in _scores_in(folder)}
         except BadInput as error:
             notes.append(str(error))
+        else:
+            notes += _unfinished(folder)
+    for root in dict.fromkeys(path.parents[1] for path in paths.values() if (path.parents[1] / SWEEP).exists()):
+        notes.append(f"{root}: points of a sweep, compared on test data: choose by {root / 'sweep.log'}, not by this")
     for path in paths.values():
         try:
             found.append(_read(path))
@@ -180,6 +186,13 @@ def find_readable(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]
     if not found:
         raise BadInput("\n".join(map(printable, notes)))
     return found, notes
+
+
+def _unfinished(folder: Path) -> list[str]:
+    """A note for each run in or below a folder that was begun and has no finished seed."""
+    begun = dict.fromkeys(log.parents[1] for log in sorted(folder.rglob("exp_*/experiment.log")))
+    runs = [run for run in begun if not (run / "final_score.json").exists() and not OLD.search(f"{run}/")]
+    return [f"{run}: no finished seed; left out" for run in runs]
 
 
 def printable(text: str) -> str:
@@ -192,7 +205,7 @@ def _scores_in(folder: Path, option: str = "--compare") -> list[Path]:
     name = "final_score.json"
     if not folder.is_dir():
         raise BadInput(f"{option} {folder}: not a directory; give results folders or a folder that contains some")
-    below = [p for p in sorted(folder.rglob(name)) if not re.search(r"\.old-\d+/", str(p.relative_to(folder)))]
+    below = [path for path in sorted(folder.rglob(name)) if not OLD.search(str(path.relative_to(folder)))]
     if not below:
         raise BadInput(f"{option} {folder}: no finished run (no {name} in or below it); run main.py first")
     return [folder / name] if folder / name in below else below

@@ -92,13 +92,13 @@ TESTS = (
 def choose(names: str) -> tuple[Column, ...]:
     """The columns of `--columns A,B`, after that of the run; in any case. BadInput names the known ones."""
     known = {column.title.lower(): column for column in COLUMNS}
-    wanted = dict.fromkeys(name.strip().lower() for name in names.split(","))
+    wanted = dict.fromkeys(name.strip() for name in names.split(","))
+    titles = [column.title for column in COLUMNS]
     for name in wanted:
-        if name not in known:
-            titles = ", ".join(column.title for column in COLUMNS)
-            hint = " ".join(filter(None, [nearest(name, known), f"known: {titles}"]))
+        if name.lower() not in known:
+            hint = " ".join(filter(None, [nearest(name, titles), f"known: {', '.join(titles)}"]))
             raise BadInput(f"--columns: unknown column {name!r}; {hint}")
-    return (RUN, *(known[name] for name in wanted))
+    return (RUN, *dict.fromkeys(known[name.lower()] for name in wanted))
 
 
 def cell(column: Column, row: Row) -> tuple[str, float | str | None]:
@@ -174,7 +174,7 @@ def latex(groups: Sequence[Group], columns: Sequence[Column] = IN_LATEX) -> str:
     text = f"% needs \\usepackage{{booktabs}}; bold: better than all but joint (paired t-test, Holm, p < {LEVEL})\n"
     labels = list[str]()
     for group in groups:
-        cells = [[_in_latex(column, row) for column in columns] for row in group.rows]
+        cells = [[*row] for row in zip(*(_in_latex(column, group.rows) for column in columns), strict=True)]
         accuracy = [i for i, column in enumerate(columns) if column.title == "FinalAccuracy"]
         for i in accuracy if group.best_stands_out else ():
             best = cells[group.best]
@@ -197,15 +197,18 @@ def as_latex(text: str) -> str:
     return printable(text).translate(str.maketrans(LATEX))
 
 
-def _in_latex(column: Column, row: Row) -> str:
-    value, percent = column.of(row), column.form == ".4f"
-    if column is RUN:
-        return as_latex(row.name)
-    text = cell(column, row)[0]
+def _in_latex(column: Column, rows: Sequence[Row]) -> list[str]:
+    """The cells of a column, with two decimals if a standard deviation would be 0.0 with one."""
+    spreads = [value["std"] or 0 for row in rows if isinstance(value := column.of(row), dict)]
+    digits = 2 if any(0 < spread < 0.0005 for spread in spreads) else 1
+    return [as_latex(row.name) if column is RUN else _cell_in_latex(column, row, digits) for row in rows]
+
+
+def _cell_in_latex(column: Column, row: Row, digits: int) -> str:
+    value, percent, text = column.of(row), column.form == ".4f", cell(column, row)[0]
     if isinstance(value, dict) and value["mean"] is not None and percent:
-        small = value["std"] is not None and 0 < value["std"] < 0.0005  # would be 0.0
         scaled: dict[str, Any] = {key: value[key] and 100 * value[key] for key in ("mean", "std")}
-        text = plus_minus(scaled, 2 if small else 1)
+        text = plus_minus(scaled, digits)
     elif isinstance(value, Interval):
         return f"$[{fixed(100 * value.low, 1)}, {fixed(100 * value.high, 1)}]$"
     elif isinstance(value, float) and percent:

@@ -43,7 +43,10 @@ def _plan(run: FinishedRun, seed: int, folder: Path, options: Namespace) -> Expe
     changes.append(f"train.save_path={json.dumps(str(folder))}")
     device = options.device or (made.device if made else None)
     command = {"configs": [run.folder / "config.yml"], "set": changes, "seeds": (seed,), "device": device}
-    return plan(Namespace(**command, data_root=options.data_root, backend="local"))[0]
+    try:
+        return plan(Namespace(**command, data_root=options.data_root, backend="local"))[0]
+    except BadInput as error:  # a kept run's folder is temporary
+        raise BadInput(str(error).replace(str(run.folder), run.place)) from None
 
 
 def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | None) -> int:

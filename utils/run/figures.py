@@ -73,12 +73,11 @@ def over_tasks(
     series: Series,
     title: str,
     meaning: str,
-    scale: str = "linear",
     mean: Series | None = None,
     kind: str = "png",
     x_label: str = "after task",
 ) -> bytes:
-    """Lines over the number of tasks learned, or over steps, and one of their mean; `scale` is linear or log."""
+    """Lines over the number of tasks learned, or over steps, and one of their mean."""
     from matplotlib import colormaps
 
     columns = -(-len(series) // MAX_NAMED)
@@ -95,9 +94,12 @@ def over_tasks(
         axes.plot(*zip(*points, strict=True), label=name, **style)
     for name, points in (mean or {}).items():
         axes.plot(*zip(*points, strict=True), label=name, color="black", linewidth=2.2, linestyle="--")
-    axes.set(xlabel=x_label, ylabel=fill(meaning, 36), title=title, yscale=scale)
+    axes.set(xlabel=x_label, ylabel=fill(meaning, 36), title=title)
     if "accuracy" in meaning:
         axes.set_ylim(accuracy_limits(*axes.get_ylim()))
+    if "(number)" in meaning:
+        axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+        axes.locator_params(axis="y", integer=True)
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     if len(axes.lines) > 1:

@@ -16,6 +16,8 @@ from utils.store.files import write_bytes
 from utils.store.folder import RunFolder
 from utils.store.log import log
 
+MAX_WORST = 3  # values outside of their expected range that a warning names
+
 
 class Recording:
     """The results of a seed as plain data, `results`, and their log lines and figures; figures go to `folder`.
@@ -86,17 +88,21 @@ class Recording:
         self.results["diagnostics"].append({})
         found = method.diagnostics([other.dev for other in self.tasks[: task.index + 1] if other.dev is not None])
         self.results["diagnostics"][-1] = found
-        outside: dict[str, list[str]] = {}
+        outside: dict[str, list[tuple[float, str]]] = {}  # how far, and what
         for name, value in found.items():
             log.debug("task %d %s: %.4f", task.index, name, value)
             group, _, series = name.partition("/")
             expected = method.diagnosed.get(group)
             if expected and not expected.low <= value <= expected.high:
-                outside.setdefault(group, []).append(f"{series} {value:.3g}".strip())
+                far = max(expected.low - value, value - expected.high)
+                outside.setdefault(group, []).append((far, f"{series} {value:.3g}".strip()))
         lines = []
         for group, values in outside.items():
             meaning, low, high, remedy = method.diagnosed[group]
-            lines.append(f"{meaning}: {', '.join(values)}, expected {low:g} to {high:g}{remedy and '; '}{remedy}")
+            worst = [text for _, text in sorted(values, key=lambda value: -value[0])]
+            more = f" and {len(worst) - MAX_WORST} more" if len(worst) > MAX_WORST else ""
+            told = f"{', '.join(worst[:MAX_WORST])}{more}, expected {low:g} to {high:g}"
+            lines.append(f"{meaning}: {told}{remedy and '; '}{remedy}")
         if lines:
             log.warning("task %d: outside of the expected range: %s", task.index, ". ".join(lines))
 

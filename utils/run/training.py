@@ -34,6 +34,9 @@ def train_step(method: Method, optimizer: torch.optim.Optimizer, x: Tensor, y: T
     """
     optimizer.zero_grad()
     terms = method.loss(x if method.augments_itself else method.augment(x), y, task)
+    if not isinstance(terms, dict) or not terms:
+        expected = "a dict of at least one tensor by its name"
+        raise TypeError(f"{type(method).__name__}.loss must return {expected}; it returned {type(terms).__name__}")
     loss = reduce(torch.add, terms.values())
     loss.backward()
     method.after_backward()
