@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.data import as_floats, chunks
+from datasets.data import mapped
 from utils.config.yaml_text import as_yaml
 from utils.options import seeds as parse_seeds
 from utils.queue.launch import run_here
@@ -121,9 +121,8 @@ class TrainedRun:
             raise ValueError(f"labels: expected a list of classes from 0 to {classes - 1}, got {labels}")
         return generate(y)[0]
 
-    @torch.no_grad()
     def _map(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         x = images.to(self._device)
         if x.dim() > 2 and self.learner.encoder.shape != x.shape[1:]:  # images, and the classifier learned on features
-            return torch.cat([network(self.extractor(as_floats(part))) for part in chunks(x)])
-        return torch.cat([network(as_floats(part)) for part in chunks(x)])
+            return mapped(lambda part: network(self.extractor(part)), x)
+        return mapped(network, x)

@@ -12,6 +12,9 @@ from utils.settings import BadInput
 
 Shape = tuple[int, ...]
 """Of a sample: (C, H, W) of images, (F,) of features."""
+IMAGES_ON_CPU, AT_ONCE = 128, 1024
+"""Samples that are evaluated at once: on CPU so few images that their activations stay in the cache
+(bench/choices.py); else so many."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,13 @@ def as_floats(x: Tensor) -> Tensor:
 
 
 def chunks(x: Tensor) -> tuple[Tensor, ...]:
-    """Parts of x (N, ...), images or what becomes images, to evaluate at once, as many as `at_once` says of images."""
-    return x.split(128 if x.device.type == "cpu" else 1024)
+    """Parts of x (N, ...), images or what becomes images, to evaluate at once."""
+    return x.split(IMAGES_ON_CPU if x.device.type == "cpu" else AT_ONCE)
 
 
 def at_once(x: Tensor) -> int:
-    """How many of the samples x (N, ...) to evaluate at once; on CPU so few images that their activations stay in the
-    cache (bench/choices.py)."""
-    return 128 if x.device.type == "cpu" and x.dim() > 2 else 1024
+    """How many of the samples x (N, ...), images or features, to evaluate at once."""
+    return IMAGES_ON_CPU if x.device.type == "cpu" and x.dim() > 2 else AT_ONCE
 
 
 @torch.no_grad()

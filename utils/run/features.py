@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.cache import cached
-from datasets.data import Data, Split, Task, as_floats, chunks
+from datasets.data import Data, Split, Task, mapped
 from models.learner import Learner
 from utils.config.schema import Config
 from utils.run.build import build_learner, build_tasks
@@ -95,10 +95,9 @@ def _with_features(task: Task, extractor: nn.Module, check: Callable[[], None]) 
     return replace(task, train=of(task.train), dev=task.dev and of(task.dev), test=of(task.test))
 
 
-@torch.no_grad()
 def features(extractor: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """The extractor's outputs (N, F), on the images' device, for images uint8 (N, C, H, W)."""
-    return torch.cat([extractor(as_floats(part)) for part in chunks(images.to(device))]).to(images.device)
+    return mapped(extractor, images.to(device)).to(images.device)
 
 
 def describe(data: Data, extractor: nn.Module, device: torch.device) -> dict[str, object]:
