@@ -179,6 +179,16 @@ def test_the_training_of_an_encoder_that_is_frozen_afterwards_is_counted(small, 
     assert check.estimate(experiment)[0] == pytest.approx(100 * steps, rel=0.05)
 
 
+@pytest.mark.parametrize(("evaluate", "splits", "images"), [("all", "all", 9 * 32), ("seen", "test", 6 * 8)])
+def test_the_images_that_are_evaluated_are_counted(small, tmp_path, evaluate, splits, images):
+    small["scenario"]["dev_split"] = 0.25
+    small["train"] |= {"evaluate": evaluate, "evaluate_splits": splits}
+    (experiment,) = plan.plan(_options(small, tmp_path))
+    tasks = plan.build(experiment.config, experiment.data, 0, experiment.device)[0]
+    assert {(len(task.train), len(task.dev), len(task.test)) for task in tasks} == {(18, 6, 8)}
+    assert check._evaluated(experiment.config, tasks) == images
+
+
 def test_fits_are_shortened_and_the_share_is_known():
     settings = find("prer")[1].model_validate(method_settings("prer", autoencoder={"epochs": 30}, flow={"epochs": 4}))
     short, share = check._shortened(settings)

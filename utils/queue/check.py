@@ -14,11 +14,11 @@ from pydantic import BaseModel
 from datasets.data import Split, Task
 from methods import Method, MethodConfig
 from models.captured import WARM_UP, Captured, capturing
-from utils.config.schema import TrainConfig
+from utils.config.schema import Config, TrainConfig
 from utils.config.yaml_text import as_yaml
 from utils.queue.plan import Experiment, build
 from utils.run.build import build_learner, build_method, build_optimizer, build_tasks, class_names
-from utils.run.evaluation import evaluating, memory
+from utils.run.evaluation import SCORED_TRAINING_IMAGES, evaluating, memory, predict
 from utils.run.features import features
 from utils.run.streams import generator, isolated
 from utils.run.training import train_step
@@ -27,7 +27,8 @@ TIMED_STEPS, MAX_IMAGES, FIT_SHARE = 10, 512, 0.1
 CONTEXT = 600 * 2**20  # bytes that a process takes on a CUDA device beside its tensors
 NOTE = f"""Extrapolated from {TIMED_STEPS} steps and {FIT_SHARE:.0%} of a generator fit on up to {MAX_IMAGES} images, \
 for a sweep from its first point: within a factor of 2 for most.
-Not counted: reading the data, evaluation, figures, diagnostics, memories that grow."""
+Evaluation is timed after the first task; where its time grows with the classes seen, as with flows, it takes longer.
+Not counted: reading the data, figures, diagnostics, memories that grow."""
 
 
 def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
@@ -93,7 +94,7 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
             own = config.model_copy(update={"method": method})
             return build_method(own, learner, generator(seed, "method", device))
 
-        pretraining = per_feature = per_task = 0.0
+        pretraining = per_feature = per_task = per_image = 0.0
         if config.model.frozen == "after_first_task":
             naive = made(MethodConfig(name="naive"))
             per_step = _seconds_per_step(naive, build_optimizer(train, learner), tasks[0], train.batch_size)
@@ -116,6 +117,9 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
                 with evaluating(learner):
                     method.end_task(training)
                 per_task = (_now(device) - start) / share
+                start = _now(device)
+                predict(method, part, 0, scored=True)
+                per_image = (_now(device) - start) / len(part)
     images = own = [len(task.train) for task in tasks]
     if len(training.train) > len(part):  # joint trains on all tasks so far
         images = list(accumulate(own))
@@ -125,6 +129,7 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
     images_in_all = sum(len(task.train) + len(task.dev or ()) + len(task.test) for task in tasks)
     timed_ends = len(own) if _fits_in_steps(config.method) else sum(images) / len(part)  # how many times the timed one
     seconds = pretraining + steps * per_step + per_task * timed_ends + per_feature * images_in_all
+    seconds += per_image * _evaluated(config, tasks)
     return seconds, train.save * (len(own) * weights + 4 * (3 * weights + held["method_bytes"]))
 
 
@@ -174,6 +179,17 @@ def _now(device: torch.device) -> float:
         return time.thread_time()  # without other processes' share
     torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def _evaluated(config: Config, tasks: Sequence[Task]) -> int:
+    """The number of images that are evaluated after all tasks."""
+
+    def of(task: Task) -> int:
+        train, dev = min(len(task.train), SCORED_TRAINING_IMAGES), len(task.dev or ())
+        return len(task.test) + config.measures("train") * train + config.measures("dev") * dev
+
+    seen = list(accumulate(map(of, tasks)))  # after each task
+    return len(tasks) * seen[-1] if config.train.evaluate == "all" else sum(seen)
 
 
 def _fits_in_steps(settings: BaseModel) -> bool:
