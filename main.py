@@ -18,7 +18,7 @@ from utils.run.signals import interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Modules are imported when they are needed: --help is quick."""
     options = parse(arguments)
-    # Runs side by side get much slower with more threads. A value set by the user wins; torch reads it on import.
+    # Runs in parallel get much slower with more threads. A value set by the user wins; torch reads it on import.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     ended = partial(interrupted, sys.argv if arguments is None else ["main.py", *arguments])
     try:

@@ -28,7 +28,7 @@ from bench.bare_loop import CLASSES_PER_TASK, EVALUATION_BATCH, LEARNING_RATE, e
 
 
 class MultiHead(MultiTaskModule):
-    """The paper's network with a head a task."""
+    """The paper's network with a head per task."""
 
     def __init__(self, tasks: int) -> None:
         super().__init__()

@@ -2,8 +2,8 @@
 
 python bench/bare_loop.py data.npz --epochs 2      prints seconds and accuracies as one line of JSON
 
-The paper's network for grey images, a head a task, Adam 1e-3, batches of 64, the images in memory as floats, batches by
-indexing with a permutation, and after each task the accuracy on the test images of all tasks.
+The paper's network for grey images, a head per task, Adam 1e-3, batches of 64, the images in memory as floats, batches
+by indexing with a permutation, and after each task the accuracy on the test images of all tasks.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What was chosen for speed on CPU, measured beside what it was chosen over: `python bench/choices.py`.
+"""What was chosen for speed on CPU, compared with the alternatives: `python bench/choices.py`.
 
 Of each choice the first way is the program's. All ways of one choice are checked to give the same numbers, and take
 turns, so that a drift of the machine meets all of them; the table gives medians and their ratio to the first.

@@ -1,4 +1,4 @@
-"""What was built to be quicker than the program, and is not in it: `bench/choices.py` measures both."""
+"""Alternatives for speed that were not adopted: `bench/choices.py` measures both."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

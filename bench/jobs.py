@@ -1,4 +1,4 @@
-"""Seeds side by side: how many times the throughput of one after the other, and whether the results are the same bits.
+"""Seeds in parallel: how many times the throughput of one after the other, and whether the results are the same bits.
 
 python bench/jobs.py files/naive_mnist.yaml --set train.epochs=2                4 seeds, --jobs 1 and 2, 5 rounds
 """

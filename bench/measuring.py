@@ -1,6 +1,6 @@
 """Programs run one at a time and measured from start to exit; what the other measuring programs here are made of.
 
-Whoever measures memory imports nothing heavy: a process begins with the peak of the one that started it.
+Programs that measure memory import nothing heavy: a process inherits its parent's peak.
 """
 
 import json

@@ -86,7 +86,7 @@ def main() -> int:
             print(f"round {number} {method} {program}: {measured['end_to_end_s']:.1f} s", file=sys.stderr)
             if options.out:
                 options.out.write_text(json.dumps(records, indent=1) + "\n")
-    print(f"{options.dataset}, {options.epochs} epochs a task, {options.rounds} rounds, {options.threads} threads")
+    print(f"{options.dataset}, {options.epochs} epochs per task, {options.rounds} rounds, {options.threads} threads")
     print(f"{on}\n\n{table(records)}\n\n{ratios(records)}")
     return 0
 

@@ -7,7 +7,7 @@ clock. Time belongs to the innermost of them that is running, so that nothing is
 claims is `other`. Modules are imported where they are first needed: all of that is start-up.
 
 `forward` has the classifier's passes in training mode, also those of replayed images, and cross-entropies; `method`
-what a method does in a step beside them (penalties, teachers, gradients of memories) and between tasks; the backward
+what a method does in a step besides them (penalties, teachers, gradients of memories) and between tasks; the backward
 pass of a penalty is in `backward`. What a method costs in all is the difference to naive. CPU only: on CUDA the clock
 would not see what runs there.
 """
@@ -40,7 +40,7 @@ PARTS = {
     "backward": "of everything in the loss",
     "optimizer": "its steps, zeroing gradients, the schedule",
     "checks": "that losses and weights are finite",
-    "method": "in a step beside the classifier, and between tasks",
+    "method": "in a step besides the classifier, and between tasks",
     "generator": "fitting and sampling it",
     "evaluation": "accuracies, and what is logged of a task",
     "writing": "results, checkpoints, figures",

@@ -125,8 +125,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     found = f"from {values.min():g} to {values.max():g}"
     if image.mode == "F":
         if not (values.min() >= 0 and values.max() <= 1):  # nor NaN
-            raise ValueError(f"it holds floats {found}, expected are [0, 1]")
+            raise ValueError(f"it holds floats {found}; expected [0, 1]")
         return Image.fromarray(np.rint(values * 255).astype(np.uint8))
     if image.mode == "I" and image.format not in ("PNG", "PPM"):  # whose mode I has 16 bits
-        raise ValueError(f"it holds signed or 32-bit integers {found}, expected are unsigned ones of 8 or 16 bits")
+        raise ValueError(f"it holds signed or 32-bit integers {found}; expected unsigned ones of 8 or 16 bits")
     return Image.fromarray(((values.astype(np.int32) + 128) // 257).astype(np.uint8))

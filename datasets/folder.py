@@ -177,7 +177,7 @@ def _tell_of_surprises(top: Path, files: Files) -> None:
     others = [file for file in others if not file.name.startswith(".")]
     nested = [file for name, below in files.items() for file in below if _is_image(file) and file.parent != top / name]
     read = f"images are {', '.join(sorted(EXTENSIONS))} in the folders of the classes"
-    for surprising, what in ((others, f"not read; {read}"), (nested, "in sub-folders of a class, and read as of it")):
+    for surprising, what in ((others, f"not read; {read}"), (nested, "in sub-folders of a class, and belong to it")):
         if surprising:
             _note(f"{top}: {len(surprising)} files, such as {surprising[0]}, are {what}")
 

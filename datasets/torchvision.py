@@ -95,7 +95,7 @@ def _part(name: str, kind: str, root: Path, index: int | None) -> Any:
             break
     else:
         raise BadInput(f"{name} has no part named {' or '.join(PARTS[index or 0])} ({why}); choose another data set")
-    place = root if there else f"{root}, which is not there"
+    place = root if there else f"{root}, which does not exist"
     raise BadInput(
         f"{name} is missing or incomplete under {place}, and cannot be downloaded ({why}); remove its damaged files, "
         "give another folder with --data-root, or use the bundled data set: digits"

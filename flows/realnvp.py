@@ -20,13 +20,13 @@ def build(
     """PRER's flow (arXiv 2202.05694, section on the generative model): a multi-scale conditional RealNVP.
 
     Standardisation, then `levels` times `blocks` x [ActNorm, fixed permutation, affine coupling]; between two levels
-    half of the dimensions leave through a learned linear-Gaussian prior, and the rest is Gaussianised at the end.
+    half of the dimensions are factored out by a learned linear-Gaussian prior, and the rest is Gaussianised at the end.
 
     *Deviation* from the original: the standardisation is a transform of the flow, so its log-determinant is counted
     and it cannot be lost when the flow is rebuilt or saved.
 
     Args:
-        levels: scales; half of the dimensions leave between two of them, and at least 2 must be left
+        levels: scales; half of the dimensions are factored out between two of them, and at least 2 must remain
         blocks: couplings per level
         hidden_size: units per hidden layer of a coupling; a float is a multiple of its input size
         hidden_layers: hidden layers of a coupling after its first

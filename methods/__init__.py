@@ -148,7 +148,7 @@ class Method(nn.Module):
         return self.learner.class_of(self.logits(x, task), task)
 
     def score(self, x: Tensor, logits: Tensor, task: int) -> Tensor:
-        """How much images x (B, C, H, W) with these `logits` look like classes taught so far (B,), for AUROC.
+        """How much images x (B, C, H, W) with these `logits` look like classes seen so far (B,), for AUROC.
 
         By default the largest softmax probability (Hendrycks and Gimpel, ICLR 2017).
         """

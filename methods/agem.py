@@ -22,7 +22,7 @@ class Config(MethodConfig):
     memory_per_task: int = Field(200, ge=0)
     """images stored of each task"""
     sample_size: int = Field(256, ge=1)
-    """stored images, of all past tasks, that the reference gradient of a step is of"""
+    """stored images, of all past tasks, per reference gradient"""
 
 
 class AGEM(Method):

@@ -49,8 +49,8 @@ class BIR(Method):
 
     *Deviations* from the authors' code: the generator is a network of its own that is fitted after each task, and not
     the classifier with feedback connections, trained with it; a generated sample belongs to the prior and gates of the
-    class that it was asked for, not to those of the classifier's probabilities; the context is as above, and theirs the
-    class in the task and the task in the domain scenario.
+    class that it was asked for, not to those of the classifier's probabilities; the context is as above, and
+    theirs the class (task scenario) or the task (domain scenario).
     """
 
     title = "Brain-Inspired Replay"

@@ -30,7 +30,7 @@ class Config(MethodConfig):
     distance: Distance = "cosine"
     """cosine: 1 - cos(a, b); euclidean: |a - b|"""
     normalize: bool = False
-    """bring embeddings to length 1 first"""
+    """L2-normalise embeddings first"""
 
 
 class ER(Method):

@@ -23,7 +23,7 @@ class FeTrIL(Method):
 
     The heads are trained on them and on the new features, one class as often as another where classes are as large.
 
-    *Deviation* from the paper: the layers above the features go on from task to task, and are whatever `model.head`
+    *Deviation* from the paper: the layers above the features keep training across tasks, and are whatever `model.head`
     and `model.embedding` say; the paper trains a new linear classifier per task (`model.head: linear`).
     """
 

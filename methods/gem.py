@@ -28,7 +28,7 @@ class Config(MethodConfig):
     memory_per_task: int = Field(200, ge=0)
     """images stored of each task; all of them are used at each step"""
     margin: float = Field(0.0, ge=0)
-    """least share of each past task's gradient in a step that had to be changed (the paper's gamma, 0.5 there)"""
+    """lower bound of each past task's coefficient in a projected gradient (the paper's gamma, 0.5 there)"""
 
 
 class GEM(Method):

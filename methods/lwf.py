@@ -31,7 +31,7 @@ class LwF(Method):
     *Deviation* from the paper: the distillation is the mean over old heads, not their sum, so that its weight does not
     grow with the tasks; it has the factor temperature^2 (see `divergence`); and the new head is not warmed up alone.
 
-    *Deviation* from the original code, where alpha also took away from the current task: at 1 nothing was left of it.
+    *Deviation* from the original code, which scaled the current task's loss by 1 - alpha.
     """
 
     title = "LwF"

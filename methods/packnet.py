@@ -20,7 +20,7 @@ from models.fitting import Objective, fit
 from models.learner import Learner
 from utils.settings import BadInput, Settings
 
-FREE = 255  # owner of a weight that no task has yet; it is 0
+FREE = 255  # owner of weights that no task has yet; these are 0
 
 
 class RetrainingConfig(Settings):

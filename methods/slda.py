@@ -26,7 +26,7 @@ class Config(MethodConfig):
 class SLDA(Means):
     """One Gaussian per class, with its own mean and a covariance that all classes share.
 
-    The covariance is that within the classes, exact after every task, from the sum of x x^T.
+    The covariance is the within-class covariance, exact after every task, from the sum of x x^T.
 
     *Deviation* from the paper: its covariance is updated one sample at a time, with the means as they are then, and
     shrunk to the identity whatever the scale of the features; classes are equally probable in both.

@@ -1,4 +1,4 @@
-"""How far two densities of the same samples are trusted: chosen on held-out samples, of which only sums are kept."""
+"""Weights of two densities of the same samples, chosen on held-out samples, of which only sums are kept."""
 
 import torch
 from torch import Tensor, nn

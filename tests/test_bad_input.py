@@ -50,12 +50,12 @@ KEYS = [
     (
         "scenario.dataset",
         {"name": "npz", "path": "nowhere.npz"},
-        "nowhere.npz is not there; it was looked for in the working",
+        "nowhere.npz does not exist; it was looked for in the working",
     ),
     (
         "scenario.dataset",
         {"name": "folder", "path": "nowhere"},
-        "nowhere is not there; it was looked for in the working",
+        "nowhere does not exist; it was looked for in the working",
     ),
     ("scenario.labels_per_task", 7, "scenario.labels_per_task: 7 is more than the data set's 6 classes"),
     ("scenario.labels_per_task", 1, "scenario.labels_per_task: with 1 there is nothing to classify"),
@@ -180,7 +180,7 @@ def test_a_missing_file_names_the_nearest(tmp_path, capsys):
         (["--seeds", "a"], "is not like 0-4 or 0,3"),
         (["--device", "tpu"], "expected auto, cpu, cuda"),
         (["--frobnicate"], "unrecognized arguments"),
-        (["--cuda", "99"], "cuda:99 is not there"),
+        (["--cuda", "99"], "cuda:99 is not available"),
     ],
 )
 def test_options(small, run, capsys, tmp_path, options, message):
@@ -262,7 +262,7 @@ def test_two_files_with_one_folder(small, run, capsys, tmp_path):
 
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(small))
     assert run(small, str(tmp_path / "other.yaml")) == 2
-    assert "too; change one" in capsys.readouterr().err
+    assert "is also used by" in capsys.readouterr().err
 
 
 def test_a_missing_section_says_what_goes_there(run, capsys, tmp_path):

@@ -73,7 +73,7 @@ def test_a_function_of_a_package_is_an_encoder(monkeypatch):
     ("options", "message"),
     [
         ({}, "expected one of file and module"),
-        ({"file": "none.py"}, "none.py is not there"),
+        ({"file": "none.py"}, "none.py does not exist"),
         ({"file": "nets.py", "build": "alexnet"}, "nets.py has no function alexnet"),
         ({"file": "nets.py", "build": "maps"}, r"gives shape \(1, 6, 28, 28\) .*expected \(1, F\) floats"),
         ({"file": "nets.py", "build": "number"}, "returned int; expected a torch.nn.Module"),

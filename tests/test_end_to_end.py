@@ -140,7 +140,7 @@ def test_running_again_keeps_what_is_finished_and_adds_seeds(small, run, capsys,
     assert run(small, "--seeds", "1") == 0
     before = (folder / "exp_1" / "final_results.pkl").stat().st_mtime_ns
     assert run(small, "--seeds", "0-1") == 0
-    assert "seed 1 finished before" in capsys.readouterr().out
+    assert "seed 1 already finished" in capsys.readouterr().out
     assert (folder / "exp_1" / "final_results.pkl").stat().st_mtime_ns == before
     assert json.loads((folder / "final_score.json").read_text())["seeds"] == [0, 1]
 

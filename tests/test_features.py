@@ -285,7 +285,7 @@ WRONG = [
     ({"model": {"resize": 4}}, "model.resize: got 4; expected greater than or equal to 8"),
     ({"model": {"encoder": "torchvision:resnet19"}}, "torchvision has no network 'resnet19'; known: resnet18"),
     ({"model": {"encoder": "torchvision:vit_b_16"}}, "Wrong image height! Expected 224 but got 16!); model.resize"),
-    ({"model": {"encoder": {"file": "nets.py"}}}, "model.encoder: file: nets.py is not there"),
+    ({"model": {"encoder": {"file": "nets.py"}}}, "model.encoder: file: nets.py does not exist"),
     ({"model": {"encoder": {"fiel": "nets.py"}}}, "model.encoder.fiel: unknown key"),
     ({"model": {"encoder": "torch_vision:resnet18"}}, "unknown encoder 'torch_vision'; did you mean torchvision?"),
 ]

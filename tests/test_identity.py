@@ -39,7 +39,7 @@ def test_other_data_under_a_run_are_refused(small, run, npz, change, capsys):
 def test_config_yml_is_bound_to_the_data(small, run, npz, tmp_path, capsys):
     assert run(small) == 0
     again = (tmp_path / "results" / "config.yml").read_text()
-    assert run(again) == 0, "finished before"
+    assert run(again) == 0, "already finished"
     changed(npz, lambda arrays: arrays | {"y_train": arrays["y_train"][::-1].copy()})
     assert run(again) == 2
     assert "images, labels or classes of npz have changed" in capsys.readouterr().err
@@ -57,7 +57,7 @@ def test_results_that_do_not_say_what_they_are_of_are_refused(small, run, tmp_pa
     assert run(small) == 0
     write_pickle(tmp_path / "results" / "exp_0" / "final_results.pkl", results)
     assert run(small) == 2
-    assert "exp_0 holds results without their configuration and seed; remove it" in capsys.readouterr().err
+    assert "exp_0 holds results without their configuration and seed; remove or" in capsys.readouterr().err
 
 
 def test_folders_that_are_no_seeds_are_left_alone(small, run, tmp_path):

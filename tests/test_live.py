@@ -126,7 +126,10 @@ def test_tensorboard_that_is_not_there_is_missed_before_anything_runs(two_tasks,
     two_tasks["train"]["tensorboard"] = True
     assert run(two_tasks) == 2
     error = capsys.readouterr().err
-    assert "train.tensorboard: the package is not there; pip install tensorboard" in error and "\n" not in error.strip()
+    assert (
+        "train.tensorboard: the package is not installed; pip install tensorboard" in error
+        and "\n" not in error.strip()
+    )
     assert not (tmp_path / "results").exists()
 
 
@@ -217,7 +220,7 @@ def test_check_shows_the_configuration_once_and_then_the_queue(small, run, capsy
     assert said.startswith(f"# {tmp_path / 'experiment.yaml'} (sweep: ") and "), the first of 6 points\n" in said
     assert said.count("scenario:\n") == 1 and said.count("tasks of seed 0:") == 1
     assert re.search(r"estimate per seed: \d:\d\d:\d\d, [\d.]+ MB on disk\n", said)
-    assert re.search(r"total of runs: 24, about \d:\d\d:\d\d, \d:\d\d:\d\d with 2 side by side, [\d.]+ MB", said)
+    assert re.search(r"total of runs: 24, about \d:\d\d:\d\d, \d:\d\d:\d\d with 2 in parallel, [\d.]+ MB", said)
     assert "within a factor of 2" in said and "Not counted: " in said
     assert not (tmp_path / "results").exists()
 

@@ -245,7 +245,7 @@ def test_an_old_file_runs_from_end_to_end(tmp_path, npz, capsys):
     assert "model_type" not in resolved["method"]
     assert main.main([str(results / "config.yml")]) == 0  # and the resolved configuration is one of ours
     out, error = capsys.readouterr()
-    assert "finished before" in out and error == ""
+    assert "already finished" in out and error == ""
 
 
 def test_a_space_of_replay_of_older_versions(tmp_path, capsys):

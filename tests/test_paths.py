@@ -99,9 +99,9 @@ def test_every_path_is_expanded(at, npz, small, run, capsys):
     capsys.readouterr()
     small["train"]["save_path"] = "results"
     assert run(small) == 2
-    assert f"path: small.npz is not there; it was looked for in the working directory ({Path.cwd()})" in said(capsys)
+    assert f"path: small.npz does not exist; it was looked for in the working directory ({Path.cwd()})" in said(capsys)
     assert run(small, "--data-root", str(at)) == 2
-    assert f"path: small.npz is not there; it was looked for in --data-root ({at})" in said(capsys)
+    assert f"path: small.npz does not exist; it was looked for in --data-root ({at})" in said(capsys)
 
 
 def said(capsys) -> str:
@@ -128,7 +128,7 @@ def test_files_may_stand_anywhere_on_the_command_line(at):
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_file_given_twice_is_refused(at, small, run, capsys, jobs):
     assert run(small, "../experiment.yaml", "--jobs", jobs) == 2
-    assert "experiment.yaml: this file is given 2 times; give it once" in said(capsys)
+    assert "experiment.yaml: given 2 times; give it once" in said(capsys)
 
 
 def test_a_config_of_the_user_s_own_in_the_results_folder_stays(small, run, tmp_path, capsys):

@@ -208,7 +208,7 @@ def test_points_are_run_ranked_on_dev_data_and_the_best_alone_is_tested(swept, r
     before = results.finished_runs(folder / "importance=1")
     swept["sweep"]["method.importance"] = [1, 10]  # goes on, and another point joins those that are known
     assert run(swept, "--seeds", "0,1", "--jobs", "2") == 0
-    assert "importance=1: seed 0 finished before" in capsys.readouterr().out
+    assert "importance=1: seed 0 already finished" in capsys.readouterr().out
     assert results.finished_runs(folder / "importance=1") == before
     assert {point["name"] for point in ranking(folder)["points"]} == {f"importance={i}" for i in (1, 10, 100)}
     assert run(swept, "--seeds", "2") == 0  # on seeds that one of them lacks
@@ -262,8 +262,8 @@ def test_a_folder_is_of_one_sweep_or_of_one_experiment(swept, small, run, tmp_pa
         assert run(swept, "--seeds", "7") == 2
     assert capsys.readouterr().err.count(f"another process runs seed 7 of {point}") == 3
     one, two = (str(tmp_path / "results" / f"importance={i}" / "config.yml") for i in (1, 100))
-    assert main([one, two, "--seeds", "0"]) == 0  # each is a configuration of its own, and was finished before
-    assert capsys.readouterr().out.count("seed 0 finished before") == 2
+    assert main([one, two, "--seeds", "0"]) == 0  # each is a configuration of its own, and was already finished
+    assert capsys.readouterr().out.count("seed 0 already finished") == 2
     assert run(swept, "--seeds", "0", "--restart", "--set", "train.lr=0.5") == 0
     assert (tmp_path / "results.old-1" / "sweep.json").read_text() == whole
     assert run(plain, "--seeds", "0", "--restart") == 0
@@ -277,7 +277,7 @@ def test_two_files_share_no_folder(swept, tmp_path, capsys, run):
     for changes in ({"sweep": {"train.lr": [1.0]}}, {"sweep": {}}):
         other.write_text(yaml.safe_dump({**swept, **changes}))
         assert run(swept, str(other), "--check") == 2
-        assert "other.yaml" in (error := capsys.readouterr().err) and "is that of " in error
+        assert "other.yaml" in (error := capsys.readouterr().err) and "is also used by " in error
 
 
 def test_without_dev_data_ranking_on_test_is_asked_for_and_stamped(swept, run, tmp_path, capsys):

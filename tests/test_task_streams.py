@@ -151,7 +151,7 @@ def test_a_list_is_the_short_form_of_a_row(row, run, tmp_path, capsys, monkeypat
     out = capsys.readouterr().out
     assert "0 (npz 0), 1 (npz 0)" in out and "0 (npz 1), 1 (npz 1)" in out
     assert run(str((tmp_path / "results" / "dataset" / "config.yml").read_text())) == 0
-    assert "finished before" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
 
 
 REFUSED = [
@@ -192,7 +192,7 @@ def test_what_does_not_belong_together_is_one_line(small, run, capsys, changes, 
             ["digits", {"name": "npz", "pth": "a"}],
             r"scenario.dataset.datasets\[1\].pth: unknown key; did you mean path",
         ),
-        (["digits", {"name": "npz", "path": "no.npz"}], "scenario.dataset.path: no.npz is not there"),
+        (["digits", {"name": "npz", "path": "no.npz"}], "scenario.dataset.path: no.npz does not exist"),
     ],
 )
 def test_what_can_be_wrong_with_a_row(small, run, capsys, several, message):
@@ -214,8 +214,8 @@ def test_older_files_keep_their_order_of_classes_and_their_folder(small, run, ca
     assert "shuffle_labels: true" in older and "class_order" not in older and "stream" not in older
     config_yml.write_text(older)
     capsys.readouterr()
-    assert run(older) == 0 and "finished before" in capsys.readouterr().out
-    assert run(small) == 0 and "finished before" in capsys.readouterr().out
+    assert run(older) == 0 and "already finished" in capsys.readouterr().out
+    assert run(small) == 0 and "already finished" in capsys.readouterr().out
     assert run(small, "--set", "scenario.shuffle_labels=no") == 2
     assert "scenario.class_order: shuffled -> natural" in capsys.readouterr().err
 

@@ -46,7 +46,7 @@ def test_a_finished_run_comes_out_again(finished, capsys):
     assert verify(finished, "--seeds", "0-1") == 0
     out = capsys.readouterr().out
     assert out.count(": bit-identical\n") == 2 and out.count("here: the same\n") == 2
-    assert out.count("numbers are equal, the weights' bits too\n") == 6 and ": identical: " in out
+    assert out.count("numbers are equal, weights bit-identical\n") == 6 and ": identical: " in out
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
@@ -71,8 +71,8 @@ def test_other_weights_with_the_same_accuracies(finished, capsys):
     write_tensors(path, weights)
     assert verify(finished) == 0
     out = capsys.readouterr().out
-    assert "task 0: identical" in out and "task 1: the same: " in out and "other weights; accuracies differ" in out
-    assert "seed 0: the same within 0.01, not to the bit from task 1 on" in out
+    assert "task 0: identical" in out and "task 1: the same: " in out and "weights differ; accuracies differ" in out
+    assert "seed 0: the same within 0.01; bits differ from task 1 on" in out
 
 
 def test_other_accuracies(finished, capsys):
@@ -88,7 +88,7 @@ def test_other_accuracies(finished, capsys):
         "task 1: DIFFERS: 5 of 6 numbers are equal, weights are not stored; accuracies differ by at most 0.0110" in out
     )
     assert "task 2: the same: " in out
-    assert "DIFFERS: not to the bit from task 1 on, by more than 0.01 from 1 on" in out
+    assert "DIFFERS: in bits from task 1 on, by more than 0.01 from task 1 on" in out
 
 
 DAMAGE = {
@@ -152,7 +152,7 @@ def test_another_method_is_told(finished, capsys):
     tree["train"]["lr"] = 0.05
     (finished / "config.yml").write_text(yaml.safe_dump(tree))
     assert verify(finished) == 1
-    assert "seed 0: DIFFERS: not to the bit from task 0 on, by more than 0.01 from 1 on" in capsys.readouterr().out
+    assert "seed 0: DIFFERS: in bits from task 0 on, by more than 0.01 from task 1 on" in capsys.readouterr().out
 
 
 BAD = {

@@ -72,6 +72,6 @@ def _taken(file: IO[bytes]) -> bool:
 def _warn() -> None:
     if multiprocessing.parent_process() is None:  # which has said it
         print(
-            "the file system of the results or of a cache has no locks: do not start two programs that write the same",
+            "the file system of the results or of a cache has no locks: do not run two programs that write there",
             file=sys.stderr,
         )

@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override, e.g. train.epochs=2")
     add("--seeds", type=seeds, help="0-4 or 0,3 instead of the config's `experiments`")
     add("--backend", choices=("local", "ray", "slurm"), default="local", help="where seeds run; see docs/cluster.md")
-    add("--jobs", type=jobs, metavar="N|auto", help="seeds and files side by side; auto: as many as there is room for")
+    add("--jobs", type=jobs, metavar="N|auto", help="run seeds and files in parallel; auto: as many as fit")
     add("--device", help="auto, cpu, cuda or cuda:1 instead of the config's")
     add("--cuda", "--gpu", dest="device", type="cuda:{}".format, metavar="N", help="the same as --device cuda:N")
     add("--name", type=run_name, metavar="TEXT", help="what {name} in the config's save_path stands for")
@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--compare", nargs="+", type=path, metavar="PATH", help="run nothing: tables, tests, a report of finished runs")
     add("--out", type=path, metavar="DIR", default=Path("comparison"), help="where --compare writes; ./comparison")
     add("--columns", metavar="NAME,NAME", help="with --compare: the tables' columns, e.g. FinalAccuracy,Forgetting")
-    add("--verify", nargs="+", type=path, metavar="PATH", help="run a seed of finished runs (--seeds: each) again")
+    add("--verify", nargs="+", type=path, metavar="PATH", help="repeat the first seed, or --seeds, of finished runs")
     add("--tasks", type=int, metavar="N", help="with --verify: only the first N tasks")
     options = parser.parse_intermixed_args(arguments)
     files = [text for text in options.set if os.path.isfile(text) or re.fullmatch(r"[^=]+\.ya?ml", text)]
@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def interrupted(command: Sequence[str], interruption: KeyboardInterrupt) -> int:
-    """Say what to type to go on with what this command, the program first, has begun; returns the exit code."""
+    """Print how to resume or repeat this command line, the program first; returns the exit code."""
     python = sys.executable.removeprefix(f"{os.getcwd()}/")
     again = shlex.join([python, *(word for word in command if word != "--restart")])
     purpose = "run again" if "--verify" in command else "resume"

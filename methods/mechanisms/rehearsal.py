@@ -230,7 +230,7 @@ class Rehearsing(Method):
         return log_p if self.config.predict == "flow" else log_p.log_softmax(1) + super().logits(x, task).log_softmax(1)
 
     def score(self, x: Tensor, logits: Tensor, task: int) -> Tensor:
-        """The largest of the flow's densities of the classes taught so far, in nats."""
+        """The largest of the flow's densities of the classes seen so far, in nats."""
         if not self.flow.known.any():
             return super().score(x, logits, task)
         of_all = self.learner.scenario == "class" and self.config.predict == "flow" and self._flow_predicts(task)

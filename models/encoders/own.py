@@ -56,7 +56,7 @@ def _in_file(file: str, name: str) -> tuple[Callable[..., Any], str]:
     """The function of a file, and what to call it in messages."""
     path = Path(file).expanduser()
     if not path.is_file():
-        raise ValueError(f"file: {file} is not there (looked for in {Path.cwd()})")
+        raise ValueError(f"file: {file} does not exist (looked for in {Path.cwd()})")
     spec = importlib.util.spec_from_file_location(f"own_encoder_{path.stem}", path.resolve())
     if spec is None or spec.loader is None:
         raise ValueError(f"file: {file} is not a Python file; expected a name that ends in .py")

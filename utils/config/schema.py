@@ -46,12 +46,12 @@ class ModelConfig(Settings):
 
     encoder: Annotated[EncoderConfig, ENCODER] = Field({}, validate_default=True)
     """the name of a file in models/encoders/, or a mapping with its options, e.g. {name: resnet18, filters: 32};
-    torchvision:resnet18 and timm:vit_tiny_patch16_224 are other people's, {file: my_nets.py, build: lenet} and
-    {module: package:function} your own"""
+    torchvision:resnet18 and timm:vit_tiny_patch16_224 are networks of these libraries, {file: my_nets.py, build: lenet}
+    and {module: package:function} your own"""
     frozen: Annotated[Literal["no", "yes", "after_first_task"], BeforeValidator(_frozen)] | None = None
     """yes: the encoder's features are computed once, and only what is above them is trained; after_first_task: the
-    encoder is trained on the first task first, then the whole sequence is learned on its features. By default no, with
-    methods that work on features after_first_task, with patches yes"""
+    encoder is trained on the first task first, then the whole sequence is learned on its features. By default no;
+    after_first_task for methods that need features; yes for patches"""
     cache: bool = True
     """with frozen: yes, keep the features in <data root>/cache, for all seeds and runs that need the same"""
     resize: int | None = Field(None, ge=8, le=1024)

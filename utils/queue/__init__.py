@@ -1,1 +1,1 @@
-"""Files x sweep x seeds -> jobs: here, side by side, on Ray, on Slurm; `--check`; the ranking of a sweep."""
+"""Files x sweep x seeds -> jobs: here, in parallel, on Ray, on Slurm; `--check`; the ranking of a sweep."""

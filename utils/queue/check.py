@@ -24,10 +24,10 @@ from utils.run.streams import generator, isolated
 from utils.run.training import train_step
 
 TIMED_STEPS, MAX_IMAGES, FIT_SHARE = 10, 512, 0.1
-CONTEXT = 600 * 2**20  # bytes that a process takes on a CUDA device beside its tensors
+CONTEXT = 600 * 2**20  # bytes that a process takes on a CUDA device besides its tensors
 NOTE = f"""Extrapolated from {TIMED_STEPS} steps and {FIT_SHARE:.0%} of a generator fit on up to {MAX_IMAGES} images, \
-for a sweep from its first point: within a factor of 2 for most.
-Evaluation is timed after the first task; where its time grows with the classes seen, as with flows, it takes longer.
+for a sweep from its first point: usually within a factor of 2.
+Evaluation is timed after the first task; too little where its time grows with the classes seen, as with flows.
 Not counted: reading the data, figures, diagnostics, memories that grow."""
 
 
@@ -49,7 +49,7 @@ def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
         rows.append(
             f"{_duration(count * seconds):>10} {count * disk / 1e6:>12,.1f} MB {count:>6} runs  {points[0].folder}"
         )
-    beside = f", {_duration(total / at_once)} with {at_once} side by side" if at_once > 1 else ""
+    beside = f", {_duration(total / at_once)} with {at_once} in parallel" if at_once > 1 else ""
     runs = sum(len(experiment.seeds) for experiment in experiments)
     if len(rows) > 1:
         yield "\n".join([*rows, ""])
@@ -134,7 +134,7 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
 
 
 def most_at_once(experiments: Sequence[Experiment], cores: int) -> int:
-    """How many seeds may run side by side: one per core, on CUDA as many as fit into the memory that is free."""
+    """How many seeds may run in parallel: one per core, on CUDA as many as fit into the memory that is free."""
     on_cuda = [experiment for experiment in experiments if experiment.device.type == "cuda"]
     if len(experiments) == 1 == len(experiments[0].seeds) or not on_cuda:
         return cores

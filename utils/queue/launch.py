@@ -99,7 +99,7 @@ def _unfinished(experiments: Sequence[Experiment]) -> list[tuple[Experiment, int
         finished = results.finished_runs(experiment.config.save_path)
         for seed in experiment.seeds:
             if seed in finished:
-                print(f"{experiment.config.save_path}: seed {seed} finished before, its results are kept")
+                print(f"{experiment.config.save_path}: seed {seed} already finished; its results are kept")
             else:
                 queue.append((experiment, seed))
     return queue

@@ -1,4 +1,4 @@
-"""Jobs side by side on this machine, each in a process of its own; and what a queue is, here and on clusters.
+"""Jobs in parallel on this machine, each in a process of its own; and what a queue is, here and on clusters.
 
 Not a pool: workers get no stop signal, and one OOM kill breaks the pool.
 """

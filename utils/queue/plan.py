@@ -45,7 +45,7 @@ def plan(options: Namespace) -> list[Experiment]:
     """Load and check everything that the command line asks for; writes nothing, and raises BadInput."""
     files = [os.path.realpath(path) for path in options.configs]
     if twice := [path for path, file in zip(options.configs, files, strict=True) if files.count(file) > 1]:
-        raise BadInput(f"{twice[-1]}: this file is given {len(twice)} times; give it once, --seeds chooses seeds")
+        raise BadInput(f"{twice[-1]}: given {len(twice)} times; give it once, and choose seeds by --seeds")
     name = getattr(options, "name", None)
     points, problems = list[Point](), list[str]()
     for path in options.configs:
@@ -60,7 +60,7 @@ def plan(options: Namespace) -> list[Experiment]:
         for folder in (point.folder, point.config.save_path):
             other = used.setdefault(os.path.realpath(folder), point)
             if (other.sweep or other) is not (point.sweep or point):
-                raise BadInput(f"{point.where}: train.save_path: {folder} is that of {other.where}, too; change one")
+                raise BadInput(f"{point.where}: train.save_path: {folder} is also used by {other.where}; change one")
     load, experiments = cache(datasets.load), []  # files may share their data
     for point in points:
         seeds = options.seeds or tuple(range(point.config.train.experiments))
@@ -78,7 +78,9 @@ def plan(options: Namespace) -> list[Experiment]:
                 problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
                 raise BadInput(f"cannot be built ({problem}); are the sizes in model and method too large?") from error
             if config.train.tensorboard and find_spec("tensorboard") is None:
-                raise BadInput("train.tensorboard: the package is not there; pip install tensorboard, or set it to no")
+                raise BadInput(
+                    "train.tensorboard: the package is not installed; pip install tensorboard, or set it to no"
+                )
         experiments.append(Experiment(config, point.where, point.sweep, data, root, seeds, device))
     return experiments
 
@@ -109,7 +111,9 @@ def _placed(dataset: DatasetConfig, root: Path | None, source: str) -> DatasetCo
     place = (root / path).absolute() if root else Path(path)
     if not os.path.exists(place):
         below = "" if os.path.isabs(path) else f"; it was looked for in {source} ({(root or Path()).absolute()})"
-        raise BadInput(f"scenario.dataset.path: {path} is not there{below}; correct the path, or give --data-root DIR")
+        raise BadInput(
+            f"scenario.dataset.path: {path} does not exist{below}; correct the path, or give --data-root DIR"
+        )
     return dataset.model_copy(update={"path": str(place)})
 
 
@@ -135,7 +139,9 @@ def _device(name: str, gpus: float, on_cluster: bool) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadInput(f"train.device: {name} is not there: {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+        raise BadInput(
+            f"train.device: {name} is not available: {torch.cuda.device_count()} CUDA devices; use cpu or auto"
+        )
     return device
 
 

@@ -153,8 +153,8 @@ class Group:
         if spreads and max(pairs) >= MIN_PAIRS_FOR_T:
             least = detectable(max(pairs), len(pairs))
             size = f"{least:.1f} standard deviations of the paired differences"
-            here = f"{least * float(np.median(spreads)):.4f} with their median here"
-            notes.append(f"a true difference of {size}, {here}, is significant in {POWER:.0%} of such experiments")
+            here = f"{least * float(np.median(spreads)):.4f} at their median here"
+            notes.append(f"{POWER:.0%} power needs a true difference of {size} ({here})")
         return notes
 
     def _by_value(self, values: Sequence[object]) -> str:

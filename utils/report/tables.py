@@ -53,7 +53,7 @@ def interval(row: Row) -> Interval | None:
 
 RUN = Column("run", "the method, and the settings in which its runs differ", lambda row: row.name)
 OWN = {
-    "FinalAccuracy": "mean accuracy on all tasks after the last",
+    "FinalAccuracy": "final mean accuracy on all tasks",
     "BWT": "backward transfer: final accuracy minus that right after a task",
     "Forgetting": "best earlier accuracy minus final accuracy of a task",
     "FWT": "forward transfer: accuracy before a task minus initial accuracy",

@@ -22,7 +22,7 @@ from utils.store.metrics import SCORES, splits
 
 TOLERANCE = 0.01  # largest difference between two accuracies that still counts as the same result
 Numbers = dict[tuple[str, ...], float]  # (task, epoch, split, metric, step) -> value, as in metrics.csv
-WEIGHTS = {None: "weights are not stored", True: "the weights' bits too", False: "other weights"}
+WEIGHTS = {None: "weights are not stored", True: "weights bit-identical", False: "weights differ"}
 
 
 def verify(options: Namespace) -> int:
@@ -54,7 +54,7 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
     made, name = provenance_of(run.folder, seed), f"{run.place}, seed {seed}"
     stored, again = RunFolder(run.folder, seed), RunFolder(experiment.config.save_path, seed)
     expected = _read_metrics(stored) if stored.metrics.exists() else _accuracies(run, seed)
-    print(f"{name}: made with {made or 'unknown versions (no provenance.yml)'}")
+    print(f"{name}: run with {made or 'unknown versions (no provenance.yml)'}")
     if made:
         torch.set_num_threads(made.threads)
         own = getattr(experiment.config.model.encoder, "file", None)
@@ -81,10 +81,10 @@ def _verify(run: FinishedRun, seed: int, experiment: Experiment, tasks: int | No
         print(f"task {task}: {verdicts[-1]}: {equal}{far}")
     told = "bit-identical" if all(weights_kept) else "identical in all that is stored"
     if inexact := [task for task, verdict in enumerate(verdicts) if verdict != "identical"]:
-        told = f"the same within {TOLERANCE}, not to the bit from task {inexact[0]} on"
+        told = f"the same within {TOLERANCE}; bits differ from task {inexact[0]} on"
     if "DIFFERS" in verdicts:
         worst = verdicts.index("DIFFERS")
-        told = f"DIFFERS: not to the bit from task {inexact[0]} on, by more than {TOLERANCE} from {worst} on"
+        told = f"DIFFERS: in bits from task {inexact[0]} on, by more than {TOLERANCE} from task {worst} on"
     print(f"{name}: {told}\n")
     return int("DIFFERS" in verdicts)
 

@@ -85,14 +85,14 @@ def calibration(found: list[Predictions]) -> list[list[float]] | None:
     return np.stack(sums, axis=1).astype(float).tolist()
 
 
-def auroc(taught: list[Predictions], untaught: list[Predictions]) -> float | None:
-    """Probability that an image of a class taught has a higher score than one of a class not yet taught; ties count
+def auroc(seen: list[Predictions], unseen: list[Predictions]) -> float | None:
+    """Probability that an image of a seen class has a higher score than one of an unseen class; ties count
     half. None if there is no such image or no score."""
-    low, high = ([one.score for one in found if one.score is not None] for found in (untaught, taught))
+    low, high = ([one.score for one in found if one.score is not None] for found in (unseen, seen))
     if not low or not high:
         return None
     negative, positive = (np.concatenate(scores) for scores in (low, high))
-    negative = np.sort(np.where(np.isnan(negative), -np.inf, negative))  # nan: looks like nothing that was taught
+    negative = np.sort(np.where(np.isnan(negative), -np.inf, negative))  # nan: looks like nothing that was seen
     positive = np.where(np.isnan(positive), -np.inf, positive)
     wins = sum(int(np.searchsorted(negative, positive, side).sum()) for side in ("left", "right"))
     return wins / (2 * len(positive) * len(negative))
@@ -106,7 +106,7 @@ def scored_part(train: Split) -> Split:
 def memory(method: Method) -> dict[str, int]:
     """The classifier's parameters; the numbers and bytes of the method's state, and the real samples among it.
 
-    The state is what is held between tasks beside the classifier: statistics, generators, teachers, stored images (a
+    The state is what is held between tasks besides the classifier: statistics, generators, teachers, stored images (a
     byte per value of a pixel).
     """
     tensors = [value for value in method.state_dict().values() if isinstance(value, torch.Tensor)]

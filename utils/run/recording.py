@@ -60,7 +60,7 @@ class Recording:
         classes, t = len(self.results["class_names"]), task.index + 1
         scenario, evaluate = self.config.scenario.type, self.config.train.evaluate
         measured = self.tasks if evaluate == "all" else self.tasks[:t]
-        scored = scenario != "task" and t < len(measured)  # in the task scenario the task says what is not yet taught
+        scored = scenario != "task" and t < len(measured)  # the task index tells seen from unseen classes
         for part in self.parts:
             found = [predict(method, _split(other, part), other.index, scored and part == "test") for other in measured]
             results = self.results[part]

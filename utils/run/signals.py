@@ -8,11 +8,11 @@ from types import FrameType
 from typing import NoReturn
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
-"""Ctrl-C; a polite kill; what schedulers send before they take a machine away."""
+"""Ctrl-C; a plain `kill`; what schedulers send before pre-emption."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop; what it has is saved as far as saving was asked for."""
+    """The run was asked to stop; it has saved a checkpoint, if `train.save` is yes."""
 
 
 class Stop:

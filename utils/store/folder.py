@@ -64,7 +64,7 @@ class RunFolder:
             files.write_text(self.provenance, as_yaml(provenance.model_dump()))
             first = _seeds_in(self.path.parent)[0]
             if (other := provenance_of(self.path.parent, first)) and (changes := other.changed_to(provenance)):
-                log.warning("made with %s, unlike seed %d: they may differ by more than chance", changes, first)
+                log.warning("run with %s, unlike seed %d: results may differ by more than chance", changes, first)
         elif (begun := provenance_of(self.path.parent, self.seed)) and (changes := begun.changed_to(provenance)):
             log.warning("resumed with %s: results may differ from those of an uninterrupted run", changes)
 
@@ -106,7 +106,7 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except files.Damaged as error:
-            log.warning("%s; the seed is finished again", error)
+            log.warning("%s; the last results are computed again", error)
             return None
 
 
@@ -179,7 +179,9 @@ def check_run(config: Config, seed: int, results: dict[str, Any]) -> None:
     try:
         theirs = identity_of(results["config"]) | {"seed": results["seed"]}
     except (AttributeError, KeyError, TypeError):
-        raise BadInput(f"{path} holds results without their configuration and seed; remove it, or restore it") from None
+        raise BadInput(
+            f"{path} holds results without their configuration and seed; remove or restore the folder"
+        ) from None
     known = {key: value for key, value in ours.items() if key in theirs}  # not those that a later version added
     check_same(path, known, {key: theirs[key] for key in known})
 

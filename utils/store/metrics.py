@@ -17,7 +17,7 @@ class Scored:
     confusion: np.ndarray | None = None  # counts (K, K), true class x predicted, on all T tasks, if they are known
     images: np.ndarray | None = None  # number (T,) of images per task, if it is known
     calibration: np.ndarray | None = None  # (bins, 3), as of `evaluation.calibration`, on all T tasks, if it is known
-    auroc: Sequence[float | None] = ()  # after each task (T,), of the classes taught against the others
+    auroc: Sequence[float | None] = ()  # after each task (T,), of the classes seen against the others
     anytime: Sequence[Sequence[float]] = ()  # of each measurement inside a task, accuracies of the tasks so far
 
 
@@ -91,7 +91,7 @@ def f1(s: Scored) -> float | None:
 
 @score("ImageAccuracy")
 def image_accuracy(s: Scored) -> float | None:
-    """Share of the images of all tasks that are right after the last; FinalAccuracy is the mean over tasks."""
+    """Final accuracy over the images of all tasks; FinalAccuracy is the mean over tasks."""
     return None if s.images is None else float(np.average(s.r[-1], weights=s.images))
 
 
@@ -132,10 +132,10 @@ def expected_calibration_error(s: Scored) -> float | None:
 
 @score("AUROC")
 def auroc(s: Scored) -> float | None:
-    """Mean over tasks i < T-1 of the area under the ROC curve of classes taught up to i against those to come.
+    """Mean over tasks i < T-1 of the area under the ROC curve of classes seen up to i against unseen ones.
 
     By `Method.score`, by default the largest softmax probability (Hendrycks and Gimpel, ICLR 2017). None in
-    the task scenario, where the task tells the classes.
+    the task scenario, where the task gives the classes away.
     """
     known = [value for value in s.auroc if value is not None]
     return float(np.mean(known)) if known else None
