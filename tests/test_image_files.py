@@ -114,9 +114,9 @@ def test_16_bits_and_floats_are_scaled_by_their_range(read):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.float32([[0, 255]]), r"floats from 0 to 255, expected are \[0, 1\]"),
+        (np.float32([[0, 255]]), r"floats from 0 to 255; expected \[0, 1\]"),
         (np.float32([[0, np.nan]]), r"floats from nan to nan"),
-        (np.int32([[-5, 70000]]), "signed or 32-bit integers from -5 to 70000, expected are unsigned ones of 8 or 16"),
+        (np.int32([[-5, 70000]]), "signed or 32-bit integers from -5 to 70000; expected unsigned ones of 8 or 16"),
     ],
 )
 def test_values_of_an_unknown_range_are_refused(read, values, message):

@@ -161,7 +161,7 @@ BAD = {
     ("--tasks", "0"): "--tasks 0: expected 1 or more",
     ("--out", "x"): "--verify runs no experiment: leave out out",
     ("--restart",): "--verify runs no experiment: leave out restart",
-    ("--device", "cuda:9"): "cuda:9 is not there",
+    ("--device", "cuda:9"): "cuda:9 is not available",
 }
 
 
