@@ -46,7 +46,7 @@ def test_a_finished_run_comes_out_again(finished, capsys):
     assert verify(finished, "--seeds", "0-1") == 0
     out = capsys.readouterr().out
     assert out.count(": bit-identical\n") == 2 and out.count("here: the same\n") == 2
-    assert out.count("numbers are equal, weights bit-identical\n") == 6 and ": identical: " in out
+    assert out.count("numbers are equal, weights are equal\n") == 6 and ": identical: " in out
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
@@ -197,7 +197,7 @@ def test_the_provenance_of_each_seed_is_kept_and_a_change_is_said(small, run, tm
     assert run(small, "--seeds", "0-1") == 0
     said = capsys.readouterr().out
     assert "resumed with" not in said  # one seed is finished, the other is new
-    assert f"made with torch 0.4.1 instead of {torch.__version__[:16]}, unlike seed 0" in said
+    assert f"run with torch 0.4.1 instead of {torch.__version__[:16]}, unlike seed 0" in said
     assert provenance_of(root, 0) == begun and provenance_of(root, 1) == other
     (root / "exp_0" / "final_results.pkl").unlink()
     assert run(small, "--seeds", "0") == 0
@@ -213,7 +213,7 @@ def test_the_provenance_of_each_seed_is_kept_and_a_change_is_said(small, run, tm
 def test_provenance_of_a_folder_of_no_folder_and_damaged(finished, capsys):
     kept = (finished / "exp_0" / "provenance.yml").rename(finished / "provenance.yml")
     assert verify(finished, "--tasks", "1") == 0
-    assert f"made with {provenance_of(finished, 0)}\nhere: the same\n" in capsys.readouterr().out
+    assert f"run with {provenance_of(finished, 0)}\nhere: the same\n" in capsys.readouterr().out
     kept.write_text("commit: [1]")
     assert verify(finished) == 2
     assert "provenance.yml is damaged" in capsys.readouterr().err
@@ -222,7 +222,7 @@ def test_provenance_of_a_folder_of_no_folder_and_damaged(finished, capsys):
         file.write("made_with:\n  commit: abc\n  threads: 3\n")  # as older versions had it
     assert verify(finished, "--tasks", "1") == 0
     out, error = capsys.readouterr()
-    assert "made with unknown versions (no provenance.yml)\n" in out and "here:" not in out and not error
+    assert "run with unknown versions (no provenance.yml)\n" in out and "here:" not in out and not error
 
 
 def test_provenance_in_words():

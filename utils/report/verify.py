@@ -22,7 +22,7 @@ from utils.store.metrics import SCORES, splits
 
 TOLERANCE = 0.01  # largest difference between two accuracies that still counts as the same result
 Numbers = dict[tuple[str, ...], float]  # (task, epoch, split, metric, step) -> value, as in metrics.csv
-WEIGHTS = {None: "weights are not stored", True: "weights bit-identical", False: "weights differ"}
+WEIGHTS = {None: "weights are not stored", True: "weights are equal", False: "weights differ"}
 
 
 def verify(options: Namespace) -> int:
