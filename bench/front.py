@@ -22,7 +22,7 @@ from utils.report import cost
 from utils.report.find import find
 from utils.report.groups import Group, groups
 
-OURS = ("prer", "prer_features")
+OURS = {"prer_features": "#c2410c", "prer": "#f59e0b"}
 MARKERS = "osD^vP"
 GREY = "#6b7280"
 PER_ROW = 3  # panels, at most
@@ -59,16 +59,17 @@ def main() -> int:
 
 
 def draw(axes: Axes, group: Group, looks: dict[str, dict[str, Any]]) -> None:
-    """Mean and standard deviation of each run's final accuracy over its bytes; without naive, which is far below.
+    """Mean and standard deviation of each run's final accuracy over its bytes; without those below half of the best.
 
     `looks` has marker and colour by the label of a run; those of new labels are added.
     """
-    rows = [row for row in group.rows if row.run.method != "naive" and row.run.score.memory]
+    best = max(row.run.score.mean for row in group.rows)
+    rows = [row for row in group.rows if row.run.score.memory and row.run.score.mean >= best / 2]
     if not rows:
         raise SystemExit(f"{group.title}: no run says its memory in bytes; results of an older version have none")
     points = [(float(row.run.score.memory or 0), row.run.score.mean) for row in rows]
     for row, (x, y) in zip(rows, points, strict=True):
-        own = {"fmt": "*", "markersize": 14, "color": "#c2410c", "zorder": 3}
+        own = {"fmt": "*", "markersize": 14, "color": OURS.get(row.run.method), "zorder": 3}
         other = {"fmt": MARKERS[len(looks) % len(MARKERS)], "color": f"C{len(looks) % 10}"}
         name, title = row.run.folder.name, row.run.title
         label = title if name == row.run.method else f"{title} ({name})"

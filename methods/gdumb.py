@@ -29,8 +29,8 @@ class GDumb(Cumulative):
 
     Its first task is `naive`'s only if all images of that task fit into the memory.
 
-    *Deviation* from the paper: `train` sets the schedule, and there is no CutMix; where a class is too full, surplus images
-    are dropped together, not one per new image.
+    *Deviation* from the paper: `train` sets the schedule, and there is no CutMix; where a class is too full, surplus
+    images are dropped together, not one per new image.
     """
 
     title = "GDumb"
