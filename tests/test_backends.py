@@ -264,6 +264,6 @@ def test_what_was_submitted_is_cancelled_when_slurm_refuses_the_rest(small, run,
     (tmp_path / "queue" / "full").touch()
     other = merged(small, {"cluster": {"cpus": 2}, "train": {"save_path": str(tmp_path / "other")}})
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
-    assert run(small, str(tmp_path / "other.yaml"), "--backend", "slurm", "--seeds", "0") == 2
-    assert "sbatch refused 1 jobs" in capfd.readouterr().err
+    assert run(small, str(tmp_path / "other.yaml"), "--backend", "slurm", "--seeds", "0-1") == 2
+    assert "sbatch refused 2 jobs" in capfd.readouterr().err
     assert (tmp_path / "queue" / "1_0.cancelled").exists()

@@ -205,7 +205,7 @@ def test_peers(monkeypatch, tmp_path, capsys):
     assert (ours["program"], bare["program"]) == ("ours", "bare") and ours["train_s"] > 0 < bare["train_s"]
     assert min(ours["accuracy"], bare["accuracy"]) > 0.5
     printed = capsys.readouterr().out
-    assert printed.startswith("digits, 1 epochs a task") and "| naive: ours / bare loop |" in printed
+    assert printed.startswith("digits, 1 epochs per task") and "| naive: ours / bare loop |" in printed
 
 
 def test_profile(monkeypatch, capsys):

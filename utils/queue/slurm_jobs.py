@@ -73,7 +73,8 @@ def run_on_slurm(folder: Path, name: str, jobs: Sequence[Job], at_once: int, sto
         alike = [index for index, job in enumerate(jobs) if job.needs == needs]
         try:
             with executor.batch():
-                running |= {index: executor.submit(_Task(), jobs[index].run) for index in alike}
+                submitted = {index: executor.submit(_Task(), jobs[index].run) for index in alike}
+            running |= submitted
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
             for job in running.values():
                 job.cancel(check=False)
