@@ -1,4 +1,4 @@
-"""What a generator generated after each task, side by side, from the figures of a finished seed.
+"""Images generated after each task, side by side, from the figures of a finished seed.
 
 python bench/montage.py results/study/mnist_task/prer/exp_0 --tasks 0 2 4 --out docs/samples.png
 """

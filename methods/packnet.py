@@ -63,7 +63,7 @@ class PackNet(Method):
         super().__init__(config, learner, stream)
         if len(learner.groups) > FREE:
             raise BadInput(f"method.name: packnet takes at most {FREE} tasks, got {len(learner.groups)}")
-        if not any(True for _ in learner.encoder.parameters()):
+        if not list(learner.encoder.parameters()):
             raise BadInput("method.name: packnet needs an encoder with weights; set model.embedding")
         owner = torch.zeros_like(flat_parameters(learner.encoder), dtype=torch.uint8)
         self.owner: Tensor = nn.Buffer(owner)  # (P,), in the order of `parameters()`: the task that a weight is of

@@ -28,8 +28,8 @@ class SI(Anchored):
     The integral is the sum over steps of gradient times movement, the gradient being that of the task's own loss: the
     penalty's is subtracted, exactly, since it is known.
 
-    *Deviation* from the paper, whose equation 5 has no maximum: a task never makes a weight less important. The
-    authors' code has it on the sum over tasks.
+    *Deviation* from the paper, whose equation 5 has no maximum: a task never makes a weight less important. In the
+    authors' code the maximum is that of 0 and the sum over tasks.
     """
 
     title = "SI"

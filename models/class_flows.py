@@ -1,4 +1,4 @@
-"""A flow for each class, fitted when there are real codes of the class: later tasks do not change it."""
+"""A flow for each class, fitted where there are real codes of the class."""
 
 from collections.abc import Callable, Iterator
 from typing import cast
@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.code_flow import CHUNK, CodeFlow, Density
+from models.code_flow import CodeFlow, Density
 
 
 class ClassFlows(Density):
@@ -35,15 +35,6 @@ class ClassFlows(Density):
         for flow, at, own in self._by_class(y):
             values[at] = flow.log_prob(z[at], own)
         return values
-
-    @torch.no_grad()
-    def class_densities(self, z: Tensor) -> Tensor:
-        scores = torch.full((len(z), len(self.known)), -torch.inf, device=z.device)
-        for c in self.known.nonzero()[:, 0].tolist():
-            flow, own = cast(CodeFlow, self.flows[c]), torch.zeros_like(z[:, 0], dtype=torch.long)
-            parts = zip(z.split(CHUNK), own.split(CHUNK), strict=True)
-            scores[:, c] = torch.cat([flow.log_prob(*part) for part in parts])
-        return scores
 
     def round_trip(self, z: Tensor, y: Tensor) -> Tensor:
         errors = z.new_zeros(len(z))

@@ -91,9 +91,14 @@ class Density(nn.Module):
         """Log-probabilities (B, K) of the classes of codes z (B, d); the prior of those it was fitted to is uniform."""
         return self.class_densities(z).log_softmax(dim=1)
 
+    @torch.no_grad()
     def class_densities(self, z: Tensor) -> Tensor:
         """Log-densities (B, K) in nats of codes z (B, d) given each class; -inf where it was not fitted to one."""
-        raise NotImplementedError
+        scores = torch.full((len(z), len(self.known)), -torch.inf, device=z.device)
+        for c in self.known.nonzero()[:, 0].tolist():
+            parts = [self.log_prob(part, torch.full_like(part[:, 0], c, dtype=torch.long)) for part in z.split(CHUNK)]
+            scores[:, c] = torch.cat(parts)
+        return scores
 
 
 class CodeFlow(Density):

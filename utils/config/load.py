@@ -117,7 +117,7 @@ def _part(files: list[list[Pair]], changes: list[list[Pair]], method: str) -> tu
             section, _, name = key.partition(".")
             is_swept = section.lower() == "sweep"
             if number >= len(files) and not is_swept:
-                _check_is_no_value(key, value, translate_key(key, method))
+                _check_unambiguous(key, value, translate_key(key, method))
             written = name if is_swept else key
             ours = translate_key(written, method)  # empty if the whole of `sweep` is set
             lists = {k: v for k, v in lists.items() if ours and not overlap(translate_key(k, method), ours)}
@@ -133,7 +133,7 @@ def _part(files: list[list[Pair]], changes: list[list[Pair]], method: str) -> tu
     return plain, lists
 
 
-def _check_is_no_value(key: str, value: Any, ours: str) -> None:
+def _check_unambiguous(key: str, value: Any, ours: str) -> None:
     """BadInput if an override is a list that may be meant as a value: on the command line, a list is swept."""
     if ours.rpartition(".")[2] in LISTED and isinstance(value, list) and not any(isinstance(v, list) for v in value):
         ways = f"write the list into the file, or sweep it with sweep.{key}={shown(value)}"

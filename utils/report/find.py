@@ -191,7 +191,11 @@ def find_readable(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]
 def _unfinished(folder: Path) -> list[str]:
     """A note for each run in or below a folder that was begun and has no finished seed."""
     begun = dict.fromkeys(log.parents[1] for log in sorted(folder.rglob("exp_*/experiment.log")))
-    runs = [run for run in begun if not (run / "final_score.json").exists() and not OLD.search(f"{run}/")]
+    runs = [
+        run
+        for run in begun
+        if not (run / "final_score.json").exists() and not OLD.search(f"{run.relative_to(folder)}/")
+    ]
     return [f"{run}: no finished seed; left out" for run in runs]
 
 
