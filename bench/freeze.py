@@ -21,6 +21,7 @@ from utils.config.load import load
 from utils.config.yaml_text import as_yaml, read_layers
 from utils.report.kept import keep
 from utils.settings import BadInput
+from utils.store.folder import provenance_of
 
 STUDY = Path("files", "study")
 
@@ -93,7 +94,9 @@ def header(path: Path, run: Path) -> str:
     score = json.loads((run / "final_score.json").read_text())
     seconds, accuracy = score["time"]["total_s"]["mean"], score["test"]["FinalAccuracy"]["mean"]
     cost = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    return f"# python main.py {path}     about {cost} per seed on 1 core     expect FinalAccuracy {accuracy:.3f}"
+    ran = provenance_of(run, score["seeds"][0])
+    where = "1 core" if ran is None or ran.device == "cpu" else f"one {ran.processor}"
+    return f"# python main.py {path}     about {cost} per seed on {where}     expect FinalAccuracy {accuracy:.3f}"
 
 
 if __name__ == "__main__":

@@ -95,6 +95,10 @@ def test_a_study_gets_the_values_of_its_sweeps_and_the_scores_of_its_runs(tmp_pa
     assert json.loads(line)["files"]["config.yml"].endswith("    path: a.npz\nmodel: {embedding: 8}\n"), "portable"
     assert not Path("study/task.jsonl").exists()
     measured = Path("files/study/class/naive.yaml").read_text()
+    card = {"python": "3", "torch": "2", "numpy": "2", "device": "cuda", "processor": "NVIDIA H100", "threads": 1}
+    (run / "exp_0").mkdir()
+    (run / "exp_0" / "provenance.yml").write_text(json.dumps(card))
+    assert "min per seed on one NVIDIA H100     expect" in freeze.header(Path("a.yaml"), run)
     (run / "final_score.json").rename(run / "elsewhere.json")
     freeze.freeze("class", Path("results"))
     assert Path("files/study/class/naive.yaml").read_text() == measured, "not run again: as it was"
