@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -135,7 +136,8 @@ def permutations(shape: Sequence[int], tasks: int, generator: torch.Generator) -
 
 
 def _permuted(order: Tensor, x: Tensor) -> Tensor:
-    return x.flatten(2)[:, :, order].view_as(x)
+    # NumPy's take is 6 times as fast as indexing a tensor of bytes
+    return torch.from_numpy(np.take(x.flatten(2).numpy(), order.numpy(), axis=2)).view_as(x)
 
 
 def rotations(tasks: int) -> list[Change]:
