@@ -85,10 +85,10 @@ def main() -> int:
     for experience in benchmark.train_stream:
         begin = time.perf_counter()
         learner.train(experience)
-        learnt = time.perf_counter()
+        learned = time.perf_counter()
         results = learner.eval(benchmark.test_stream)
-        seconds["train_s"] += learnt - begin
-        seconds["eval_s"] += time.perf_counter() - learnt
+        seconds["train_s"] += learned - begin
+        seconds["eval_s"] += time.perf_counter() - learned
     scores = [results[name] for name in sorted(results) if name.startswith("Top1_Acc_Exp/eval_phase/test_stream")]
     print(json.dumps({**seconds, "accuracies": scores, "torch": torch.__version__}))
     return 0

@@ -104,10 +104,10 @@ def main() -> int:
     for own_head, task in zip(heads, tasks, strict=True):
         begin = time.perf_counter()
         train(nn.Sequential(embed, own_head), optimizer, *task, options)
-        learnt = time.perf_counter()
+        learned = time.perf_counter()
         scores = [accuracy(nn.Sequential(embed, other), *test) for other, test in zip(heads, tests, strict=True)]
-        seconds["train_s"] += learnt - begin
-        seconds["eval_s"] += time.perf_counter() - learnt
+        seconds["train_s"] += learned - begin
+        seconds["eval_s"] += time.perf_counter() - learned
     print(json.dumps({**seconds, "accuracies": scores, "torch": torch.__version__}))
     return 0
 

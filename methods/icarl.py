@@ -41,7 +41,7 @@ class ICaRL(Method):
     predict.
 
     *Deviation* from the paper: softmax with cross-entropy and its distillation, as most later implementations have it,
-    not one binary cross-entropy per class; so the first task is learnt as all methods learn it.
+    not one binary cross-entropy per class; so the first task is learned as all methods learn it.
     """
 
     title = "iCaRL"

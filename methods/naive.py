@@ -1,4 +1,4 @@
-"""Fine-tuning: each task is learnt as if there were no other. The lower reference of every comparison."""
+"""Fine-tuning: each task is learned as if there were no other. The lower reference of every comparison."""
 
 from methods import Method
 

@@ -32,7 +32,7 @@ def features() -> Data:
     return Data(split(40), split(20), tuple("abcdef"))
 
 
-def learnt(name: str, data: Data, scenario: str = "class", groups=GROUPS, **options):
+def learned(name: str, data: Data, scenario: str = "class", groups=GROUPS, **options):
     method = make_method(name, scenario, **options)
     for task in split_by_class(data, groups, 0.0, torch.Generator(), CPU):
         train(method, task, steps=0)
@@ -49,15 +49,15 @@ def test_ncm_is_scikit_learn_s(features):
 
     x, y = numpy_of(features.train)
     theirs = NearestCentroid().fit(x, y).predict(features.test.x.double().numpy())
-    assert learnt("ncm", features).predict(features.test.x, 0).tolist() == theirs.tolist()
-    cosine = learnt("ncm", features, distance="cosine").logits(features.test.x, 0)
+    assert learned("ncm", features).predict(features.test.x, 0).tolist() == theirs.tolist()
+    cosine = learned("ncm", features, distance="cosine").logits(features.test.x, 0)
     means = np.stack([x[y == c].mean(0) for c in range(6)])
     expected = F.cosine_similarity(features.test.x.double()[:, None], torch.from_numpy(means)[None], dim=2)
     torch.testing.assert_close(cosine, expected.log_softmax(1).float())
 
 
 def test_the_streaming_covariance_of_slda_is_that_of_the_batch(features):
-    method = learnt("slda", features, shrinkage=0.1)
+    method = learned("slda", features, shrinkage=0.1)
     x, y = numpy_of(features.train)
     within = np.concatenate([x[y == c] - x[y == c].mean(0) for c in range(6)])
     expected = within.T @ within / len(x)
@@ -65,7 +65,7 @@ def test_the_streaming_covariance_of_slda_is_that_of_the_batch(features):
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     theirs = LinearDiscriminantAnalysis(solver="lsqr", priors=np.full(6, 1 / 6)).fit(x, y)
-    ours = learnt("slda", features, shrinkage=1e-9).logits(features.test.x, 0)
+    ours = learned("slda", features, shrinkage=1e-9).logits(features.test.x, 0)
     expected = theirs.predict_log_proba(features.test.x.double().numpy())
     np.testing.assert_allclose(ours.exp().numpy(), np.exp(expected), atol=2e-3)
 
@@ -73,7 +73,7 @@ def test_the_streaming_covariance_of_slda_is_that_of_the_batch(features):
 def test_ranpac_is_ridge_regression_on_its_projection(features):
     from sklearn.linear_model import Ridge
 
-    method = learnt("ranpac", features, ridge=3.0)
+    method = learned("ranpac", features, ridge=3.0)
     h = method.projected(features.train.x.double()).numpy()
     labels = F.one_hot(features.train.y, 6).double().numpy()
     theirs = Ridge(3.0, fit_intercept=False).fit(h, labels).predict(method.projected(features.test.x.double()).numpy())
@@ -82,9 +82,9 @@ def test_ranpac_is_ridge_regression_on_its_projection(features):
 
 
 def test_ranpac_chooses_the_penalty_by_held_out_data_of_the_first_task(features):
-    method = learnt("ranpac", features)
+    method = learned("ranpac", features)
     assert float(method.ridge) in ranpac.RIDGES
-    assert float(learnt("ranpac", features, ridge=7.0).ridge) == 7.0
+    assert float(learned("ranpac", features, ridge=7.0).ridge) == 7.0
     method.ridge.fill_(1e-8)
     method.gram.fill_(1e9)  # of rank 1
     method._solution = None
@@ -92,7 +92,7 @@ def test_ranpac_chooses_the_penalty_by_held_out_data_of_the_first_task(features)
         w for r in ranpac.RIDGES if (w := ranpac.ridge_regression(method.gram, method.targets, r)) is not None
     )
     assert torch.equal(method.solution, expected.float()), "the least penalty that has a solution"
-    fixed = learnt("ranpac", features, ridge=1e-8)
+    fixed = learned("ranpac", features, ridge=1e-8)
     fixed.gram.fill_(1e9)
     fixed._solution = None
     with pytest.raises(FloatingPointError, match=r"no solution at ridge 1e-08; raise method\.ridge"):
@@ -102,7 +102,7 @@ def test_ranpac_chooses_the_penalty_by_held_out_data_of_the_first_task(features)
 
 
 def test_fecam_is_a_mahalanobis_classifier(features):
-    method = learnt("fecam", features)
+    method = learned("fecam", features)
     x, y = (part.copy() for part in numpy_of(features.train))
     transform = lambda z: np.sign(z) * np.abs(z) ** 0.5  # noqa: E731
     unit = lambda z: z / np.linalg.norm(z, axis=-1, keepdims=True)  # noqa: E731
@@ -127,7 +127,7 @@ def test_shrinkage_and_normalisation_by_hand():
 
 
 def test_the_moved_features_of_fetril_have_the_mean_of_the_old_class(features):
-    method = learnt("fetril", features)
+    method = learned("fetril", features)
     task = split_by_class(features, GROUPS, 0.0, torch.Generator(), CPU)[2]
     method.learner.see(2)
     training = method.begin_task(task)
@@ -144,18 +144,18 @@ def test_the_order_of_samples_batches_and_tasks_makes_no_difference(features, na
     options = {"ridge": 1.0} if name == "ranpac" else {}
     shuffled = torch.randperm(len(features.train), generator=torch.Generator().manual_seed(1))
     other = Data(features.train.take(shuffled), features.test, features.classes)
-    logits = learnt(name, features, **options).logits(features.test.x, 0)
-    again = learnt(name, other, groups=[(4, 5), (0, 1), (2, 3)], **options).logits(features.test.x, 0)
+    logits = learned(name, features, **options).logits(features.test.x, 0)
+    again = learned(name, other, groups=[(4, 5), (0, 1), (2, 3)], **options).logits(features.test.x, 0)
     torch.testing.assert_close(logits, again, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("scenario", ["task", "class", "domain"])
 @pytest.mark.parametrize("name", NAMES)
-def test_they_classify_in_every_scenario_and_before_anything_is_learnt(features, name, scenario):
+def test_they_classify_in_every_scenario_and_before_anything_is_learned(features, name, scenario):
     tasks = split_by_class(features, GROUPS, 0.0, torch.Generator(), CPU)
     untrained = make_method(name, scenario)
     assert torch.isin(untrained.predict(tasks[1].test.x, 1), torch.tensor([0] if scenario == "class" else [2])).all()
-    method = learnt(name, features, scenario)
+    method = learned(name, features, scenario)
     for task in tasks:
         assert (method.predict(task.test.x, task.index) == task.test.y).float().mean() > 0.7
     first = make_method(name, scenario)
@@ -168,8 +168,8 @@ def test_they_classify_in_every_scenario_and_before_anything_is_learnt(features,
 def test_a_position_is_that_of_the_class_with_the_largest_score(features, name):
     """In the domain scenario, whose softmax over scores that are no log-probabilities would be nearly flat."""
     options = {"ncm": {"distance": "cosine"}, "ranpac": {"ridge": 1.0}}.get(name, {})
-    best = learnt(name, features, "class", **options).logits(features.test.x, 0).argmax(dim=1)
-    method = learnt(name, features, "domain", **options)
+    best = learned(name, features, "class", **options).logits(features.test.x, 0).argmax(dim=1)
+    method = learned(name, features, "domain", **options)
     assert torch.equal(method.logits(features.test.x, 1).argmax(dim=1), method.learner.position_of[best])
 
 
@@ -188,12 +188,12 @@ def test_classes_with_one_sample_are_refused_where_a_covariance_is_needed(featur
     kept[:40] |= few == 1
     data = Data(features.train.take(kept), features.test, features.classes)
     with pytest.raises(BadInput, match=told):
-        learnt(name, data)
+        learned(name, data)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_was_computed_is_computed_again_after_loading(features, name):
-    one, two = learnt(name, features), make_method(name, "class")
+    one, two = learned(name, features), make_method(name, "class")
     before = one.logits(features.test.x, 0)
     two.predict(features.test.x, 0)
     two.load_state_dict(copy.deepcopy(one.state_dict()))

@@ -235,7 +235,7 @@ def test_augmented_images_are_crops_and_flips(kind):
     assert torch.equal(again(x), out) and not torch.equal(again(x), out)
 
 
-def test_patches_are_learnt_from_what_they_are_given_alone():
+def test_patches_are_learned_from_what_they_are_given_alone():
     data = make_data(shape=(1, 16, 16))
     first = data.train.x[data.train.y < 2]
 

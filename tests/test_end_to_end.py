@@ -37,7 +37,7 @@ def results(tmp_path_factory) -> Path:
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as error:
         code = main([str(ROOT / "files/prer_digits.yaml"), "--seeds", "0,2", "--device", "cpu", "--set", *options])
     assert code == 0, error.getvalue()
-    assert "FinalAccuracy" in out.getvalue() and f"seed 2: task {TASKS - 1} learnt" in out.getvalue()
+    assert "FinalAccuracy" in out.getvalue() and f"seed 2: task {TASKS - 1} learned" in out.getvalue()
     assert "\r" not in out.getvalue() + error.getvalue(), "progress bars belong on a terminal"
     return folder
 
@@ -121,7 +121,7 @@ def test_the_log_says_what_matters(results):
         "method.weights.er: ",
         "train.lr: 0.001",
         "task 1: classes 4, 5, 6, 7;",
-        "task 2 learnt: test accuracy",
+        "task 2 learned: test accuracy",
         "agreement/class 9",
         "task 2 test scores: FinalAccuracy 0.",
         "task 1 train scores: FinalAccuracy",

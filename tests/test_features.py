@@ -257,7 +257,7 @@ def test_patches_and_normalisation_use_nothing_but_the_first_task_s_training_ima
     assert not torch.equal(one.tasks[1].train.x, two.tasks[1].train.x)
 
 
-def test_data_that_are_features_are_learnt_on(small, run, tmp_path, capsys):
+def test_data_that_are_features_are_learned_on(small, run, tmp_path, capsys):
     g = torch.Generator().manual_seed(0)
     y = torch.arange(6).repeat_interleave(20)
     x = torch.randn(6, 12, generator=g)[y] + 0.1 * torch.randn(120, 12, generator=g)

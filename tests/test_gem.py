@@ -62,7 +62,7 @@ def test_gem_says_when_there_is_no_solution():
     assert project(torch.ones(3), torch.full((2, 3), float("nan"))) is None
 
 
-def learnt(name, tasks, **options):
+def learned(name, tasks, **options):
     """The method after one task that pulled its one head to class positions 0 and 1."""
     method = make_method(name, "domain", **options)
     optimizer = torch.optim.Adam(method.learner.parameters(), lr=3e-3)
@@ -87,7 +87,7 @@ def memory_gradients(method, tasks_seen):
 
 
 def test_gem_leaves_a_step_that_violates_nothing_as_it_is(tasks):
-    method = learnt("gem", tasks)
+    method = learned("gem", tasks)
     method.begin_task(tasks[1])
     method.learner.zero_grad()
     method._gradient_of(0, list(method.learner.parameters()))  # leaves .grad alone
@@ -100,7 +100,7 @@ def test_gem_leaves_a_step_that_violates_nothing_as_it_is(tasks):
 
 
 def test_gem_s_step_opposes_no_memory_over_the_whole_gradient(tasks):
-    method = learnt("gem", tasks, memory_per_task=20)
+    method = learned("gem", tasks, memory_per_task=20)
     method.end_task(tasks[1])
     method.begin_task(tasks[2])
     before = backward(method, tasks[2])
@@ -157,7 +157,7 @@ def test_agem_is_the_closed_form():
 
 
 def test_agem_counts_what_it_changes(tasks):
-    method = learnt("agem", tasks)
+    method = learned("agem", tasks)
     method.begin_task(tasks[1])
     for _ in range(4):
         backward(method, tasks[1])

@@ -50,7 +50,7 @@ def make(name, scenario="class", shape=(1, 28, 28), encoder="mlp", embedding=20,
 
 
 def begun(name, scenario, tasks, index=1, **options):
-    """A method that has learnt the tasks before `index` and begun this one, whose learner has moved since."""
+    """A method that has learned the tasks before `index` and begun this one, whose learner has moved since."""
     method = make(name, scenario, **options)
     for task in tasks[:index]:
         train(method, task)

@@ -154,7 +154,12 @@ def test_the_task_s_head_alone_is_trained_by_naive_means(tasks, name):
 
 @pytest.mark.parametrize(
     "text, told",
-    [("def f(:\n", "invalid syntax"), ("import not_there\n", "No module named 'not_there'"), ("x = y\n", "'y' is not")],
+    [
+        ("def f(:\n", "invalid syntax"),
+        ("import not_there\n", "No module named 'not_there'"),
+        ("x = y\n", "'y' is not"),
+        ("x = 1 / 0\n", "division by zero"),
+    ],
 )
 def test_a_file_that_cannot_be_imported_is_named(tmp_path, monkeypatch, text, told):
     monkeypatch.setattr(methods, "__path__", [str(tmp_path), *methods.__path__])

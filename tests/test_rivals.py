@@ -17,7 +17,7 @@ from utils.settings import BadInput
 
 
 def begun(name: str, scenario: str, tasks: list[Task], **options):
-    """A method that has learnt the first task and begun the second, whose learner has moved since."""
+    """A method that has learned the first task and begun the second, whose learner has moved since."""
     method = make_method(name, scenario, **options)
     train(method, tasks[0])
     method.learner.see(1)

@@ -280,7 +280,7 @@ def test_only_seen_tasks_are_evaluated(small, run, tmp_path, capsys):
     capsys.readouterr()
     assert main(["--compare", *paths.values(), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    assert "evaluate" not in said and "protocol differs" not in said, "nothing else was learnt"
+    assert "evaluate" not in said and "protocol differs" not in said, "nothing else was learned"
     assert verify(tmp_path / "seen") == 0 and "bit-identical" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "seen" / "exp_0")
     assert verify(tmp_path / "seen") == 0 and "task 0: identical: 3 of 3 numbers" in capsys.readouterr().out
@@ -291,14 +291,14 @@ def test_forgetting_looks_at_what_was_measured():
     assert metrics.forgetting(Scored(r, INITIAL[:0])) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.9)) / 2)
 
 
-def test_a_missing_accuracy_on_a_task_learnt_is_damage(tmp_path, capsys):
+def test_a_missing_accuracy_on_a_task_learned_is_damage(tmp_path, capsys):
     path = make_run(tmp_path / "ewc", "ewc", [0.5]) / "final_score.json"
     score = json.loads(path.read_text())
     for where, told in (((0, 2), 0), ((2, 0), 2)):
         score["test"]["accuracy_matrix"]["values"][0][where[0]][where[1]] = None
         path.write_text(json.dumps(score))
         assert main(["--compare", str(tmp_path), "--out", str(tmp_path / "out")]) == told
-    assert "an accuracy on a task that was learnt is missing" in capsys.readouterr().err
+    assert "an accuracy on a task that was learned is missing" in capsys.readouterr().err
 
 
 def test_splits_that_are_not_asked_for_are_not_evaluated(small, data, run, tmp_path, capsys, monkeypatch):

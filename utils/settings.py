@@ -74,7 +74,7 @@ def find(package: ModuleType, name: str, builder: str = "") -> ModuleType:
         raise BadInput(f"unknown {kind} {shown(name)}; {hint}")
     try:
         return import_module(f"{package.__name__}.{name.lower()}")
-    except (SyntaxError, ImportError, NameError) as error:  # in a file that the user adds
+    except Exception as error:  # of a file that the user adds
         file = Path(package.__path__[0], f"{name.lower()}.py")
         raise BadInput(f"{file}: cannot be imported ({type(error).__name__}: {error})") from error
 

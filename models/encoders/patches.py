@@ -26,7 +26,7 @@ class Patches(nn.Module):
 
     Each patch is normalised to mean 0 and variance 1 (section 3.2.1), whitened by ZCA (3.2.2), and encoded by the
     triangle activation max(0, mean distance - distance) to the centres of k-means (section 3.3, f_k); activations are
-    pooled over each quadrant of the image (section 4.4), and standardised. All of it is learnt by `learn`.
+    pooled over each quadrant of the image (section 4.4), and standardised. All of it is learned by `learn`.
     """
 
     def __init__(self, image_shape: ImageShape, count: int, size: int, stride: int, whitening: float) -> None:

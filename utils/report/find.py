@@ -51,7 +51,7 @@ class Score(BaseModel, allow_inf_nan=False):
         if not self.seeds or not len(self.seeds) == len(self.finals) == shape[0] or shape[1:] != (self.tasks,) * 2:
             raise ValueError("not one FinalAccuracy and one square accuracy matrix per seed")
         if np.isnan(np.tril(self.matrices)).any():
-            raise ValueError("an accuracy on a task that was learnt is missing")
+            raise ValueError("an accuracy on a task that was learned is missing")
         return self
 
     @property
@@ -90,7 +90,7 @@ class Results(BaseModel):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A results folder with a final score; `settings` are the dotted keys of `config` that affect what is learnt.
+    """A results folder with a final score; `settings` are the dotted keys of `config` that affect what is learned.
 
     `study` is the name of the file that it was kept in, with others of the same protocol, if it was.
     """
@@ -121,7 +121,7 @@ class FinishedRun:
         return dict(zip(self.score.seeds, self.score.finals, strict=True))
 
     @property
-    def learnt(self) -> dict[int, np.ndarray]:
+    def learned(self) -> dict[int, np.ndarray]:
         """Seed -> test accuracy (T,) on each task right after training on it."""
         return {seed: r.diagonal() for seed, r in zip(self.score.seeds, self.score.matrices, strict=True)}
 

@@ -106,7 +106,7 @@ class Group:
         joint = [run for run in self.runs if run.method == "joint"]
         alone = joint[0] if len(joint) == 1 else None
         rigid = [
-            intransigence(run.learnt, alone.learnt) if alone and run is not alone else UNKNOWN for run in self.runs
+            intransigence(run.learned, alone.learned) if alone and run is not alone else UNKNOWN for run in self.runs
         ]
         return [Row(*row) for row in zip(self.names, self.runs, scores, rigid, tests, strict=True)]
 

@@ -40,7 +40,7 @@ def of_results(
     title = f"{method} on {scenario['dataset']['name']} ({scenario['type']}, seed {results['seed']})"
     yield "accuracy_matrix", accuracy_matrix(r, title, kind)
     tasks = range(len(r))
-    lines = {f"task {j}": [(i, r[i, j]) for i in tasks[j:]] for j in tasks}  # from the time it was learnt
+    lines = {f"task {j}": [(i, r[i, j]) for i in tasks[j:]] for j in tasks}  # from the time it was learned
     mean = {"mean of tasks seen": [(i, r[i, : i + 1].mean()) for i in tasks]}
     yield "accuracy_over_tasks", over_tasks(lines, title, "test accuracy", mean=mean, kind=kind)
     if inside := list(chain(*results["test"].get("anytime", ()))):  # measured inside of tasks

@@ -77,7 +77,7 @@ class Recording:
         self.results["memory_by_task"].append(memory(method) | frozen)
         row = self.results["test"]["accuracy_matrix"][-1][: task.index + 1]
         values = " ".join(f"{value:.4f}" for value in row)
-        log.info("task %d learnt: test accuracy %.4f, by task %s", task.index, sum(row) / len(row), values)
+        log.info("task %d learned: test accuracy %.4f, by task %s", task.index, sum(row) / len(row), values)
 
     def accuracies(self, method: Method, task: Task) -> list[float]:
         """Test accuracy on each task so far, the current one included; for measuring inside a task."""

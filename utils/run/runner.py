@@ -159,7 +159,7 @@ class Run:
             self.recording.results["test"].setdefault("anytime", []).append(self.training.anytime)
 
     def _evaluate(self, task: Task) -> None:
-        """Scores, diagnostics and figures after a task; nothing of it changes what is learnt later."""
+        """Scores, diagnostics and figures after a task; nothing of it changes what is learned later."""
         with self.stopwatch.timing("eval_s"):
             self.recording.evaluate(self.method, task)
         for what, record in (("diagnostics", self.recording.diagnose), ("figures", self.recording.draw)):
