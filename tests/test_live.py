@@ -182,6 +182,24 @@ def test_the_training_of_an_encoder_that_is_frozen_afterwards_is_counted(small, 
     assert check.estimate(experiment)[0] == pytest.approx(100 * steps, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "images"),
+    [
+        ("naive", {}, [24, 24, 24]),
+        ("joint", {}, [24, 48, 72]),
+        ("gdumb", {"memory_size": 32}, [24, 32, 32]),
+        ("icarl", {"memory_size": 32}, [24, 48, 56]),
+    ],
+)
+def test_the_images_that_a_task_trains_on_are_counted(small, tmp_path, monkeypatch, name, options, images):
+    small["method"] = method_settings(name, **options)
+    small["scenario"]["dev_split"] = 0
+    small["train"] |= {"epochs": 7, "batch_size": 8}
+    monkeypatch.setattr(check, "_seconds_per_step", lambda *_: 100.0)
+    (experiment,) = plan.plan(_options(small, tmp_path))
+    assert check.estimate(experiment)[0] == pytest.approx(100 * 7 * sum(images) / 8, rel=0.05)
+
+
 @pytest.mark.parametrize(("evaluate", "splits", "images"), [("all", "all", 9 * 32), ("seen", "test", 6 * 8)])
 def test_the_images_that_are_evaluated_are_counted(small, tmp_path, evaluate, splits, images):
     small["scenario"]["dev_split"] = 0.25

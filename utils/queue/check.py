@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from datasets.data import Split, Task
 from methods import Method, MethodConfig
+from methods.cumulative import Cumulative
 from models.captured import WARM_UP, Captured, capturing
 from utils.config.schema import Config, TrainConfig
 from utils.config.yaml_text import as_yaml
@@ -120,9 +121,8 @@ def estimate(experiment: Experiment) -> tuple[float, float]:
                 start = _now(device)
                 predict(method, part, 0, scored=True)
                 per_image = (_now(device) - start) / len(part)
-    images = own = [len(task.train) for task in tasks]
-    if len(training.train) > len(part):  # joint trains on all tasks so far
-        images = list(accumulate(own))
+    own = [len(task.train) for task in tasks]
+    images = _trained_on(method, own, past=len(training.train) > len(part))
     steps = method.trains * sum(_steps(train, count) for count in images)
     held = memory(method)
     weights = 4 * held["learner_parameters"]
@@ -168,6 +168,14 @@ def _step(method: Method, optimizer: torch.optim.Optimizer, task: Task, index: t
 def _steps(train: TrainConfig, images: int) -> int:
     """The number of steps of a task with this number of images."""
     return train.steps or train.epochs * ceil(images / train.batch_size)
+
+
+def _trained_on(method: Method, own: Sequence[int], past: bool) -> list[int]:
+    """The number of images that each task trains on, from its own; with `past`, those of past tasks, too."""
+    before, held = [0, *accumulate(own)], getattr(method.config, "memory_size", sum(own))
+    if isinstance(method, Cumulative):  # gdumb on what it stores alone
+        return [min(seen, held) for seen in before[1:]]
+    return [count + past * min(seen, held) for count, seen in zip(own, before, strict=False)]
 
 
 def _duration(seconds: float) -> str:
