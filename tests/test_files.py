@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "files").rglob("*.yaml"))
 STUDY = sorted((ROOT / "files" / "study").glob("*/*.yaml"))
 SWEEPS = sorted((ROOT / "files" / "study").glob("*/sweep/*.yaml"))
-MEASURED = r"about \d+ (s|min|h) per seed on (\d cores?|one [\w ]+)     expect FinalAccuracy 0\.\d{2,4}"
+MEASURED = r"about \d+ (s|min|h) per seed on (\d cores?|one [\w ]+)     expect FinalAccuracy (0\.\d{2,4}|1\.000)"
 
 
 def name(path: Path) -> str:
