@@ -50,11 +50,11 @@ def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
         rows.append(
             f"{_duration(count * seconds):>10} {count * disk / 1e6:>12,.1f} MB {count:>6} runs  {points[0].folder}"
         )
-    beside = f", {_duration(total / at_once)} with {at_once} in parallel" if at_once > 1 else ""
+    parallel = f", {_duration(total / at_once)} with {at_once} in parallel" if at_once > 1 else ""
     runs = sum(len(experiment.seeds) for experiment in experiments)
     if len(rows) > 1:
         yield "\n".join([*rows, ""])
-    yield f"total of runs: {runs}, about {_duration(total)}{beside}, {size / 1e6:,.1f} MB on disk\n{NOTE}"
+    yield f"total of runs: {runs}, about {_duration(total)}{parallel}, {size / 1e6:,.1f} MB on disk\n{NOTE}"
 
 
 def _explain(experiment: Experiment) -> str:
@@ -172,10 +172,10 @@ def _steps(train: TrainConfig, images: int) -> int:
 
 def _trained_on(method: Method, own: Sequence[int], past: bool) -> list[int]:
     """The number of images that each task trains on, from its own; with `past`, those of past tasks, too."""
-    before, held = [0, *accumulate(own)], getattr(method.config, "memory_size", sum(own))
+    seen, stored = list(accumulate(own)), getattr(method.config, "memory_size", sum(own))
     if isinstance(method, Cumulative):  # gdumb on what it stores alone
-        return [min(seen, held) for seen in before[1:]]
-    return [count + past * min(seen, held) for count, seen in zip(own, before, strict=False)]
+        return [min(count, stored) for count in seen]
+    return [new + past * min(count - new, stored) for new, count in zip(own, seen, strict=True)]
 
 
 def _duration(seconds: float) -> str:
