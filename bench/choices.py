@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from bench.ideas import GREY, Ways, convolutions, couplings, gem
 from bench.measuring import machine, markdown
 from datasets.data import as_floats, laid_out
+from datasets.tasks import permute
 from methods.mechanisms.gradients import gradient_of
 from models.autoencoder import pixel_cross_entropy
 from models.encoders import paper
@@ -94,6 +95,16 @@ def reconstruction() -> Ways:
     }
 
 
+def permuted() -> Ways:
+    """10,000 grey images with their pixels in another order."""
+    images = torch.randint(256, (10_000, *GREY), dtype=torch.uint8)
+    order = torch.randperm(images[0].numel())
+    return {
+        "NumPy's take": lambda: permute(order, images),
+        "indexing": lambda: images.flatten(2)[:, :, order].view_as(images),
+    }
+
+
 CHOICES: dict[str, tuple[str, Callable[[bool], Ways]]] = {
     "evaluation-grey": ("2,000 grey images through the paper's encoder", lambda _: evaluation(GREY)),
     "evaluation-colour": ("2,000 colour images through the paper's encoder", lambda _: evaluation(COLOUR)),
@@ -102,6 +113,7 @@ CHOICES: dict[str, tuple[str, Callable[[bool], Ways]]] = {
     "reconstruction": ("gradient of the binary cross-entropy of 128 grey images", lambda _: reconstruction()),
     "convolutions": ("gradient of 64 grey images, the paper's encoder", convolutions),
     "couplings": ("gradient of 256 codes of 100 dimensions, 20 couplings", couplings),
+    "permuted": ("10,000 grey images with their pixels in another order", lambda _: permuted()),
     "gem": ("products of a direction with the gradients of four memories of 200 grey images", lambda _: gem()),
 }
 """What is measured, and what makes the ways (with those of torch.compile or not)."""
