@@ -1,6 +1,7 @@
 """The program from Python: `from prer import run, load_run`, in a checkout or with the checkout on PYTHONPATH."""
 
 import json
+import os
 import tempfile
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,7 +48,8 @@ def load_run(folder: str | Path, seed: int = 0, device: str = "cpu") -> "Trained
     Raises:
         BadInput: the seed is not finished, or has no checkpoints (`train.save: no`); the data set is not there.
     """
-    experiment = _plan(Path(folder, "config.yml"), {"train.device": device}, [seed])
+    settings = {"train.device": device, "train.save_path": str(folder)}  # which may have been moved
+    experiment = _plan(Path(folder, "config.yml"), settings, [seed])
     return TrainedRun(Run(experiment.config, experiment.data, seed, experiment.device, cache=experiment.cache))
 
 
@@ -55,11 +57,13 @@ def _plan(config: Any, settings: Mapping[str, Any], seeds: str | Sequence[int]) 
     if not isinstance(config, str | Path | Mapping):
         raise BadInput(f"config: got {type(config).__name__}; expected a path or a mapping")
     options = Namespace(seeds=_seeds(seeds), device=None, data_root=None, backend="local")
-    options.set = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    options.set = [f"{key}={_as_json(key, value)}" for key, value in settings.items()]
     with tempfile.TemporaryDirectory() as scratch:
         options.configs = [Path(scratch, "config") if isinstance(config, Mapping) else config]
         if isinstance(config, Mapping):
-            options.configs[0].write_text(as_yaml(dict(config)))
+            tree = {key: json.loads(_as_json(key, value)) for key, value in config.items()}
+            tree |= {"base": os.path.abspath(base)} if isinstance(base := tree.get("base"), str) else {}
+            options.configs[0].write_text(as_yaml(tree))
         try:
             experiment, *more = plan(options)
         except BadInput as error:
@@ -68,6 +72,14 @@ def _plan(config: Any, settings: Mapping[str, Any], seeds: str | Sequence[int]) 
     if more:
         raise BadInput("sweep: run sweeps with main.py, or call run() for each point")
     return experiment
+
+
+def _as_json(key: str, value: Any) -> str:
+    """Of a value of the configuration, also a path or a number of NumPy's or PyTorch's."""
+    try:
+        return json.dumps(value, default=lambda one: one.item() if hasattr(one, "item") else os.fspath(one))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"{key}: {error}; expected what YAML can hold") from None
 
 
 def _seeds(seeds: Any) -> tuple[int, ...]:

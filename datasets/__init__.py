@@ -44,11 +44,6 @@ def read(config: DatasetConfig, root: Path) -> Data:
     return data
 
 
-def reason(error: Exception) -> str:
-    """The first line of an error's text, or its type if it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 def natural(name: str) -> tuple[list[str | int], str]:
     """A key that sorts numbers inside names by their value: 2 before 10, a2 before a10."""
     return [int(part) if part.isascii() and part.isdecimal() else part for part in re.split(r"([0-9]+)", name)], name

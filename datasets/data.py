@@ -142,3 +142,8 @@ def as_bytes(x: Tensor) -> Tensor:
 def concatenate(*splits: Split) -> Split:
     """The samples of all splits in one."""
     return Split(torch.cat([s.x for s in splits]), torch.cat([s.y for s in splits]))
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error's text, or its type if it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

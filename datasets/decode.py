@@ -13,7 +13,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field
 
-from datasets import DatasetConfig, reason
+from datasets import DatasetConfig
+from datasets.data import reason
 from utils.settings import BadInput
 
 MAX_PIXELS = 50_000_000

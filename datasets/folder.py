@@ -11,9 +11,9 @@ import numpy as np
 import PIL
 import torch
 
-from datasets import natural, reason
+from datasets import natural
 from datasets.cache import cached
-from datasets.data import Data, Split, held_out
+from datasets.data import Data, Split, held_out, reason
 from datasets.decode import ImageConfig, decode, stacked
 from utils.settings import BadInput
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets import DatasetConfig, natural, reason
-from datasets.data import Data, Split
+from datasets import DatasetConfig, natural
+from datasets.data import Data, Split, reason
 from utils.settings import BadInput, prefix_errors
 
 NAMES = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
@@ -98,10 +98,13 @@ def _images(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def _features(name: str, x: np.ndarray) -> np.ndarray:
-    if x.dtype.kind != "f" or x.size == 0 or not np.isfinite(x).all():
-        found = "NaN or infinite values" if x.dtype.kind == "f" and x.size else f"{x.dtype}, shape {x.shape}"
-        raise BadInput(f"{name} holds {found}; expected finite floats (N, F), or images")
-    return np.ascontiguousarray(x, dtype=np.float32)
+    if x.dtype.kind != "f" or x.size == 0:
+        raise BadInput(f"{name} holds {x.dtype}, shape {x.shape}; expected finite floats (N, F), or images")
+    with np.errstate(over="ignore"):
+        x = np.ascontiguousarray(x, dtype=np.float32)
+    if not np.isfinite(x).all():
+        raise BadInput(f"{name} holds NaN, infinite values or values beyond float32; expected finite floats (N, F)")
+    return x
 
 
 def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
-from datasets import DatasetConfig, reason
-from datasets.data import Data, Split, held_out
+from datasets import DatasetConfig
+from datasets.data import Data, Split, held_out, reason
 from datasets.decode import ImageConfig, as_pixels, stacked
 from utils.locks import exclusive
 from utils.settings import AnyCase, BadInput, nearest
@@ -65,7 +65,7 @@ def loader(kind: str) -> Callable[[DatasetConfig, Path], Data]:
 
     def load(config: DatasetConfig, root: Path) -> Data:
         parts = [_part(config.name, kind, root, index) for index in (0, 1)]
-        train, test = map(_as_arrays, parts)
+        train, test = (_as_arrays(part.data, _labels_of(part)) for part in parts)
         return Data(train, test, _class_names(parts[0], train))
 
     return load
@@ -113,8 +113,9 @@ def _alone(root: Path, kind: str) -> Iterator[None]:
 def _as_split(part: Any, config: Config) -> Split:
     """A part in the form that is configured; what torchvision holds in arrays is not decoded."""
     in_arrays = isinstance(getattr(part, "data", None), np.ndarray | torch.Tensor)
-    if in_arrays and config.image_size is None and config.channels is None:
-        return _as_arrays(part)
+    y = _labels_of(part)
+    if in_arrays and y.ndim == 1 and config.image_size is None and config.channels is None:
+        return _as_arrays(part.data, y)
     labels = [0] * len(part)
 
     def image(index: int) -> np.ndarray:
@@ -129,15 +130,19 @@ def _as_split(part: Any, config: Config) -> Split:
     return Split(torch.from_numpy(x), torch.tensor(labels))
 
 
-def _as_arrays(part: Any) -> Split:
+def _labels_of(part: Any) -> np.ndarray:
+    """Labels (N,) as torchvision holds them; of another shape if it holds none, or more than one per image."""
+    return np.asarray(getattr(part, "labels", getattr(part, "targets", None)))
+
+
+def _as_arrays(data: Any, y: np.ndarray) -> Split:
     """A torchvision data set holds (N, H, W), (N, H, W, C) or, for SVHN, (N, C, H, W)."""
-    x = torch.as_tensor(np.asarray(part.data))
-    y = torch.as_tensor(np.asarray(part.labels if hasattr(part, "labels") else part.targets)).long()
+    x = torch.as_tensor(np.asarray(data))
     if x.ndim == 3:
         x = x.unsqueeze(1)
     elif x.shape[-1] == 3:
         x = x.permute(0, 3, 1, 2)
-    return Split(x.contiguous(), y)
+    return Split(x.contiguous(), torch.as_tensor(y).long())
 
 
 def _class_names(part: Any, train: Split) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from flows.transforms import Transform
 
 
 class Triangular(Transform):
-    """z = L(c) (x - mean(c)) with L lower triangular, its diagonal positive; linear in the condition (bounded there).
+    """z = L(c) (x - mean(c)) with L lower triangular, its diagonal positive; mean and L are linear in the
+    condition, the logarithm of the diagonal is kept between -5 and 5.
 
     Under a standard normal, x is Gaussian with the full covariance (L'L)^-1: one Gaussian per class for one-hot c.
     """

@@ -18,7 +18,8 @@ from torch import Tensor
 from datasets.data import Task, as_floats, mapped, stratified
 from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import divergence
-from methods.mechanisms.rehearsal import MEASURED, PER_ROW, cycle_labels
+from methods.mechanisms.generated import PER_ROW, cycle_labels, past_labels
+from methods.mechanisms.rehearsal import MEASURED
 from models.gated_vae import GatedVAE
 from models.learner import Learner
 from utils.settings import configured, options_of
@@ -50,7 +51,8 @@ class BIR(Method):
     *Deviations* from the authors' code: the generator is a network of its own that is fitted after each task, and not
     the classifier with feedback connections, trained with it; a generated sample belongs to the prior and gates of the
     class that it was asked for, not to those of the classifier's probabilities; the context is as above, and
-    theirs the class (task scenario) or the task (domain scenario).
+    theirs the class (task scenario) or the task (domain scenario); samples are generated once per task and drawn from,
+    not anew for each step.
     """
 
     title = "Brain-Inspired Replay"
@@ -75,8 +77,8 @@ class BIR(Method):
 
     @torch.no_grad()
     def _generated(self, task: Task) -> tuple[Tensor, Tensor, Tensor]:
-        learner, count = self.learner, self.config.fixed_replay or PER_SAMPLE * len(task.train)
-        y = cycle_labels(learner.classes_before(task.index), count, self.stream.device)
+        learner = self.learner
+        y = past_labels(learner, task, self.config.fixed_replay or PER_SAMPLE * len(task.train), self.stream.device)
         x = self.vae.sample(y, self.stream)
         z = mapped(learner.embed, x)
         return x, y, learner.mixed_logits(z, y) if learner.scenario == "task" else learner.past_logits(z, task.index)[0]

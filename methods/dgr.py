@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from datasets.data import Task, as_floats, mapped, stratified
 from methods import Diagnostic, ImageGrid, Method, MethodConfig
 from methods.mechanisms.distance import divergence
-from methods.mechanisms.rehearsal import MEASURED, PER_ROW, reconstructions
+from methods.mechanisms.generated import PER_ROW, reconstructions
+from methods.mechanisms.rehearsal import MEASURED
 from models.learner import Learner
 from models.vae import VAE
 from utils.settings import configured, options_of
@@ -50,7 +51,8 @@ class DGR(Method):
     teacher chooses among the past classes, and the learner's softmax is over all columns, so that it learns to separate
     new classes from old ones; soft targets give new classes the probability 0 (van de Ven and Tolias 2018).
 
-    *Deviation* from the paper: the generator is a variational autoencoder, not a WGAN, as in van de Ven and Tolias.
+    *Deviations*: the generator is a variational autoencoder, not the paper's WGAN, as in van de Ven and Tolias; images
+    are generated once per task and drawn from, in their code anew for each step.
     """
 
     title = "DGR"

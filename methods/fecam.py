@@ -21,7 +21,7 @@ class Config(MethodConfig):
 
     tukey: float = Field(0.5, gt=0, le=1)
     """exponent of the features: sign(x) |x|^tukey; 1 leaves them as they are"""
-    shrinkage: float = Field(1.0, ge=0)
+    shrinkage: float = Field(1.0, gt=0)
     """times the mean variance, added to the variances, and times the mean covariance, to the covariances"""
 
 

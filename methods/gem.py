@@ -35,7 +35,8 @@ class GEM(Method):
     """The gradient nearest to the current one that opposes no past task's gradient.
 
     *Deviation* from the original code: one projection of the whole gradient, not one for each tensor; the current
-    head's part of it is kept; where nothing is violated nothing is changed.
+    head's part of it is kept; where nothing is violated nothing is changed; a task's memory is a random choice of its
+    images, not its last ones.
     """
 
     title = "GEM"
@@ -81,6 +82,7 @@ class GEM(Method):
         )
 
     def end_task(self, task: Task) -> None:
+        self.past = []
         kept = random_choice(task.train, self.config.memory_per_task, self.stream)
         self.memory.append(x=kept.x, y=kept.y)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from datasets.data import Task, mapped
 from methods import Diagnostic, Method, MethodConfig
 from methods.mechanisms.distance import DISTANCES
-from methods.mechanisms.rehearsal import cycle_labels
+from methods.mechanisms.generated import past_labels
 from models.gan import FeatureGAN
 from models.gaussians import ClassGaussians
 from models.learner import Learner
@@ -71,8 +71,7 @@ class GFR(Method):
 
     def begin_task(self, task: Task) -> Task:
         if task.index > 0:
-            count = self.config.fixed_replay or len(task.train)
-            y = cycle_labels(self.learner.classes_before(task.index), count, self.stream.device)
+            y = past_labels(self.learner, task, self.config.fixed_replay, self.stream.device)
             self.rehearsal = self.gan.sample(y, self.stream), y
         return task
 

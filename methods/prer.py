@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from datasets.data import Split, Task, as_floats, concatenate, mapped
 from methods import ImageGrid
 from methods.mechanisms import prer_config
-from methods.mechanisms.rehearsal import PER_ROW, Rehearsing, cycle_labels, reconstructions
+from methods.mechanisms.generated import PER_ROW, cycle_labels, reconstructions
+from methods.mechanisms.rehearsal import Rehearsing
 from models.augment import noisy
 from models.autoencoder import Autoencoder
 from models.code_flow import Condition

@@ -112,9 +112,6 @@ class PRERFeatures(Rehearsing):
         """Find the principal directions after the first task; fit the flow to the task's and the generated codes."""
         real, replayed = task.train, self.replayed(task) if self.flow.relearns else None
         self.rehearsal, counts = None, real.y.bincount()
-        if len(few := (counts == 1).nonzero()[:, 0]) and not self.flow.relearns:
-            problem = f"class {int(few[0])} has 1 training sample, and a flow for each class needs 2"
-            raise BadInput(f"scenario.dataset: {problem}; leave it out, or set method.flow.conditioning.type: one_hot")
         if self.classifier is not None and self.flow.fits == 0 and len(real) < self.flow.dimension:
             problem = f"{self.flow.dimension} directions cannot be found in the first task's {len(real)} samples"
             raise BadInput(f"method.flow.dimension: {problem}; lower it")

@@ -116,8 +116,8 @@ class CodeFlow(Density):
         early_stopping: hold a tenth of the codes out of the fit, stop when their likelihood stops rising, and keep the
             best weights
         tolerance: early_stopping: epochs without a better likelihood before it stops
-        noise: standard deviation of the Gaussian noise on the flow's input during the fit, as a multiple of each
-            code's own standard deviation
+        noise: standard deviation of the Gaussian noise on the flow's input during the fit, as a multiple of
+            each dimension's standard deviation
         temperature: scale of the Gaussian that samples are drawn from; below 1 they stay closer to the data
 
     Attributes:

@@ -46,23 +46,27 @@ class Journal:
             _journal.reset(token)
 
     def state(self) -> dict[str, Any]:
-        """Every fit of this `end_task` so far: epochs done, states of its parts and of its stream."""
+        """Every fit of this `end_task` so far: epochs done, states of its parts and of the random streams."""
         return self._known | self._running()
 
     def epochs(
         self, count: int, parts: Mapping[str, Any], stream: torch.Generator, stopped: Callable[[], bool]
     ) -> Iterator[int]:
-        """The epochs left of a fit of `count`, or until `stopped`; each changes nothing but `parts` and `stream`."""
+        """The epochs left of a fit of `count`, or until `stopped`; each changes nothing but `parts`, `stream`, and
+        PyTorch's own streams (dropout)."""
         name, self._count = f"fit {self._count}", self._count + 1
         known = self._known.get(name, {"epochs": 0})
         if known["epochs"]:
             for key, part in parts.items():
                 part.load_state_dict(copy.deepcopy(known[key]))
             stream.set_state(known["stream"].cpu())
+            if "dropout" in known:
+                _continue_global(stream.device, known["dropout"])
 
         def state(epochs: int) -> dict[str, Any]:
             kept = {key: copy.deepcopy(part.state_dict()) for key, part in parts.items()}
-            return {name: {"epochs": epochs, "stream": stream.get_state(), **kept}}
+            streams = {"stream": stream.get_state(), "dropout": _global_states(stream.device)}
+            return {name: {"epochs": epochs, **streams, **kept}}
 
         for epoch in range(known["epochs"], count):
             if stopped():
@@ -74,6 +78,17 @@ class Journal:
 
 
 _journal: ContextVar[Journal] = ContextVar("journal")
+
+
+def _global_states(device: torch.device) -> list[Tensor]:
+    """Of PyTorch's own generators, on CPU and on the device."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def _continue_global(device: torch.device, states: Sequence[Tensor]) -> None:
+    torch.set_rng_state(states[0].cpu())
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1].cpu(), device)
 
 
 class _Best:

@@ -64,7 +64,8 @@ class GatedVAE(nn.Module):
         self.output = nn.Linear(hidden_size, values)
         self.context_of = nn.Buffer(context_of.clone(), persistent=False)
         chosen = torch.rand(contexts, len(self.hidden), hidden_size).argsort(dim=2)
-        self.gates = nn.Buffer((chosen >= round(inhibited * hidden_size)).float())  # (contexts, layers, units)
+        off = min(round(inhibited * hidden_size), hidden_size - 1)  # at least one unit stays on
+        self.gates = nn.Buffer((chosen >= off).float())  # (contexts, layers, units)
         self.fits = nn.Buffer(torch.zeros((), dtype=torch.long))
 
     def decode(self, codes: Tensor, y: Tensor) -> Tensor:

@@ -149,7 +149,8 @@ class Learner(nn.Module):
             return scores[:, self.groups[task]]
         by_position = scores.new_zeros(len(scores), self.widths[0])
         if densities:
-            by_position = by_position.index_add_(1, self.position_of, scores.softmax(1)).log()
+            scores = scores.masked_fill(self.position_of >= len(self.groups[task]), -torch.inf)  # before the softmax:
+            by_position = by_position.index_add_(1, self.position_of, scores.softmax(1)).log()  # others' may be all 0
         else:
             positions = self.position_of.expand_as(scores)
             by_position = by_position.scatter_reduce(1, positions, scores, "amax", include_self=False)

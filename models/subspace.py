@@ -48,7 +48,7 @@ class Subspace(nn.Module):
 
     @property
     def basis(self) -> Tensor:
-        """Multiplies the coordinates (dimension, F): gives features as they are, once it is active balanced ones."""
+        """(dimension, F): coordinates @ basis + mean are features; once it is active, balanced ones."""
         return torch.where(self.active, 1.0, self.scale)[:, None] * self.directions
 
     def features(self, codes: Tensor) -> Tensor:

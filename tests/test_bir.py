@@ -45,6 +45,7 @@ def test_a_context_switches_off_its_share_of_units_and_the_seed_says_which():
     assert torch.equal(gates(0), gates(0)) and not torch.equal(gates(0), gates(1))
     assert gates(0).shape == (3, 2, 50) and gates(0).sum(dim=2).unique().tolist() == [10]
     assert len(gates(0).flatten(1).unique(dim=0)) == 3, "contexts differ"
+    assert GatedVAE((5,), torch.arange(3), hidden_size=2, inhibited=0.9).gates.sum(dim=2).unique().tolist() == [1]
 
 
 def test_a_gradient_of_one_class_does_not_reach_the_units_that_its_context_switches_off():

@@ -1,6 +1,7 @@
 """Classifiers in closed form against the formulas, by other libraries and in double precision."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,10 +159,15 @@ def test_they_classify_in_every_scenario_and_before_anything_is_learned(features
     method = learned(name, features, scenario)
     for task in tasks:
         assert (method.predict(task.test.x, task.index) == task.test.y).float().mean() > 0.7
-    first = make_method(name, scenario)
-    train(first, tasks[0], steps=0)
-    seen = first.predict(features.test.x, 0).unique().tolist()
-    assert set(seen) <= {0, 1}, "no class is predicted that was never seen"
+    few = torch.cat([(tasks[0].train.y == c).nonzero()[:3, 0] for c in (0, 1)])  # a nearly singular covariance
+    for some in (slice(None), few):
+        first = make_method(name, scenario)
+        train(first, replace(tasks[0], train=tasks[0].train.take(some)), steps=0)
+        seen = first.predict(features.test.x, 0).unique().tolist()
+        assert set(seen) <= {0, 1}, "no class is predicted that was never seen"
+        of_first = features.test.y < 2
+        right = first.predict(features.test.x[of_first], 0) == features.test.y[of_first]
+        assert right.float().mean() > 0.6, "nor do unseen classes hide differences"
 
 
 @pytest.mark.parametrize("name", ["ncm", "ranpac", "fecam"])
@@ -178,6 +184,12 @@ def test_positions_of_more_classes_have_no_advantage_by_their_number():
     scores = torch.tensor([[0.1, 0.1, 0.1, 0.1, 0.2]])
     assert learner.as_class_logits(scores, 1, densities=False).tolist() == scores[:, 2:].tolist()
     assert learner.as_class_logits(scores, 1).argmax() == 0, "of log-probabilities the sum counts"
+
+
+def test_a_position_that_a_task_lacks_does_not_hide_the_others():
+    learner = Learner(identity.build((3,)), HEADS["linear"](0.0), "domain", [(0, 1, 2), (3, 4)])
+    scores = torch.tensor([[-300.0, -200.0, 0.0, -300.0, -200.0]])
+    assert learner.as_class_logits(scores, 1).diff().item() == pytest.approx(100, abs=0.1)
 
 
 @pytest.mark.parametrize(

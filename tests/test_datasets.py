@@ -105,6 +105,7 @@ def test_arrays_in_every_accepted_shape(tmp_path):
     [
         ({"y_test": None}, "lacks y_test"),
         ({"x_train": np.zeros((4, 8), np.uint8)}, r"x_train holds uint8, shape \(4, 8\); expected finite floats"),
+        ({"x_train": np.full((4, 8), 1e39)}, "x_train holds NaN, infinite values or values beyond float32"),
         ({"x_train": np.zeros((4, 5, 8, 8), np.uint8)}, "with 1 or 3 channels"),
         ({"x_train": np.full((4, 8, 8), 255.0)}, r"x_train is float64; expected uint8, or floats in \[0, 1\]"),
         ({"x_train": np.full((4, 8, 8), 255.0)}, r"it holds values from 255.0 to 255.0$"),

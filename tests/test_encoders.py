@@ -119,6 +119,9 @@ def test_code_in_a_file_of_weights_does_not_run(nets, tmp_path):
             return Path.touch, (tmp_path / "ran",)
 
     torch.save({"0.weight": Evil()}, tmp_path / "evil.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.pt cannot be read as a state dictionary"):
+        own.build(SHAPE, file=nets, build="lenet", weights=str(tmp_path / "text.pt"))
     with pytest.raises(ValueError, match="cannot be read as a state dictionary"):
         own.build(SHAPE, file=nets, build="lenet", weights=str(tmp_path / "evil.pt"))
     assert not (tmp_path / "ran").exists()

@@ -137,5 +137,5 @@ def test_a_class_of_few_samples_is_fitted_to_all_of_them(feature_tasks):
 def test_a_class_of_one_image_is_refused_in_one_line(feature_tasks):
     first = feature_tasks[0].train
     one = torch.cat([(first.y == 0).nonzero()[:, 0], (first.y == 1).nonzero()[:1, 0]])
-    with pytest.raises(BadInput, match="class 1 has 1 training sample"):
+    with pytest.raises(BadInput, match="class 1 has no two training samples that differ"):
         train(made(epochs=1), replace(feature_tasks[0], train=first.take(one)), steps=0)

@@ -115,6 +115,12 @@ def test_gem_s_step_opposes_no_memory_over_the_whole_gradient(tasks):
     assert not torch.equal(before, after)
 
 
+def test_gem_holds_its_memory_once_between_tasks(tasks):
+    method = learned("gem", tasks)
+    train(method, tasks[1])
+    assert method.past == [] and len(method.memory) > 0
+
+
 def test_gem_keeps_the_current_head_s_gradient(tasks):
     """The original projected each tensor by itself and dropped the current head's gradient."""
     method = make_method("gem", "task")

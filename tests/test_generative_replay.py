@@ -14,7 +14,7 @@ from datasets.data import as_floats
 from datasets.tasks import split_by_class
 from methods import find
 from methods.mechanisms.distance import divergence
-from methods.mechanisms.rehearsal import cycle_labels
+from methods.mechanisms.generated import cycle_labels
 from models import encoders
 from models.encoders import mlp
 from models.fitting import Objective

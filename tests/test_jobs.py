@@ -18,11 +18,13 @@ from pathlib import Path
 import pytest
 from conftest import method_settings
 
+import datasets
 from bench.kill import left_by
-from utils.config.schema import ClusterConfig
+from utils.config.schema import ClusterConfig, Config
 from utils.queue import launch
 from utils.queue.local_jobs import Job, run_side_by_side
 from utils.run.signals import Stop
+from utils.settings import BadInput
 from utils.store import log
 from utils.store.folder import RunFolder, check_free, finished_runs, locked
 
@@ -278,6 +280,25 @@ def test_a_seed_that_another_command_takes_first_fails_alone(small, run, tmp_pat
     error = capsys.readouterr().err
     assert "seed 1 failed: train.save_path: another process runs seed 1 of" in error and error.count("failed") == 2
     assert seeds_of(tmp_path / "results") == [0, 2]
+
+
+def test_a_seed_that_another_command_finished_first_is_not_run_again(small, run, tmp_path, capsys, monkeypatch):
+    assert run(small, "--seeds", "1") == 0
+    final = tmp_path / "results" / "exp_1" / "final_results.pkl"
+    before = final.stat().st_mtime_ns
+    monkeypatch.setattr(launch.results, "finished_runs", lambda root: {})  # as it was when the queue was made
+    assert run(small, "--seeds", "1") == 0
+    assert "finished by another command" in capsys.readouterr().out and final.stat().st_mtime_ns == before
+
+
+def test_data_that_a_job_cannot_read_is_one_line(small, capsys, tmp_path, monkeypatch):
+    def gone(*_):
+        raise BadInput("scenario.dataset: digits is gone")
+
+    monkeypatch.setattr(datasets, "load", gone)
+    settings = Config.model_validate(small).dump()
+    assert launch._job(settings, tmp_path, 3, "cpu", 1, Stop()) == 1
+    assert capsys.readouterr().err == "results seed 3 failed: scenario.dataset: digits is gone\n"
 
 
 def test_a_folder_that_another_command_began_anew_is_not_written(small, run, tmp_path, capsys, monkeypatch):

@@ -213,6 +213,26 @@ def test_images_of_different_sizes_and_parts_by_name(tmp_path, monkeypatch):
         of_torchvision(tmp_path, "GTSRB")
 
 
+def test_a_data_set_without_class_labels_is_refused(tmp_path, monkeypatch):
+    import torchvision
+
+    class MovingMNIST(torchvision.datasets.VisionDataset):
+        data = np.zeros((3, 20, 1, 8, 8), np.uint8)
+
+        def __init__(self, root, train: bool = True):
+            super().__init__(root)
+
+        def __len__(self):
+            return len(self.data)
+
+        def __getitem__(self, index):
+            return self.data[index]
+
+    monkeypatch.setattr(torchvision.datasets, "MovingMNIST", MovingMNIST)
+    with pytest.raises(BadInput, match="movingmnist: image 0 or its label cannot be read"):
+        of_torchvision(tmp_path, "MovingMNIST")
+
+
 @pytest.mark.parametrize(
     ("name", "more", "told"),
     [

@@ -1,6 +1,8 @@
 """PRER's generator: what it learns, keeps and makes up, and how it is fitted."""
 
 import copy
+from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
@@ -14,9 +16,9 @@ from methods.mechanisms.distance import frechet
 from models.autoencoder import RECONSTRUCTION_LOSSES, pixel_cross_entropy
 from models.code_flow import CodeFlow, Condition
 from models.encoders.paper import BlockwiseTranspose
-from models.fitting import Objective, class_weights, fit
+from models.fitting import Journal, Objective, class_weights, fit
 from utils.run.evaluation import evaluating
-from utils.settings import find, modules, options_of
+from utils.settings import BadInput, find, modules, options_of
 
 pytestmark = pytest.mark.usefixtures("quick_health")
 
@@ -293,3 +295,53 @@ def test_pixel_cross_entropy_is_torch_s_with_its_gradient_for_large_logits_too()
     assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     gradients = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (ours, theirs)]
     assert torch.allclose(*gradients, atol=1e-6)
+
+
+def test_a_fit_with_dropout_resumes_to_the_bit():
+    def fitted(stop_after: int | None = None, state: dict | None = None) -> torch.Tensor | dict:
+        torch.manual_seed(0)
+        stream, x = torch.Generator().manual_seed(1), torch.randn(40, 4)
+        module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+        epochs = count(1)
+
+        def after_epoch() -> None:
+            if next(epochs) == stop_after:
+                raise KeyboardInterrupt
+
+        journal = Journal(after_epoch)
+        try:
+            with journal.recording(state):
+                objective = Objective(module, lambda index: module(x[index]).square().mean())
+                fit([objective], torch.ones(40), stream, epochs=3, batch_size=8, lr=1e-2)
+        except KeyboardInterrupt:
+            return journal.state()
+        return module(x[:1]).detach()
+
+    assert torch.equal(fitted(), fitted(state=fitted(stop_after=1)))
+
+
+def test_a_task_with_fewer_images_than_past_classes_rehearses_all_of_them(tasks):
+    method = make_prer("class", regularization={"fixed_replay": None})
+    train(method, tasks[0])
+    train(method, tasks[1])
+    method.begin_task(replace(tasks[2], train=tasks[2].train.take(torch.arange(2))))
+    assert method.rehearsal.y.tolist() == [0, 1, 2, 3]
+
+
+def test_the_norm_of_no_parameters_is_0():
+    assert make_prer(weights={"l1": 1.0}).l1(torch.nn.Identity()) == {"l1": torch.zeros(())}
+
+
+def test_one_dev_image_has_a_likelihood_and_no_distance(tasks):
+    method = make_prer()
+    train(method, tasks[0])
+    named = method.diagnostics([tasks[0].test.take(torch.arange(1))])
+    assert "dev_nll/task 0" in named and "frechet/task 0" not in named
+
+
+def test_a_class_of_identical_images_is_refused_by_a_flow_of_its_own(tasks):
+    first = tasks[0].train
+    alike = first.take(torch.where(first.y == 0, int((first.y == 0).nonzero()[0]), torch.arange(len(first))))
+    method = make_prer("class", flow={"conditioning": {"type": "separate"}})
+    with pytest.raises(BadInput, match="class 0 has no two training samples that differ"):
+        train(method, replace(tasks[0], train=alike))

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,6 +13,7 @@ from conftest import few_images, method_settings
 from bench.kill import left_by
 from datasets.data import Data
 from prer import load_run, run
+from utils.config.yaml_text import as_yaml
 from utils.run.runner import Run
 from utils.run.training import TrainingFailed
 from utils.settings import BadInput
@@ -100,6 +102,32 @@ def test_seeds_are_given_as_on_the_command_line(small, tmp_path):
     assert run(small, seeds="0,2")["seeds"] == [0, 2] and run(small, seeds=1)["seeds"] == [0, 1, 2]
     with pytest.raises(BadInput, match=r'(?s)^(?!.*/tmp/tmp).*start again with settings=\{"train.load": False\}'):
         run({**small, "train": {**small["train"], "lr": 0.5}})
+
+
+def test_a_run_that_was_moved_is_read_where_it_is(small, tmp_path):
+    run(small, seeds=[0])
+    (tmp_path / "results").rename(tmp_path / "moved")
+    run(small, settings={"train.lr": 1e-9}, seeds=[0])
+    assert load_run(tmp_path / "moved").results["config"]["train"]["lr"] == small["train"].get("lr", 1e-3)
+
+
+def test_paths_numbers_of_numpy_and_bases_are_taken(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("base.yaml").write_text(as_yaml(small))
+    changes = {"train": {"save_path": tmp_path / "other", "lr": np.float32(0.5)}}
+    assert run({"base": "base.yaml", **changes}, seeds=[0])["seeds"] == [0]
+    assert load_run("other").results["config"]["train"]["lr"] == 0.5
+    assert run(small, {"train.save_path": Path("third"), "train.epochs": torch.tensor(1)})["seeds"] == [0]
+    for wrong in ({**small, "train": {"lr": object()}}, {**small, "train": {"lr": np.zeros(2)}}):
+        with pytest.raises(BadInput, match=r"^train: .*; expected what YAML can hold"):
+            run(wrong)
+
+
+def test_scores_that_cannot_be_written_are_an_error(small, tmp_path, capsys):
+    run(small, seeds=[0])
+    (tmp_path / "results" / ".final_score.json.tmp").mkdir()
+    with pytest.raises(OSError, match="the scores could not be written"):
+        run(small, seeds=[0, 1])
 
 
 def test_samples_are_of_classes_that_there_are(small, tmp_path):

@@ -7,6 +7,7 @@ import pickle
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ from utils.config.schema import Config
 from utils.run import runner
 from utils.run.runner import Run
 from utils.run.signals import Interrupted, Stop
+from utils.run.streams import Streams
+from utils.settings import BadInput
 from utils.store import files
 from utils.store.files import (
     Damaged,
@@ -309,6 +312,22 @@ def test_a_loss_that_is_not_finite_names_task_epoch_step_parts_and_tensor_and_le
     assert "2 seeds (0, 2)" in (tmp_path / "results" / "final_score.log").read_text()
     state = read_checkpoint(tmp_path / "results" / "exp_1" / "state.pt", CPU)
     assert all(value.isfinite().all() for value in state["before"]["learner"].values())
+
+
+def test_a_seed_that_fails_while_it_stops_is_no_success(small, run, tmp_path, monkeypatch, capsys):
+    def cannot_stop(self, task):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError("the folder is gone")
+
+    monkeypatch.setattr(Run, "_learn", cannot_stop)
+    assert run(small, "--seeds", "0") == 1
+    assert "seed 0 failed: OSError: the folder is gone" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_refused():
+    streams = Streams(0, CPU)
+    with pytest.raises(BadInput, match=r"of a run on cuda, and the device is cpu; resume it with --device cuda"):
+        streams.load_state_dict(streams.state_dict() | {"global/cuda": torch.zeros(16, dtype=torch.uint8)})
 
 
 @pytest.mark.parametrize(

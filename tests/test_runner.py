@@ -20,6 +20,7 @@ from utils.run.evaluation import accuracy, confusion, evaluating, predict
 from utils.run.runner import Run
 from utils.run.streams import generator, isolated
 from utils.store.files import read_pickle
+from utils.store.folder import finished_runs
 
 pytestmark = pytest.mark.usefixtures("quick_health")
 
@@ -217,6 +218,14 @@ def test_a_loss_that_is_not_finite_stops_the_seed_and_says_where(small, run, cap
     error = capsys.readouterr().err
     assert "seed 0 failed: TrainingFailed: task 0, epoch" in error and "Traceback" not in error
     assert "Traceback" in (tmp_path / "results" / "exp_0" / "experiment.log").read_text()
+
+
+def test_a_per_cent_sign_in_the_folder_s_name_and_numbers_of_numpy_are_taken(small, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("methods.naive.Naive.diagnostics", lambda self, dev: {"norm": np.float64(0.5)}, raising=False)
+    root = tmp_path / "50%_x"
+    assert run(small, "--set", f"train.save_path={root}") == 0
+    assert "50%_x seed 0: task 0 learned" in capsys.readouterr().out
+    assert finished_runs(root)[0]["diagnostics"] == [{"norm": 0.5}] * 3
 
 
 def test_a_failed_seed_does_not_take_the_others(small, run, capsys, tmp_path, monkeypatch):

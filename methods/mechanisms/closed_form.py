@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from datasets.data import Split, Task
 from methods import Method, MethodConfig
-from models.learner import NO_LOGIT, Learner
+from models.learner import Learner
 
 AT_ONCE = 1024  # samples that are added to the sums
 
@@ -71,7 +71,8 @@ class ClosedForm(Method):
     def logits(self, x: Tensor, task: int) -> Tensor:
         if not self.counts.any():
             return self.learner.as_class_logits(x.new_zeros(len(x), self.classes), task)
-        scores = self.scores(x).masked_fill(self.counts == 0, NO_LOGIT)
+        scores = self.scores(x)  # some, of a nearly singular covariance, are far below NO_LOGIT
+        scores = scores.masked_fill(self.counts == 0, torch.finfo(scores.dtype).min)
         return self.learner.as_class_logits(scores.log_softmax(dim=1), task, self.densities)
 
     def _load_from_state_dict(self, *args: Any) -> None:

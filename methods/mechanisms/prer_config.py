@@ -65,7 +65,8 @@ class RegularizationConfig(Settings):
     distance: Distance = "cosine"
     """between an embedding and its target: 1 - cos(a, b), or |a - b|"""
     fixed_replay: int | None = Field(None, ge=1)
-    """samples generated per task, when it begins; dropped when it ends; by default as many as the task has images"""
+    """samples generated per task, when it begins; dropped when it ends; by default as many as the task has images, and
+    at least one of each past class"""
     to_sample: int | None = Field(None, ge=1)
     """generated samples per step; by default as many as real ones"""
     rejection: bool = False
@@ -92,7 +93,8 @@ class WeightsConfig(Settings):
     replay: float | None = Field(None, ge=0)
     """of the heads' loss on generated samples; by default 0 in the task scenario and where the flow classifies, else 1.
     If it is not 0, the cross-entropy of the current batch is weighted by the share of its classes among all classes
-    seen, and replay by the rest"""
+    seen, and replay by the rest (with replay.current: task, not the task's own softmax, but the heads' loss on the
+    current batch)"""
     l1: float = Field(0.0, ge=0)
     """of the L1 norm of the encoder's trainable parameters, from the first task on"""
     old_tasks: float | None = Field(None, ge=0, le=1)

@@ -1,52 +1,23 @@
 """Pseudo-rehearsal with a conditional flow: what `prer` and `prer_features` have in common."""
 
-from collections.abc import Callable, Sequence
-from functools import reduce
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.data import Split, Task, chunks, mapped, stratified
-from methods import Diagnostic, ImageGrid, Method
+from methods import Diagnostic, Method
 from methods.mechanisms.distance import DISTANCES, divergence, frechet
+from methods.mechanisms.generated import Samples, cycle_labels, past_labels
 from methods.mechanisms.prer_config import RehearsingConfig
 from models.code_flow import Density
 from models.learner import NO_LOGIT, Learner
 from utils.settings import BadInput
 
-PER_ROW = 10  # images per row of a picture
 MAX_REJECTIONS = 10  # times that samples of the wrong class are generated again
 JUDGED, MIN_JUDGED = 2000, 50  # samples for the agreement: of all classes together, and at least of each
 MEASURED = 1000  # images or codes of a task for its likelihood
-
-
-class Samples(NamedTuple):
-    """Generated images or codes, and what they are held to."""
-
-    x: Tensor  # (N, ...)
-    y: Tensor  # classes (N,)
-    targets: Tensor  # embeddings (N, d); (N, 0) if weights.er is 0
-    answers: Tensor  # logits (N, k) when the last task ended
-
-    def draw(self, n: int, stream: torch.Generator) -> "Samples":
-        index = torch.randint(len(self.y), (n,), device=self.y.device, generator=stream)
-        return Samples(*(part[index] for part in self))
-
-
-def cycle_labels(classes: Sequence[int], n: int, device: torch.device) -> Tensor:
-    """Labels (n,) that cycle through the classes."""
-    return torch.tensor(tuple(classes), device=device)[torch.arange(n, device=device) % len(classes)]
-
-
-def reconstructions(task: Task, decoded: Callable[[Tensor, Tensor], Tensor]) -> ImageGrid:
-    """Images of each class of a task, and below them the same: decoded(images (N, C, H, W), classes (N,))."""
-    rows = []
-    for c in task.classes:
-        x, y = task.train.take((task.train.y == c).nonzero()[:PER_ROW, 0]).batch(slice(None))
-        rows += [(f"class {c}, real", x), (f"class {c}, decoded", decoded(x, y))]
-    return ImageGrid(f"Images of task {task.index} and their reconstructions", rows)
 
 
 class Rehearsing(Method):
@@ -112,8 +83,7 @@ class Rehearsing(Method):
     def generate_past(self, task: Task) -> tuple[Tensor, Tensor, Tensor]:
         """Samples of all classes before the task, after rejection: (N, ...), classes (N,), codes (N, dimension)."""
         options = self.config.regularization
-        count = options.fixed_replay or len(task.train)
-        y = cycle_labels(self.learner.classes_before(task.index), count, self.stream.device)
+        y = past_labels(self.learner, task, options.fixed_replay, self.stream.device)
         x, codes = self.generate(y)
         for _ in range(MAX_REJECTIONS if options.rejection else 0):
             refused = (self._classified(x, codes, y) != y).nonzero()[:, 0]
@@ -173,7 +143,8 @@ class Rehearsing(Method):
     def l1(self, trained: nn.Module) -> dict[str, Tensor]:
         """The term of the L1 norm of a module's parameters, if it has a weight."""
         if weight := self.config.weights.l1:
-            return {"l1": weight * reduce(torch.add, [p.abs().sum() for p in trained.parameters()])}
+            norms = [p.abs().sum() for p in trained.parameters()]
+            return {"l1": weight * sum(norms, torch.zeros((), device=self.stream.device))}
         return {}
 
     def replayed(self, task: Task) -> tuple[Tensor, Tensor] | None:
@@ -184,6 +155,11 @@ class Rehearsing(Method):
     def fit_flow(self, codes: Tensor, y: Tensor, noisy: Tensor, task: Task) -> None:
         """Fit the flow to codes (N, dimension) of classes y (N,), with noise on some (N,), and measure its health."""
         learner, flow = self.learner, self.flow
+        for c in () if flow.relearns else y.unique().tolist():
+            if (codes[y == c] == codes[y == c][0]).all():
+                problem = f"class {c} has no two training samples that differ; a flow for each class needs them"
+                hint = "leave it out, or set method.flow.conditioning.type: one_hot"
+                raise BadInput(f"scenario.dataset: {problem}: {hint}")
         flow.fit(codes, y, noisy, self.stream)
         self.measured = {"redrawn": float(flow.redrawn)}
         seen = learner.classes_before(task.index + 1)
@@ -213,6 +189,8 @@ class Rehearsing(Method):
             z = mapped(self.codes, split.x)
             found[f"dev_nll/task {t}"] = flow.negative_log_likelihood(z, split.y)
             found[f"round_trip/task {t}"] = float(flow.round_trip(z, split.y).max())
+            if len(split) < 2:
+                continue  # no variance
             asked = cycle_labels(self.learner.groups[t], max(len(split), 2 * flow.dimension), self.stream.device)
             generated, real = self.embed_all(self.generate(asked)[0]), mapped(self.embed, split.x)
             found[f"frechet/task {t}"] = frechet(generated, real) / max(float(real.var(dim=0).sum()), 1e-12)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from datasets.data import Shape
+from datasets.data import Shape, reason
 
 ImageShape = Shape  # (C, H, W); (F,) where the data are features
 Mirror = Callable[[int, ImageShape], nn.Module]
@@ -36,9 +36,10 @@ class Encoder(nn.Module):
             try:
                 probe = features(torch.zeros(1, *shape, device=device))
             except Exception as error:  # code of others
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
                 hint = "; model.resize changes the images' size" if len(shape) == 3 else ""
-                raise ValueError(f"the network does not take inputs of shape {(1, *shape)} ({reason}){hint}") from error
+                raise ValueError(
+                    f"the network does not take inputs of shape {(1, *shape)} ({reason(error)}){hint}"
+                ) from error
             if not isinstance(probe, Tensor) or probe.dim() != 2 or len(probe) != 1 or not probe.is_floating_point():
                 got = f"shape {tuple(probe.shape)}" if isinstance(probe, Tensor) else type(probe).__name__
                 raise ValueError(f"the network gives {got} for an input of shape {(1, *shape)}; expected (1, F) floats")

@@ -1,6 +1,5 @@
 """Encoders made of networks that others wrote: yours, those of a package, torchvision's, timm's."""
 
-import pickle
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from datasets.data import reason
 from models.encoders import Encoder, ImageShape
 from models.encoders.paper import decoder
 
@@ -40,9 +40,8 @@ def read_weights(file: str) -> dict[str, Tensor]:
     """The state dictionary in a file, on CPU; code in it does not run. Raises ValueError if there is none."""
     try:
         state = torch.load(Path(file).expanduser(), map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"weights: {file} cannot be read as a state dictionary ({reason})") from error
+    except Exception as error:  # damaged files raise many types
+        raise ValueError(f"weights: {file} cannot be read as a state dictionary ({reason(error)})") from error
     for wrapper in ("state_dict", "model"):  # around the dictionary in checkpoints of other programs
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from datasets.data import reason
 from models.encoders import Encoder, ImageShape
 from models.encoders.network import around, load_weights
 
@@ -40,8 +41,7 @@ def build(
     try:
         network = function(**(options or {}))
     except Exception as error:  # the user's code
-        reason = next(iter(str(error).splitlines()), "")
-        raise ValueError(f"{where} failed ({type(error).__name__}: {reason})") from error
+        raise ValueError(f"{where} failed ({type(error).__name__}: {reason(error)})") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"{where} returned {type(network).__name__}; expected a torch.nn.Module")
     if weights:
@@ -65,7 +65,7 @@ def _in_file(file: str, name: str) -> tuple[Callable[..., Any], str]:
     try:
         spec.loader.exec_module(loaded)
     except Exception as error:  # the user's code
-        raise ValueError(f"file: {file} cannot be imported ({type(error).__name__}: {error})") from error
+        raise ValueError(f"file: {file} cannot be imported ({type(error).__name__}: {reason(error)})") from error
     return _function(loaded, name, file), f"{name} in {file}"
 
 
@@ -76,7 +76,7 @@ def _in_module(name: str) -> tuple[Callable[..., Any], str]:
     try:
         loaded = import_module(package)
     except Exception as error:  # the package's code
-        raise ValueError(f"module: {package} cannot be imported ({type(error).__name__}: {error})") from error
+        raise ValueError(f"module: {package} cannot be imported ({type(error).__name__}: {reason(error)})") from error
     return _function(loaded, function, package), name
 
 

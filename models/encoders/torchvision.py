@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
+from datasets.data import reason
 from models.encoders import Encoder, ImageShape
 from models.encoders.network import Colour, around, check_known, load_weights
 
@@ -27,8 +28,8 @@ def build(image_shape: ImageShape, embedding: int | None = None, *, model: str, 
         network = zoo.get_model(model, weights=None if is_file or weights == "none" else weights)
     except (OSError, RuntimeError) as error:  # no network, a full disk, a download that breaks off
         raise ValueError(
-            f"the weights {weights} of {model} cannot be downloaded ({error}); download them elsewhere, and give the "
-            "file as weights"
+            f"the weights {weights} of {model} cannot be downloaded ({reason(error)}); "
+            "download them elsewhere, and give the file as weights"
         ) from error
     linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     if not linear:

@@ -50,8 +50,9 @@ def describe(experiments: Sequence[Experiment], at_once: int) -> Iterator[str]:
         rows.append(
             f"{_duration(count * seconds):>10} {count * disk / 1e6:>12,.1f} MB {count:>6} runs  {points[0].folder}"
         )
-    parallel = f", {_duration(total / at_once)} with {at_once} in parallel" if at_once > 1 else ""
     runs = sum(len(experiment.seeds) for experiment in experiments)
+    at_once = min(at_once, runs)
+    parallel = f", {_duration(total / at_once)} with {at_once} in parallel" if at_once > 1 else ""
     if len(rows) > 1:
         yield "\n".join([*rows, ""])
     yield f"total of runs: {runs}, about {_duration(total)}{parallel}, {size / 1e6:,.1f} MB on disk\n{NOTE}"

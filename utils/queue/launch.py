@@ -48,10 +48,12 @@ def launch(options: Namespace) -> int:
         try:
             return _run_all(experiments, run_jobs, at_once, threads, stop)
         except KeyboardInterrupt as interruption:
-            if all(experiment.config.train.load for experiment in experiments):
-                raise
-            hint = "train.load is no, and starts anew: add --set train.load=yes"
-            raise Interrupted(f"{interruption} ({hint})") from interruption
+            trains, hint = [experiment.config.train for experiment in experiments], ""
+            if not all(train.load for train in trains):
+                hint = " (train.load is no, and starts anew: add --set train.load=yes)"
+            elif not all(train.save for train in trains):
+                hint = " (train.save is no: its seed starts again)"
+            raise Interrupted(f"{interruption}{hint}") from interruption
 
 
 def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int, threads: int, stop: Stop) -> int:
@@ -75,10 +77,13 @@ def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int,
         for index, code_of_seed in ended:
             experiment, seed = queue[index]
             path = experiment.config.save_path
-            if code_of_seed and not stop.requested:
+            if code_of_seed and (in_turn or not stop.requested):  # those of a stop in parallel were interrupted
                 failed.add((path, seed))
                 if code_of_seed < 0:
-                    complain(f"{path}: seed {seed} was killed (signal {-code_of_seed})")
+                    complain(
+                        f"{path}: seed {seed} was killed (signal {-code_of_seed}); run it again, with a lower "
+                        "--jobs if memory ran out"
+                    )
                 elif code_of_seed == LOST:
                     complain(f"{path}: seed {seed} is lost: the server of --jobs was killed; run it again")
             code |= _write_scores([experiment], failed)
@@ -109,7 +114,11 @@ def _job(config: dict[str, Any], data_root: Path, seed: int, device: str, thread
     """One seed in a process of its own, from plain data; returns its exit code."""
     torch.set_num_threads(threads)
     checked = Config.model_validate(config)
-    data = datasets.load(checked.scenario.dataset, data_root)
+    try:
+        data = datasets.load(checked.scenario.dataset, data_root)
+    except (BadInput, OSError, MemoryError) as error:
+        complain(f"{checked.save_path.name} seed {seed} failed: {_reason(error)}")
+        return 1
     experiment = Experiment(checked, "config.yml", None, data, data_root, (seed,), torch.device(device))
     try:
         return run_seed(experiment, seed, stop)
@@ -143,6 +152,9 @@ def run_seed(
         with folder.held(), logging_to(folder.log, f"{name}: "):
             try:
                 results.check_folder(config)  # another command may have restarted it
+                if tasks is None and folder.results() is not None:
+                    log.info("finished by another command; its results are kept")
+                    return 0
                 own = getattr(config.model.encoder, "file", None)
                 folder.begin(current_provenance(config.method.name, str(experiment.device), own))
                 Run(config, experiment.data, seed, experiment.device, stop, experiment.cache)(tasks)
@@ -168,7 +180,9 @@ def run_here(experiment: Experiment) -> None:
         for _, seed in _unfinished([experiment]):
             run_seed(experiment, seed, Stop(), name=f"seed {seed}", reraise=True)
     finally:
-        _write_scores([experiment])
+        code = _write_scores([experiment])
+    if code:
+        raise OSError(f"{experiment.config.save_path}: the scores could not be written; run again")
 
 
 def _reason(error: Exception) -> str:

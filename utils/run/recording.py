@@ -86,7 +86,8 @@ class Recording:
     def diagnose(self, method: Method, task: Task) -> None:
         """The method's diagnostics after a task; those outside their expected range are logged in one line."""
         self.results["diagnostics"].append({})
-        found = method.diagnostics([other.dev for other in self.tasks[: task.index + 1] if other.dev is not None])
+        named = method.diagnostics([other.dev for other in self.tasks[: task.index + 1] if other.dev is not None])
+        found = {name: float(value) for name, value in named.items()}  # NumPy's numbers could not be read again
         self.results["diagnostics"][-1] = found
         outside: dict[str, list[tuple[float, str]]] = {}  # how far, and what
         for name, value in found.items():

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from utils.settings import BadInput
+
 
 def derive(seed: int, name: str) -> int:
     """A 63-bit seed for the stream `name` of the run `seed`; unrelated for different names."""
@@ -44,13 +46,20 @@ class Streams:
         return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue every stream where `state_dict` was taken; the tensors may be on any device."""
+        """Continue every stream where `state_dict` was taken; the tensors may be on any device.
+
+        BadInput if it was taken on the other kind of device, whose streams draw other numbers.
+        """
+        theirs = "cuda" if "global/cuda" in state else "cpu"
+        if theirs != self.device.type:
+            hint = f"resume it with --device {theirs}, or start again with --restart"
+            raise BadInput(f"the checkpoint is of a run on {theirs}, and the device is {self.device}; {hint}")
         for name, value in state.items():
             kind, _, own_name = name.partition("/")
             if kind == "stream":
                 self[own_name].set_state(value.cpu())
         torch.set_rng_state(state["global/cpu"].cpu())
-        if self.device.type == "cuda" and "global/cuda" in state:
+        if theirs == "cuda":
             torch.cuda.set_rng_state(state["global/cuda"].cpu(), self.device)
 
 

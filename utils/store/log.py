@@ -42,7 +42,7 @@ def logging_to(path: Path, prefix: str) -> Iterator[None]:
     path.parent.mkdir(exist_ok=True)
     file, screen = _File(path, encoding="utf-8"), _Screen(logging.INFO)
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    screen.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
+    screen.setFormatter(logging.Formatter(f"{prefix.replace('%', '%%')}%(message)s"))
     log.setLevel(logging.DEBUG)
     log.propagate = False
     for handler in (file, screen):
