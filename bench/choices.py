@@ -1,7 +1,7 @@
 """What was chosen for speed on CPU, compared with the alternatives: `python bench/choices.py`.
 
 Of each choice the first way is the program's. All ways of one choice are checked to give the same numbers, and take
-turns, so that a drift of the machine meets all of them; the table gives medians and their ratio to the first.
+turns, so that a drift of the machine affects all equally; the table gives medians and their ratio to the first.
 """
 
 import argparse

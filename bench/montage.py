@@ -22,7 +22,7 @@ def main() -> int:
     files = [found[task] for task in sorted(found) if options.tasks is None or task in options.tasks]
     if not files:
         print(
-            f"{options.folder}: no such plots/samples_task_*.png; only methods that make up images draw them",
+            f"{options.folder}: no such plots/samples_task_*.png; only methods that generate images draw them",
             file=sys.stderr,
         )
         return 2

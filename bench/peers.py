@@ -1,4 +1,4 @@
-"""Ours, Avalanche and a loop written by hand on the same work, one after the other in one sitting, several times.
+"""Ours, Avalanche and a loop written by hand on the same work, one after the other in one session, several times.
 
 python bench/peers.py --data-root data --out peers.json            everything, 5 rounds: about half an hour on one core
 python bench/peers.py --methods naive --programs ours bare         a choice

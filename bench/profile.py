@@ -49,7 +49,7 @@ PARTS = {
 }
 """The rows, and what is in them."""
 STEP = {"batches", "forward", "backward", "optimizer"}
-"""Parts of a training step; inside those of `WHOLE` they are not told apart."""
+"""Parts of a training step; inside those of `WHOLE` they are counted as one."""
 WHOLE = {"input", "building", "generator", "evaluation", "writing"}
 WRAPPED = {
     "input": "utils.config.load:load_points datasets:load utils.run.build:build_tasks",

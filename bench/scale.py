@@ -3,12 +3,12 @@
 python bench/scale.py --out scale.png                                     naive and a small PRER: some minutes
 python bench/scale.py --methods naive ewc gem --axes tasks --rounds 3     a choice
 
-The data are made up: noisy 3 x 32 x 32 images around one pattern a class, two classes a task, as many tasks as are
+Generated data: noisy 3 x 32 x 32 images around one pattern per class, two classes per task, as many tasks as are
 asked for. One thing varies at a time, the others stay at `BASE`. A slope of 1 is linear growth.
 
-Training (steps and what the method does between tasks) and evaluation are told apart: after each of T tasks all T are
-evaluated, which gives the accuracy matrix its T^2 entries; evaluation grows with T^2 because it is asked for, however
-quick it is. End to end there is the start-up as well, a constant, which makes slopes smaller.
+Training (steps and what the method does between tasks) and evaluation are measured separately: after each of T tasks
+all T are evaluated, which gives the accuracy matrix its T^2 entries; evaluation grows with T^2 because it is asked for,
+however quick it is. End to end there is the start-up as well, a constant, which makes slopes smaller.
 """
 
 import sys
@@ -35,12 +35,12 @@ AXES: dict[str, tuple[int, ...]] = {
     "seeds": (1, 2, 4),
     "jobs": (1, 2),
 }
-"""What varies, and how; samples are training images a class."""
+"""What varies, and how; samples are training images per class."""
 BASE = {"tasks": 5, "samples": 100, "embedding": 400, "seeds": 1, "jobs": 1}
 SEEDS_FOR_JOBS = {"seeds": 4}
 """Of the axis of jobs: several seeds, which jobs share."""
 TEST_SAMPLES = 10
-"""Test images a class."""
+"""Test images per class."""
 LINEAR = 1.1
 """The largest slope that is called linear: clocks are not exact."""
 Point = dict[str, Any]

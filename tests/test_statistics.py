@@ -79,6 +79,11 @@ def test_the_detectable_effect_is_found_in_four_of_five_draws(pairs, comparisons
     assert found.mean() == pytest.approx(0.8, abs=0.01)
 
 
+def test_there_is_no_normalised_score_where_joint_is_hardly_above_naive():
+    assert statistics.normalised({0: 0.9}, {0: 0.700}, {0: 0.709}) is None
+    assert statistics.normalised({0: 0.9}, {0: 0.700}, {0: 0.711}) == pytest.approx(0.2 / 0.011)
+
+
 def test_the_normalised_score_by_hand():
     naive, joint = {0: 0.5, 1: 0.7, 2: 0.0}, {0: 1.0, 1: 1.0}
     assert statistics.normalised({0: 0.85, 1: 0.95}, naive, joint) == pytest.approx((0.9 - 0.6) / (1.0 - 0.6))

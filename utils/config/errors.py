@@ -13,15 +13,15 @@ from utils.settings import Chosen, nearest, shown
 MAX_LINES, MAX_NAMES = 20, 8
 MEANT = dict.fromkeys(
     ("seed", "seeds"), "--seeds 3 or --seeds 0-4 chooses the seeds, and train.experiments says how many"
-)
-"""Keys of other programs -> what to write here."""
+) | {"base": "it can be written at the top of a file only"}
+"""Keys of other programs, or in the wrong place -> what to write here."""
 Unknown = dict[tuple[str, ...], list[str]]  # keys of a section -> the unknown keys in it
 
 
 def explain(error: ValidationError, tree: dict[str, Any]) -> str:
     """A line per wrong value, then a line per section with unknown keys; `tree` is what was validated."""
     lines, unknown, sections = dict[str, str](), Unknown(), dict[tuple[str, ...], type[BaseModel]]()
-    for problem in error.errors(include_url=False, include_context=False):
+    for problem in error.errors(include_url=False):
         (*parents, name), section = _locate(tree, problem["loc"])
         key = ".".join((*parents, name))
         if problem["type"] == "extra_forbidden":
@@ -32,6 +32,8 @@ def explain(error: ValidationError, tree: dict[str, Any]) -> str:
         else:
             given = "" if problem["type"] in ("missing", "value_error") else f"got {shown(problem['input'])}; "
             lines[key] = f"{key}: {given}{_expected(problem, section, name)}"
+    whole = {key.partition("[")[0] for key in lines if "[" in key}  # lists whose items have errors of their own
+    lines = {key: line for key, line in lines.items() if not (key in whole and "expected at least" in line)}
     told = [*lines.values(), *(_unknown(tree, *entry, sections[entry[0]]) for entry in unknown.items())]
     more = [f"{len(told) - MAX_LINES:,} more errors"] if len(told) > MAX_LINES else []
     return "\n".join([*told[:MAX_LINES], *more])
@@ -83,6 +85,9 @@ def _expected(problem: Any, section: type[BaseModel], name: str) -> str:
             return "expected a valid string; put it in quotes"
         case "string_pattern_mismatch":
             return f"expected {description.splitlines()[0]}"
+        case "too_short":
+            least = problem["ctx"]["min_length"]
+            return f"expected at least {least} value{'s' if least > 1 else ''}"
     return problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
 
 

@@ -137,12 +137,12 @@ def _device(name: str, gpus: float, on_cluster: bool) -> torch.device:
         return torch.device("cuda" if gpus and name != "cpu" else "cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():  # torch.device takes 128 for -128
         raise BadInput(
             f"train.device: {name} is not available: {torch.cuda.device_count()} CUDA devices; use cpu or auto"
         )
-    return device
+    return torch.device(name)
 
 
 def prepare_folders(experiments: Sequence[Experiment], restart: bool, make: bool = True) -> None:

@@ -40,7 +40,7 @@ BANDS = "Mean over seeds; bars and bands: lowest to highest."
 MAX_SAMPLES = 12  # runs whose generated samples and confusion matrices are shown
 
 Look = dict[str, Any]  # matplotlib's label, color, linestyle and marker of a run, and its gid, which the page uses
-Values = Mapping[Any, Sequence[Any]]  # x -> the values there, over seeds and what else there are several of
+Values = Mapping[Any, Sequence[Any]]  # x -> the values there, over seeds and series
 
 
 class Figure(NamedTuple):

@@ -144,7 +144,9 @@ class Group:
             tests = "means are over all seeds of a run; the tests use the seeds that both runs have"
             notes.append(f"the seeds differ: {self._by_value(seeds)}; ranked {rank}; {tests}")
         if all(row.normalised is None for row in self.rows):
-            notes.append("no normalised score: it needs one run of naive and a better one of joint, with common seeds")
+            notes.append(
+                "no normalised score: it needs a run of naive and a clearly better one of joint, with common seeds"
+            )
         pairs = [row.paired.seeds for row in self.rows if row.paired]
         for test, needed in (("t-test", MIN_PAIRS_FOR_T), ("Wilcoxon test", seeds_for_wilcoxon(max(1, len(pairs))))):
             if pairs and max(pairs) < needed:
@@ -153,7 +155,8 @@ class Group:
         if spreads and max(pairs) >= MIN_PAIRS_FOR_T:
             least = detectable(max(pairs), len(pairs))
             size = f"{least:.1f} standard deviations of the paired differences"
-            here = f"{least * float(np.median(spreads)):.4f} at their median here"
+            low, median, high = (f"{least * float(np.quantile(spreads, q)):.2g}" for q in (0, 0.5, 1))
+            here = f"here from {low} to {high}, in the median run {median}"
             notes.append(f"{POWER:.0%} power needs a true difference of {size} ({here})")
         return notes
 
@@ -212,7 +215,7 @@ def groups(runs: Sequence[FinishedRun]) -> list[Group]:
     keys, data = sorted({key for run in runs for key in run.problem}), "scenario.fingerprint"
     if any(
         run.settings.get(data) is None for run in runs
-    ):  # made before there were any: told as a protocol's difference
+    ):  # older runs have none: a protocol difference, not a problem
         keys = [key for key in keys if key != data]
     found, unique = grouped(runs, keys), list[Group]()
     for group in found:

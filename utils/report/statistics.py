@@ -13,6 +13,7 @@ from utils.store.metrics import Summary, summary
 
 LEVEL = 0.05  # significance level, two-sided
 POWER = 0.8  # as usual (Cohen 1988)
+MIN_GAP = 0.01  # of joint above naive, for a normalised score: less is noise that is divided by
 MIN_PAIRS_FOR_T = 5  # with fewer pairs, discrete accuracies can tie by chance, and p collapses to 0
 DIGITS = 12  # decimals to round differences to; rounding errors would break ties and make equal differences vary
 
@@ -108,10 +109,10 @@ def seeds_for_wilcoxon(comparisons: int) -> int:
 
 
 def normalised(score: Mapping[int, float], naive: Mapping[int, float], joint: Mapping[int, float]) -> float | None:
-    """(score - naive) / (joint - naive), means over the seeds that all have; None if joint is not better than naive."""
+    """(score - naive) / (joint - naive), means over the seeds that all have; None if joint is not clearly better."""
     shared = score.keys() & naive.keys() & joint.keys()
-    ours, low, high = (sum(scores[seed] for seed in shared) for scores in (score, naive, joint))
-    return (ours - low) / (high - low) if high > low else None
+    ours, low, high = (sum(scores[seed] for seed in shared) / max(len(shared), 1) for scores in (score, naive, joint))
+    return (ours - low) / (high - low) if high - low >= MIN_GAP else None
 
 
 def intransigence(ours: Mapping[int, np.ndarray], joint: Mapping[int, np.ndarray]) -> Summary:

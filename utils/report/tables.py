@@ -171,7 +171,7 @@ def side_by_side(groups: Sequence[Group]) -> Table:
 
 def latex(groups: Sequence[Group], columns: Sequence[Column] = IN_LATEX) -> str:
     """comparison.tex: a table per group, scores in percent; the best is bold only if it is better than all others."""
-    text = f"% needs \\usepackage{{booktabs}}; bold: better than all but joint (paired t-test, Holm, p < {LEVEL})\n"
+    text = f"% needs \\usepackage{{booktabs}}; bold: better than all that compete (paired t-test, Holm, p < {LEVEL})\n"
     labels = list[str]()
     for group in groups:
         cells = [[*row] for row in zip(*(_in_latex(column, group.rows) for column in columns), strict=True)]
