@@ -28,7 +28,7 @@ class Flow(Compose):
     """
 
     def __init__(self, width: int, transforms: Iterable[Transform]) -> None:
-        super().__init__([Standardize(width), *transforms], width)
+        super().__init__([Standardize(width), *transforms])
 
     @property
     def standardize(self) -> Standardize:

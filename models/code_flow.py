@@ -113,8 +113,8 @@ class CodeFlow(Density):
         batch_size: codes per step
         annealing: let the learning rate fall to 0 along a cosine
         reset: begin each fit with new weights, not with those of the last task
-        early_stopping: hold a tenth of the codes out of the fit, stop when their likelihood stops rising, and keep the
-            best weights
+        early_stopping: hold a tenth of the codes out of the fit, whatever their classes, stop when their likelihood
+            stops rising, and keep the best weights
         tolerance: early_stopping: epochs without a better likelihood before it stops
         noise: standard deviation of the Gaussian noise on the flow's input during the fit, as a multiple of
             each dimension's standard deviation

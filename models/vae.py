@@ -20,8 +20,8 @@ class VAE(nn.Module):
     (Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, appendix B and C).
 
     Args:
-        encoder: of the classifier; its shapes and those of its mirror are copied, with new weights, if they are asked
-            for
+        encoder: of the classifier; its shapes and those of its mirror are copied, if they are asked for; layers with a
+            `reset_parameters` get new weights
         network: mlp: two hidden layers of 400 units in encoder and decoder; encoder: the shapes of the classifier's
             encoder
         steps: batches after each task

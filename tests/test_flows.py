@@ -54,8 +54,13 @@ def randomised(make, context, spread=0.3):
 
 def width(transform) -> int:
     if isinstance(transform, Flow):
-        return transform.width
+        return len(transform.standardize.mean)
     return D - 1 if isinstance(transform, AffineCoupling) and transform.kept == 2 else D
+
+
+def test_vectors_of_another_width_are_refused():
+    with pytest.raises(RuntimeError, match="must match"):
+        make_flow("realnvp", D, 0).log_prob(torch.randn(2, D + 2))
 
 
 def conditions(n, context):
