@@ -1,5 +1,7 @@
 """EWC, online EWC, SI and MAS against what can be worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import CPU, make_data, total_loss
@@ -247,3 +249,24 @@ def test_the_penalty_is_none_at_the_anchor_and_pulls_back_to_it(name):
             p.add_(0.1)
     pull = gradients.gradient_of(penalised.strength * penalised.penalty(), learner.parameters())
     assert (pull * (flat_parameters(learner) - anchor) >= 0).all() and pull.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("name", "factor"), [("ewc", 0.5), ("oewc", 0.5), ("si", 1.0), ("mas", 1.0)])
+def test_the_loss_has_the_penalty_times_its_weight(name, factor):
+    learner, task = logistic("domain"), some_task(1)
+    penalised, weights = method(name, learner, importance=6.0), move(learner, 1)
+    penalised.importance = torch.rand_like(weights)
+    terms = penalised.loss(*Doubles(task.train.x, task.train.y).batch(slice(None)), task)
+    expected = 6.0 * factor * (penalised.importance * (weights - penalised.anchor).square()).sum()
+    torch.testing.assert_close(terms["penalty"], expected)
+
+
+def test_mas_adds_up_over_tasks():
+    learner, single = logistic("domain"), []
+    both = method("mas", learner, samples=None)
+    for task in (some_task(0), some_task(1)):
+        task, alone = replace(task, train=Doubles(task.train.x, task.train.y)), method("mas", learner, samples=None)
+        for one in (alone, both):
+            one.end_task(task)
+        single.append(alone.importance)
+    torch.testing.assert_close(both.importance, single[0] + single[1])

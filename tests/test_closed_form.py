@@ -82,7 +82,7 @@ def test_ranpac_is_ridge_regression_on_its_projection(features):
     np.testing.assert_allclose(method.scores(features.test.x).numpy(), theirs, atol=1e-4)
 
 
-def test_ranpac_chooses_the_penalty_by_held_out_data_of_the_first_task(features):
+def test_ranpac_takes_the_least_penalty_that_has_a_solution(features):
     method = learned("ranpac", features)
     assert float(method.ridge) in ranpac.RIDGES
     assert float(learned("ranpac", features, ridge=7.0).ridge) == 7.0
@@ -210,3 +210,21 @@ def test_what_was_computed_is_computed_again_after_loading(features, name):
     two.predict(features.test.x, 0)
     two.load_state_dict(copy.deepcopy(one.state_dict()))
     torch.testing.assert_close(two.logits(features.test.x, 0), before, atol=0, rtol=0)
+
+
+def test_ranpac_s_penalty_has_the_least_error_on_a_held_out_fifth(features):
+    method = make_method("ranpac", "class")
+    train_part = features.train.take(features.train.y < 2)
+    state = method.stream.get_state()
+    found = method._best_ridge(train_part)
+    stream = torch.Generator()
+    stream.set_state(state)
+    order = torch.randperm(80, generator=stream)
+    h, labels = method.projected(train_part.x.double())[order], F.one_hot(train_part.y, 6).double()[order]
+    errors = {}
+    for ridge in ranpac.RIDGES:
+        weight = torch.linalg.solve(h[16:].T @ h[16:] + ridge * torch.eye(50), h[16:].T @ labels[16:])
+        off = (h @ weight - labels).square().sum(dim=1)
+        errors[ridge] = float(off[:16].sum()), float(off[16:].sum())
+    least = [min(errors, key=lambda ridge: errors[ridge][k]) for k in (0, 1)]
+    assert found == least[0] != least[1], "not that of the samples it was fitted to"

@@ -139,3 +139,13 @@ def test_a_class_of_one_image_is_refused_in_one_line(feature_tasks):
     one = torch.cat([(first.y == 0).nonzero()[:, 0], (first.y == 1).nonzero()[:1, 0]])
     with pytest.raises(BadInput, match="class 1 has no two training samples that differ"):
         train(made(epochs=1), replace(feature_tasks[0], train=first.take(one)), steps=0)
+
+
+def test_the_flow_s_weight_is_chosen_on_samples_that_it_was_not_fitted_to(feature_tasks):
+    method, fitted, unseen = made(epochs=1), [], []
+    fit, choose = method.flow.fit, method.classifier.choose
+    method.flow.fit = lambda z, *rest: (fitted.append(z), fit(z, *rest))[1]
+    method.classifier.choose = lambda split: (unseen.append(method.codes(split.x)), choose(split))[1]
+    train(method, feature_tasks[0], steps=0)
+    assert len(fitted[0]) + len(unseen[0]) == len(feature_tasks[0].train) and len(unseen[0])
+    assert torch.cdist(unseen[0], fitted[0]).min() > 0

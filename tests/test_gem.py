@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from methods.agem import project as project_one
 from methods.gem import project
-from methods.mechanisms.gradients import flat_gradients, set_gradients
+from methods.mechanisms.gradients import flat_gradients, gradient_of, set_gradients
 
 # --- GEM ---------------------------------------------------------------------------------------------------------
 
@@ -162,10 +162,17 @@ def test_agem_is_the_closed_form():
     assert torch.equal(project_one(g, torch.zeros(50)), g)
 
 
-def test_agem_counts_what_it_changes(tasks):
+def test_agem_counts_the_steps_that_opposed_the_memory(tasks):
     method = learned("agem", tasks)
     method.begin_task(tasks[1])
-    for _ in range(4):
-        backward(method, tasks[1])
+    learner, parameters = method.learner, list(method.learner.parameters())
+    for sign in (-1, 1):
+        state, stored = method.stream.get_state(), method.memory.draw(16)
+        method.stream.set_state(state)
+        reference = gradient_of(learner.cross_entropy(learner.embed(stored["x"]), stored["y"]).mean(), parameters)
+        set_gradients(parameters, sign * reference)
         method.after_backward()
-    assert int(method.steps) == 4 and 0 <= method.diagnostics([])["violations"] <= 1
+        left = reference if sign > 0 else torch.zeros_like(reference)
+        torch.testing.assert_close(flat_gradients(parameters), left, atol=1e-6, rtol=0)
+        assert int(method.violations) == 1
+    assert method.diagnostics([]) == {"violations": 0.5}

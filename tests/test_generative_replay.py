@@ -414,3 +414,13 @@ def test_the_loss_draws_from_the_method_s_own_stream(tasks, name):
     before, own = torch.get_rng_state(), method.stream.get_state()
     total_loss(method, *tasks[1].train.batch(slice(0, 16)), tasks[1])
     assert torch.equal(before, torch.get_rng_state()) and not torch.equal(own, method.stream.get_state())
+
+
+def test_the_teacher_of_dgr_names_no_class_to_come_where_all_classes_are_active(tasks):
+    method = make("dgr", "class")
+    method.learner.only_seen = False
+    train(method, tasks[0])
+    with torch.no_grad():
+        method.learner.heads[0].bias[2:].add_(10.0)
+    method.begin_task(tasks[1])
+    assert int(method.rehearsal[1][0].argmax(dim=1).max()) < 2

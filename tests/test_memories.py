@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import backward, make_method, total_loss
+from conftest import backward, make_method, total_loss, train
 from scipy import stats
 from torch.nn import functional as F
 
@@ -169,13 +169,16 @@ def test_replay_fills_its_memory_as_it_says(tasks, kind):
     assert (counts == 5).all() if kind == "balanced" else counts.min() >= 1
 
 
-def test_replay_weighs_the_past_by_the_tasks_seen(tasks):
+@pytest.mark.parametrize(("seen", "expected"), [(1, 1 / 2), (2, 2 / 3)])
+def test_replay_weighs_the_past_by_the_tasks_seen(tasks, seen, expected):
     losses = {}
-    for share in (None, 0.0, 0.5, 1.0):
-        method = make_method("replay", share=share, memory_size=12)
-        method.end_task(tasks[0])
-        losses[share] = float(total_loss(method, *tasks[1].train.batch(slice(0, 16)), tasks[1]).detach())
-    assert losses[None] == losses[0.5] == pytest.approx((losses[0.0] + losses[1.0]) / 2)
+    for share in (None, 0.0, 0.25, 1.0):
+        one = make_method("replay", share=share, memory_size=12)
+        for past in tasks[:seen]:
+            one.end_task(past)
+        losses[share] = float(total_loss(one, *tasks[seen].train.batch(slice(0, 16)), tasks[seen]).detach())
+    for share, weight in ((None, expected), (0.25, 0.25)):
+        assert losses[share] == pytest.approx((1 - weight) * losses[0.0] + weight * losses[1.0])
 
 
 @pytest.mark.parametrize("scenario", ["task", "class", "domain"])
@@ -233,3 +236,40 @@ def test_er_holds_embeddings_to_what_was_stored_with_them(tasks):
         stored = method.memory.embedding[:10]
         expected = 0.0 if normalize else 2.0 * float((stored * 2 / 3).norm(dim=1).mean())
         assert float(grown.detach()) == pytest.approx(expected, rel=0.2, abs=1e-3)
+
+
+@pytest.mark.parametrize(("scenario", "heads", "columns"), [("task", [0, 1], 2), ("class", [0], 4), ("domain", [0], 2)])
+def test_lwf_s_loss(tasks, scenario, heads, columns):
+    lwf = make_method("lwf", scenario, alpha=3.0, temperature=4.0)
+    lwf.end_task(tasks[1])
+    learner, teacher, (x, y) = lwf.learner, lwf.teacher, tasks[2].train.batch(slice(0, 16))
+    with torch.no_grad():
+        for p in learner.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    terms, z, before = lwf.loss(x, y, tasks[2]), learner.embed(x), teacher.embed(x)
+    pairs = [(learner.heads[h](z)[:, :columns], teacher.heads[h](before)[:, :columns]) for h in heads]
+    past = torch.stack([divergence(*pair, 4.0).mean() for pair in pairs])
+    torch.testing.assert_close(terms["distillation"], 3.0 * past.mean())
+    torch.testing.assert_close(terms["cross_entropy"], lwf.cross_entropy(z, y, tasks[2]))
+
+
+def test_columns_that_were_not_there_when_der_stored_an_image_count_as_equal(tasks):
+    der = make_method("der", "class", alpha=1.0, beta=0.0, memory_size=48)
+    for seen, task in enumerate(tasks[:2], start=1):
+        der.learner.see(seen)
+        terms = der.loss(*task.train.batch(slice(None)), task)
+    assert float(terms["logits"].detach()) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["replay", "er", "agem", "der", "er_ace"])
+def test_stored_images_are_kept_as_they_are_and_augmented_when_they_are_used(tasks, name):
+    method = make_method(name)
+    real = {image.numpy().tobytes() for image in tasks[0].train.x}
+    given, method.augmentation = [], lambda x: (given.append(x), x.flip(3))[1]
+    train(method, tasks[0])
+    assert all(image.numpy().tobytes() in real for image in method.memory.x[: len(method.memory)])
+    given.clear()
+    train(method, tasks[1], steps=1)
+    assert len(given) >= 2
+    drawn = [image for x in given[1:] for image in (x * 255).round().to(torch.uint8)]
+    assert any(image.numpy().tobytes() in real for image in drawn), "images of the first task are augmented again"

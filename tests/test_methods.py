@@ -1,6 +1,7 @@
 """What every method is held to, whatever file it is in: one suite over methods/*.py."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -139,7 +140,7 @@ def test_it_describes_itself(tasks, name):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_the_task_s_head_alone_is_trained_by_naive_means(tasks, name):
+def test_the_loss_reaches_the_encoder_and_the_current_head_in_every_task(tasks, name):
     """The loss reaches the trainable part of the encoder and the current head, in every task."""
     method = make_method(name)
     for task in tasks:
@@ -174,3 +175,11 @@ def test_a_loss_that_is_no_dict_is_told(tasks, monkeypatch, name):
     monkeypatch.setattr(type(method), "loss", lambda self, x, y, task: 3)
     with pytest.raises(TypeError, match=r"Naive.loss must return a dict .*; it returned int"):
         train(method, tasks[0])
+
+
+@pytest.mark.parametrize("name", known())
+def test_it_never_looks_at_dev_or_test_data(tasks, feature_tasks, name):
+    tasks = feature_tasks if find(name)[0].works_on == "features" else tasks
+    one = make_method(name)
+    for task in tasks[:2]:
+        train(one, replace(task, dev=object(), test=object()), steps=1)

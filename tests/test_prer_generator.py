@@ -217,16 +217,19 @@ def test_early_stopping_keeps_the_best_weights_and_stops():
 
 @pytest.mark.parametrize("annealing", [True, False])
 def test_a_fit_may_be_counted_in_steps(annealing):
-    seen = []
-    module = torch.nn.Linear(1, 1)
+    weights, module = [], torch.nn.Linear(1, 1, bias=False)
 
     def loss(index):
-        seen.append(len(index))
-        return module.weight.square().sum()
+        assert len(index) == 8
+        weights.append(float(module.weight.detach()))
+        return 1e6 * module.weight.sum()
 
-    options = {"steps": 7, "batch_size": 8, "lr": 1e-3, "annealing": annealing}
+    options = {"steps": 7, "batch_size": 8, "lr": 1e-3, "annealing": annealing, "max_norm": 10.0}
     fit([Objective(module, loss)], torch.ones(20), torch.Generator(), **options)
-    assert seen == [8] * 7
+    moved = torch.tensor([*weights, float(module.weight.detach())]).diff().abs()  # Adam: lr, for a constant gradient
+    expected = [1e-3 * (1 + torch.cos(torch.tensor(torch.pi * k / 7))) / 2 if annealing else 1e-3 for k in range(7)]
+    torch.testing.assert_close(moved, torch.tensor(expected), rtol=1e-2, atol=1e-6)
+    assert float(module.weight.grad.abs()) == pytest.approx(10.0), "clipped"
 
 
 def test_objectives_take_turns_and_the_last_batch_of_an_epoch_is_always_a_step():
@@ -345,3 +348,16 @@ def test_a_class_of_identical_images_is_refused_by_a_flow_of_its_own(tasks):
     method = make_prer("class", flow={"conditioning": {"type": "separate"}})
     with pytest.raises(BadInput, match="class 0 has no two training samples that differ"):
         train(method, replace(tasks[0], train=alike))
+
+
+def test_temperature_and_early_stopping_reach_the_flow():
+    z, y, real = torch.randn(1000, 2), torch.zeros(1000, dtype=torch.long), torch.ones(1000, dtype=torch.bool)
+    stream, held_out = torch.Generator().manual_seed(0), []
+    cold = CodeFlow(2, Condition(1), gaussian.build, epochs=0, temperature=0.1)
+    cold.fit(z, y, real, stream)
+    assert float(cold.sample(y, stream).std()) == pytest.approx(0.1, rel=0.1)
+    for stops in (False, True):
+        flow = CodeFlow(2, Condition(1), gaussian.build, early_stopping=stops)
+        flow._fit = lambda *_, held_out_=held_out, **options: held_out_.append(options["held_out"])
+        flow.fit(z, y, real, stream)
+    assert held_out[0] is None and len(held_out[1].unique()) == 100

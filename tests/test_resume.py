@@ -141,7 +141,7 @@ def test_a_signal_saves_ends_with_130_and_says_how_to_go_on(tmp_path, load):
     assert state["phase"] == "training" and state["tasks_done"] == 0 and state["position"]["epoch"] >= 1
 
 
-def test_what_a_seed_is_run_with_changes_nothing(small, run, tmp_path):
+def test_a_seed_gives_the_same_bits_alone_and_with_others(small, run, tmp_path):
     """Alone, in a batch, in another order, resumed."""
     small["train"] |= {"experiments": 3}
     small["method"] = method_settings("er")

@@ -193,3 +193,14 @@ def test_a_task_owns_the_largest_of_its_weights_and_changes_no_others(tasks):
                 assert mid[owner == task.index].abs().min() >= mid[owner == FREE].abs().max()
             else:
                 assert (owner == 0).all()
+
+
+def test_packnet_retrains_what_it_keeps(tasks):
+    losses = []
+    for epochs in (0, 20):
+        method = make_method("packnet", prune=0.75, retraining={"epochs": epochs, "batch_size": 16})
+        train(method, tasks[0], steps=60, lr=3e-3)
+        x, y = tasks[0].train.batch(slice(None))
+        with torch.no_grad():
+            losses.append(float(F.cross_entropy(method.logits(x, 0), method.learner.columns(y, 0))))
+    assert losses[1] < 0.8 * losses[0], losses

@@ -340,10 +340,16 @@ def test_an_optimizer_that_is_not_reset_keeps_its_moments_and_starts_each_task_a
     run._evaluate(run.tasks[0])
     run._save(1)
     moment = next(iter(optimizer.state.values()))["exp_avg"].clone()
-    rates, learn = [], run.method.after_backward
-    run.method.after_backward = lambda: (rates.append(run.optimizer.param_groups[0]["lr"]), learn())
+    rates, moments, learn = [], [], run.method.after_backward
+
+    def watched() -> None:
+        rates.append(run.optimizer.param_groups[0]["lr"])
+        moments.append(next(iter(run.optimizer.state.values()))["exp_avg"].clone())
+        learn()
+
+    run.method.after_backward = watched
     run._learn(run.tasks[1])
-    assert run.optimizer is optimizer and moment.abs().sum() > 0
+    assert run.optimizer is optimizer and moment.abs().sum() > 0 and torch.equal(moments[0], moment)
     assert rates[0] == 1e-3 and rates[-1] < rates[0]
     fresh = Run(config(), data, 0, CPU)
     optimizer = fresh.optimizer
@@ -383,3 +389,11 @@ def test_batch_normalisation_is_left_alone_by_hooks_and_evaluation(config, small
         run.method.end_task(run.tasks[0])
     run._evaluate(run.tasks[0])
     assert all(torch.equal(value, before[key]) for key, value in run.learner.state_dict().items())
+
+
+def test_accuracies_during_training_are_of_training_data(config, data, monkeypatch):
+    seen, measured = [], training.accuracy
+    monkeypatch.setattr(training, "accuracy", lambda m, split, t: (seen.append(split), measured(m, split, t))[1])
+    run = started(config(), data)
+    run._learn(run.tasks[0])
+    assert seen and all(torch.equal(split.x, run.tasks[0].train.x) for split in seen)

@@ -438,3 +438,12 @@ def test_no_image_is_a_split_of_its_own():
     one = Split(torch.nn.functional.pad(images.x[:1], (6, 6, 6, 6)), images.y[:1])
     found = predict(method, one.to(CPU), 0)
     assert found.accuracy in (0.0, 1.0) and np.array(calibration([found]))[:, 0].sum() == 1
+
+
+def test_auroc_of_a_run_is_of_taught_against_untaught_images(small, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Naive, "score", Brightness.score, raising=False)
+    small["scenario"] |= {"labels_per_task": 4, "type": "class"}
+    test = begun(experiment(small, tmp_path, small["method"], save=False), data)()["test"]
+    means, taught = data.test.x.float().mean(dim=(1, 2, 3)), data.test.y < 4
+    wins = (means[taught][:, None] > means[~taught]).float().mean()
+    assert test["auroc"][0] == pytest.approx(float(wins), abs=0.01) and abs(float(wins) - 0.5) > 0.1

@@ -22,7 +22,7 @@ from main import main
 from methods import find, known
 from utils.config.load import LISTED, load, load_points
 from utils.config.schema import Config
-from utils.config.sweep import MAX_POINTS, combinations, label, short_names
+from utils.config.sweep import MAX_POINTS, Sweep, combinations, label, short_names
 from utils.queue import launch
 from utils.settings import BadInput
 from utils.store import folder as results
@@ -318,3 +318,16 @@ def test_an_interrupted_sweep_goes_on_to_the_same_bits(swept, run, tmp_path, mon
 
 def test_the_example_ranks_six_points():
     assert len(load_points(Path(__file__).parent.parent / "files" / "sweep" / "ewc.yaml")) == 6
+
+
+@pytest.mark.parametrize(("rank_by", "order"), [("dev", ["b", "c", "a"]), ("test", ["a", "c", "b"])])
+def test_points_are_ranked_by_the_split_asked_for_where_dev_and_test_disagree(tmp_path, rank_by, order):
+    scores = {"a": (0.6, 0.9), "b": (0.8, 0.5), "c": (0.7, 0.7)}  # dev, test
+    for name, (dev, test) in scores.items():
+        (tmp_path / name).mkdir()
+        final = {part: {"FinalAccuracy": {"values": [value]}} for part, value in (("dev", dev), ("test", test))}
+        (tmp_path / name / "final_score.json").write_text(json.dumps({"seeds": [0], **final}))
+    launch.ranking.write(Sweep(tmp_path, ("k",), rank_by, {}, {name: {"k": name} for name in scores}), [0])
+    found = ranking(tmp_path)
+    assert [point["name"] for point in found["points"]] == order and found["chosen"]["name"] == order[0]
+    assert found["chosen"]["test"]["values"] == [scores[order[0]][1]]

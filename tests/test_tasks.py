@@ -9,7 +9,7 @@ from models import encoders
 from models.encoders import paper, resnet18, slim_resnet18
 from models.learner import HEADS, Learner
 from utils.config.schema import Config
-from utils.run.build import build_tasks
+from utils.run.build import build_learner, build_tasks
 from utils.run.streams import generator
 from utils.settings import BadInput, find
 
@@ -200,3 +200,9 @@ def test_resnets_are_the_usual_ones():
     assert slim(torch.rand(2, 3, 32, 32)).shape == (2, 160)
     assert slim_resnet18.build((1, 28, 28), 50)(torch.rand(2, 1, 28, 28)).shape == (2, 50)
     assert slim.mirror(7, (3, 32, 32))(torch.randn(2, 7)).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("active", ["seen", "all"])
+def test_active_classes_reach_the_classifier(data, active):
+    scenario = config(type="class", active_classes=active)
+    assert build_learner(scenario, build_tasks(scenario, data, 0, CPU), 0).only_seen is (active == "seen")
