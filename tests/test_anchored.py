@@ -92,7 +92,7 @@ def test_exact_fisher_of_logistic_regression_is_the_analytic_one():
     assert (draws[size + 3 :] == 0).all(), "the other task's head"
 
 
-def test_exact_fisher_hears_of_labels_that_are_hardly_ever_drawn():
+def test_exact_fisher_counts_labels_that_are_hardly_ever_drawn():
     """A sure classifier: a label drawn from it would nearly always be the one that says nothing."""
     learner, task = logistic(), some_task()
     with torch.no_grad():
@@ -228,7 +228,7 @@ def test_mas_is_the_mean_absolute_gradient_of_the_squared_norm():
 
 
 @pytest.mark.parametrize("name", ["ewc", "oewc", "si", "mas"])
-def test_the_penalty_is_none_at_the_anchor_and_pulls_back_to_it(name):
+def test_the_penalty_is_zero_at_the_anchor_and_pulls_back_to_it(name):
     data = make_data(shape=(1, 8, 8), classes=4)
     tasks = split_by_class(data, [(0, 1), (2, 3)], 0.0, torch.Generator(), CPU)
     torch.manual_seed(0)

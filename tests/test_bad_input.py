@@ -242,7 +242,7 @@ def test_a_results_folder_of_another_configuration_is_left_alone(small, run, cap
     assert before == {p: p.read_bytes() for p in (tmp_path / "results").rglob("*") if p.is_file()}
 
 
-def test_what_does_not_change_the_numbers_does_not_change_whose_folder_it_is(small, run):
+def test_settings_without_effect_on_results_may_change_in_a_folder(small, run):
     assert run(small) == 0
     small["train"] |= {"experiments": 2, "device": "auto", "load": True}
     small["method"]["plot"] = True

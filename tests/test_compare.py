@@ -31,7 +31,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the page is not tried in a browser")
 
 
-# ---- runs as they are left by the program, made up
+# ---- runs as they are left by the program, generated
 
 
 def make_run(

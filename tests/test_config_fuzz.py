@@ -1,4 +1,4 @@
-"""Configurations made up at random: valid ones resolve and come back, others end with exit code 2 and name the key.
+"""Random configurations: valid ones resolve and come back, others end with exit code 2 and name the key.
 
 In the short form some hundred; `python -m pytest tests/test_config_fuzz.py --hypothesis-profile long` tries thousands.
 """

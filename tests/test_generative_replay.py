@@ -164,7 +164,7 @@ def test_the_vae_has_shapes_of_its_own():
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_made_up_images_are_labelled_by_the_teacher(tasks, scenario):
+def test_generated_images_are_labelled_by_the_teacher(tasks, scenario):
     method, teacher = begun("dgr", scenario, tasks, index=2)
     x, answers = method.rehearsal
     z = teacher.embed(as_floats(x))
@@ -200,7 +200,7 @@ def test_dgr_s_loss(tasks, scenario, distillation, share):
 
 
 @pytest.mark.parametrize("distillation", [False, True])
-def test_new_classes_are_told_from_made_up_images(tasks, distillation):
+def test_new_classes_are_told_from_generated_images(tasks, distillation):
     """In the class scenario the columns of the new classes fall on images of the past, with soft targets too."""
     method, _ = begun("dgr", "class", tasks, distillation=distillation, share=0.0)
     total_loss(method, *tasks[1].train.batch(slice(0, 16)), tasks[1]).backward()
@@ -253,12 +253,12 @@ def generated(gan, n, classes, stream):
 
 
 def distance_to_centres(gan, classes, stream):
-    """Of the mean of what is made up for each class from the centre of that class (k,)."""
+    """Of the mean of what is generated for each class from the centre of that class (k,)."""
     made, centres = generated(gan, 100 * len(classes), classes, stream), clusters([0])[1]
     return torch.stack([(made.z[made.y == c].mean(dim=0) - centres[c]).norm() for c in classes])
 
 
-def test_made_up_embeddings_move_to_the_class_asked_for():
+def test_generated_embeddings_move_to_the_class_asked_for():
     before, stream = fitted_gan(epochs=0)
     after, _ = fitted_gan()
     far, near = (distance_to_centres(gan, [0, 1], stream) for gan in (before, after))
@@ -336,8 +336,8 @@ def test_gfr_s_loss(tasks, scenario, replay, distillation, distance):
     torch.testing.assert_close(loss, expected)
 
 
-def test_made_up_embeddings_train_the_heads_alone(tasks):
-    """The encoder learns from the current images; made-up embeddings reach the heads of their classes."""
+def test_generated_embeddings_train_the_heads_alone(tasks):
+    """The encoder learns from the current images; generated embeddings reach the heads of their classes."""
     gradients = []
     for replay in (1e-9, 1.0):
         method, _ = begun("gfr", "task", tasks, replay=replay, feature_distillation=0.0)
@@ -385,7 +385,7 @@ def test_colour_images(name, encoder):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_memory_is_constant_and_nothing_made_up_outlives_its_task(tasks, name):
+def test_memory_is_constant_and_nothing_generated_outlives_its_task(tasks, name):
     method, sizes = make(name), []
     for task in tasks:
         train(method, task)

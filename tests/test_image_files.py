@@ -205,7 +205,7 @@ def test_pipes_and_circles_of_links_do_not_hang(read, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["x" * 300, "a\0b"])
-def test_paths_that_cannot_be(tmp_path, path):
+def test_unreadable_paths_are_refused(tmp_path, path):
     for name in ("folder", "npz"):
         with pytest.raises(BadInput, match=r"cannot (be )?read|is not a directory"):
             load(DATASET.validate({"name": name, "path": path}), tmp_path)

@@ -315,6 +315,6 @@ def test_a_folder_that_another_command_began_anew_is_not_written(small, run, tmp
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
-def test_a_number_of_jobs_that_is_none(small, run, capsys, text):
+def test_an_invalid_number_of_jobs_is_refused(small, run, capsys, text):
     assert run(small, f"--jobs={text}") == 2
     assert "is not a number of jobs, or auto" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def test_distances():
     torch.testing.assert_close(DISTANCES["euclidean"](a, b), torch.tensor([2.0, 8.0**0.5]))
 
 
-def test_the_past_encoder_s_word_is_what_it_said_when_the_task_began(tasks):
+def test_targets_are_the_embeddings_when_the_task_began(tasks):
     method = make_prer()
     train(method, tasks[0])
     frozen = copy.deepcopy(method.learner.encoder)
@@ -50,7 +50,7 @@ def test_the_past_encoder_s_word_is_what_it_said_when_the_task_began(tasks):
     torch.testing.assert_close(method.rehearsal.targets, frozen(as_floats(method.rehearsal.x)))
 
 
-def test_with_target_flow_the_made_up_code_is_itself_the_target(tasks):
+def test_with_target_flow_the_generated_code_is_itself_the_target(tasks):
     method = make_prer(target="flow")
     train(method, tasks[0])
     assert method.flow.dimension == method.learner.encoder.embedding_dim == 20
@@ -200,7 +200,7 @@ def test_memory_does_not_grow_with_the_tasks(tasks):
     for task in tasks:
         train(method, task)
         sizes.append(sum(value.numel() for value in method.state_dict().values()))
-        assert method.rehearsal is None, "made-up images outlive their task"
+        assert method.rehearsal is None, "generated images outlive their task"
     assert sizes[0] == sizes[1] == sizes[2] > 0
 
 

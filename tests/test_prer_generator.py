@@ -39,7 +39,7 @@ def test_the_decoder_keeps_old_classes(tasks):
     assert kept < 0.8 * lost
 
 
-def test_made_up_images_bear_global_labels_and_depend_on_them(tasks):
+def test_generated_images_bear_global_labels_and_depend_on_them(tasks):
     """The original sampled with global labels what it had fitted with task-local ones."""
     method = make_prer(
         autoencoder={"epochs": 20, "batch_size": 16, "lr": 5e-3},

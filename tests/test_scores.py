@@ -432,7 +432,7 @@ def test_figures_are_files_of_the_format_asked_for(small, data, tmp_path, kind, 
     assert drawn[0] == drawn[1] and all(content.startswith(start) for content in drawn[0])
 
 
-def test_no_image_is_a_split_of_its_own():
+def test_a_split_of_one_image_is_scored():
     """A task with one test image has an accuracy, a bin and no division by zero."""
     method, images = make_method("naive"), few_images().test
     one = Split(torch.nn.functional.pad(images.x[:1], (6, 6, 6, 6)), images.y[:1])

@@ -167,7 +167,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("sweep", "train", "message"), BAD)
-def test_sweeps_that_are_none(file, sweep, train, message):
+def test_invalid_sweeps_are_refused(file, sweep, train, message):
     with pytest.raises(BadInput, match=message) as error:
         load_points(file(sweep, **train))
     assert len(str(error.value).splitlines()) == 1

@@ -110,7 +110,7 @@ def test_a_base_task_and_increments_in_a_given_order(data):
         ([1, 2, 3, 4, 5, 6], "unknown: 6; missing: 0$"),
     ],
 )
-def test_an_order_that_is_none(data, order, told):
+def test_an_invalid_class_order_is_refused(data, order, told):
     with pytest.raises(BadInput, match=f"scenario.class_order: expected each of the 6 class ids, 0 to 5, once; {told}"):
         groups_of(data, class_order=order)
 

@@ -56,7 +56,7 @@ def test_the_first_tasks_alone(finished, capsys):
     assert "task 1: identical" in out and "task 2" not in out and "seed 1" not in out
 
 
-def test_what_is_kept_without_weights_and_curves(finished, capsys):
+def test_without_weights_and_curves_the_accuracies_are_compared(finished, capsys):
     shutil.rmtree(finished / "exp_0")
     assert verify(finished.parent) == 0  # a folder that holds it
     out = capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_damaged_weights_and_scores_are_an_error_of_one_line(finished, capsys):
     assert verify(finished) == 2 and capsys.readouterr().err.startswith(f"{path} is damaged (")
 
 
-def test_another_method_is_told(finished, capsys):
+def test_another_learning_rate_differs(finished, capsys):
     tree = yaml.safe_load((finished / "config.yml").read_text())
     tree["train"]["lr"] = 0.05
     (finished / "config.yml").write_text(yaml.safe_dump(tree))
