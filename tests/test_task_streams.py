@@ -185,7 +185,7 @@ def test_what_does_not_belong_together_is_one_line(small, run, capsys, changes, 
 @pytest.mark.parametrize(
     ("several", "message"),
     [
-        (["digits"], "scenario.dataset.datasets: got .*at least 2 items"),
+        (["digits"], "scenario.dataset.datasets: got .*at least 2 values"),
         (["digits", "mnits"], r"dataset.datasets\[1\]: unknown dataset 'mnits'; did you mean mnist\?"),
         (["digits", {"name": "npz"}], r"scenario.dataset.datasets\[1\].path: missing; add it: the .npz file"),
         (
