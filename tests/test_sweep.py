@@ -331,3 +331,14 @@ def test_points_are_ranked_by_the_split_asked_for_where_dev_and_test_disagree(tm
     found = ranking(tmp_path)
     assert [point["name"] for point in found["points"]] == order and found["chosen"]["name"] == order[0]
     assert found["chosen"]["test"]["values"] == [scores[order[0]][1]]
+
+
+def test_a_failed_point_stays_failed_when_the_list_changes(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    launch.ranking.write(Sweep(tmp_path, ("k",), "dev", {}, {"a": {"k": 1}}), [0], {(tmp_path / "a", 0)})
+    launch.ranking.write(Sweep(tmp_path, ("k",), "dev", {}, {"b": {"k": 2}}), [0])
+    assert {point["name"]: point["status"] for point in ranking(tmp_path)["points"]} == {
+        "a": "failed",
+        "b": "not finished",
+    }

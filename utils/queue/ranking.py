@@ -43,8 +43,9 @@ def write(sweep: Sweep, asked: Sequence[int], failed: Collection[tuple[Path, int
     earlier = {point["name"]: point["values"] for point in old if point["name"] not in sweep.points}
     known = {**sweep.points, **earlier}  # of equal scores, the first in the file is the better
     scores = {name: _scores(root / name, split) for name in known}
-    failures = {(root / point["name"], seed) for point in old for seed in point["failed"] if seed not in asked}
-    failures |= {*failed}
+    before = {(root / point["name"], seed) for point in old for seed in point["failed"]}
+    now = {(root / name, seed) for name in sweep.points for seed in asked}
+    failures = (before - now) | {*failed}
     lost = {name: {seed for path, seed in failures if path == root / name} - scores[name].keys() for name in known}
     ended = set.intersection(*(scores[name].keys() | lost[name] for name in sweep.points))
     compared = sorted({*asked, *(ended & set().union(*scores.values()))})

@@ -43,6 +43,7 @@ def compare(folders: Sequence[Path], out: Path, columns: str | None = None) -> i
         files["confusion.csv"] = confusion
     try:
         out.mkdir(parents=True, exist_ok=True)
+        (out / "confusion.csv").unlink(missing_ok=True)  # of an earlier comparison
         for name, text in files.items():
             write_text(out / name, text)
     except OSError as error:
