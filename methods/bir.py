@@ -51,8 +51,8 @@ class BIR(Method):
     *Deviations* from the authors' code: the generator is a network of its own that is fitted after each task, and not
     the classifier with feedback connections, trained with it; a generated sample belongs to the prior and gates of the
     class that it was asked for, not to those of the classifier's probabilities; the context is as above, and
-    theirs the class (task scenario) or the task (domain scenario); samples are generated once per task and drawn from,
-    not anew for each step.
+    theirs the class (task scenario) or the task (domain scenario); samples are generated once per task, theirs
+    for each step.
     """
 
     title = "Brain-Inspired Replay"

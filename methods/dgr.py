@@ -52,7 +52,7 @@ class DGR(Method):
     new classes from old ones; soft targets give new classes the probability 0 (van de Ven and Tolias 2018).
 
     *Deviations*: the generator is a variational autoencoder, not the paper's WGAN, as in van de Ven and Tolias; images
-    are generated once per task and drawn from, in their code anew for each step.
+    are generated once per task, where their code generates new ones for each step.
     """
 
     title = "DGR"

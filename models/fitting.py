@@ -60,12 +60,12 @@ class Journal:
             for key, part in parts.items():
                 part.load_state_dict(copy.deepcopy(known[key]))
             stream.set_state(known["stream"].cpu())
-            if "dropout" in known:
-                _continue_global(stream.device, known["dropout"])
+            if "global" in known:  # older checkpoints have none
+                _continue_global(stream.device, known["global"])
 
         def state(epochs: int) -> dict[str, Any]:
             kept = {key: copy.deepcopy(part.state_dict()) for key, part in parts.items()}
-            streams = {"stream": stream.get_state(), "dropout": _global_states(stream.device)}
+            streams = {"stream": stream.get_state(), "global": _global_states(stream.device)}
             return {name: {"epochs": epochs, **streams, **kept}}
 
         for epoch in range(known["epochs"], count):

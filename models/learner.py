@@ -149,8 +149,9 @@ class Learner(nn.Module):
             return scores[:, self.groups[task]]
         by_position = scores.new_zeros(len(scores), self.widths[0])
         if densities:
-            scores = scores.masked_fill(self.position_of >= len(self.groups[task]), -torch.inf)  # before the softmax:
-            by_position = by_position.index_add_(1, self.position_of, scores.softmax(1)).log()  # others' may be all 0
+            # positions that the task lacks are left out before the softmax: beside them the others could all be 0
+            scores = scores.masked_fill(self.position_of >= len(self.groups[task]), -torch.inf)
+            by_position = by_position.index_add_(1, self.position_of, scores.softmax(1)).log()
         else:
             positions = self.position_of.expand_as(scores)
             by_position = by_position.scatter_reduce(1, positions, scores, "amax", include_self=False)

@@ -358,6 +358,6 @@ def test_temperature_and_early_stopping_reach_the_flow():
     assert float(cold.sample(y, stream).std()) == pytest.approx(0.1, rel=0.1)
     for stops in (False, True):
         flow = CodeFlow(2, Condition(1), gaussian.build, early_stopping=stops)
-        flow._fit = lambda *_, held_out_=held_out, **options: held_out_.append(options["held_out"])
+        flow._fit = lambda *_, **options: held_out.append(options["held_out"])
         flow.fit(z, y, real, stream)
     assert held_out[0] is None and len(held_out[1].unique()) == 100

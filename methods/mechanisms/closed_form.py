@@ -71,7 +71,7 @@ class ClosedForm(Method):
     def logits(self, x: Tensor, task: int) -> Tensor:
         if not self.counts.any():
             return self.learner.as_class_logits(x.new_zeros(len(x), self.classes), task)
-        scores = self.scores(x)  # some, of a nearly singular covariance, are far below NO_LOGIT
+        scores = self.scores(x)  # with a nearly singular covariance, scores of seen classes are far below NO_LOGIT
         scores = scores.masked_fill(self.counts == 0, torch.finfo(scores.dtype).min)
         return self.learner.as_class_logits(scores.log_softmax(dim=1), task, self.densities)
 

@@ -157,9 +157,9 @@ class Rehearsing(Method):
         learner, flow = self.learner, self.flow
         for c in () if flow.relearns else y.unique().tolist():
             if (codes[y == c] == codes[y == c][0]).all():
-                problem = f"class {c} has no two training samples that differ; a flow for each class needs them"
+                problem = f"class {c} has no two training samples that differ, and a flow for each class needs two"
                 hint = "leave it out, or set method.flow.conditioning.type: one_hot"
-                raise BadInput(f"scenario.dataset: {problem}: {hint}")
+                raise BadInput(f"scenario.dataset: {problem}; {hint}")
         flow.fit(codes, y, noisy, self.stream)
         self.measured = {"redrawn": float(flow.redrawn)}
         seen = learner.classes_before(task.index + 1)

@@ -21,8 +21,12 @@ Unknown = dict[tuple[str, ...], list[str]]  # keys of a section -> the unknown k
 def explain(error: ValidationError, tree: dict[str, Any]) -> str:
     """A line per wrong value, then a line per section with unknown keys; `tree` is what was validated."""
     lines, unknown, sections = dict[str, str](), Unknown(), dict[tuple[str, ...], type[BaseModel]]()
-    for problem in error.errors(include_url=False):
-        (*parents, name), section = _locate(tree, problem["loc"])
+    problems = error.errors(include_url=False)
+    for problem in problems:
+        place = problem["loc"]
+        if problem["type"] == "too_short" and any(place == other["loc"][:-1] for other in problems):
+            continue  # an item was refused, and is not counted
+        (*parents, name), section = _locate(tree, place)
         key = ".".join((*parents, name))
         if problem["type"] == "extra_forbidden":
             unknown.setdefault(tuple(parents), []).append(name)
@@ -32,8 +36,6 @@ def explain(error: ValidationError, tree: dict[str, Any]) -> str:
         else:
             given = "" if problem["type"] in ("missing", "value_error") else f"got {shown(problem['input'])}; "
             lines[key] = f"{key}: {given}{_expected(problem, section, name)}"
-    whole = {key.partition("[")[0] for key in lines if "[" in key}  # lists whose items have errors of their own
-    lines = {key: line for key, line in lines.items() if not (key in whole and "expected at least" in line)}
     told = [*lines.values(), *(_unknown(tree, *entry, sections[entry[0]]) for entry in unknown.items())]
     more = [f"{len(told) - MAX_LINES:,} more errors"] if len(told) > MAX_LINES else []
     return "\n".join([*told[:MAX_LINES], *more])

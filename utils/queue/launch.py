@@ -52,7 +52,7 @@ def launch(options: Namespace) -> int:
             if not all(train.load for train in trains):
                 hint = " (train.load is no, and starts anew: add --set train.load=yes)"
             elif not all(train.save for train in trains):
-                hint = " (train.save is no: its seed starts again)"
+                hint = " (train.save is no: unfinished seeds start again)"
             raise Interrupted(f"{interruption}{hint}") from interruption
 
 
@@ -77,7 +77,7 @@ def _run_all(experiments: Sequence[Experiment], run_jobs: RunJobs, at_once: int,
         for index, code_of_seed in ended:
             experiment, seed = queue[index]
             path = experiment.config.save_path
-            if code_of_seed and (in_turn or not stop.requested):  # those of a stop in parallel were interrupted
+            if code_of_seed and (in_turn or not stop.requested):  # in parallel, a stop ends seeds with a code too
                 failed.add((path, seed))
                 if code_of_seed < 0:
                     complain(

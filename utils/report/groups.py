@@ -13,6 +13,7 @@ from utils.config.schema import ScenarioConfig
 from utils.report.find import FinishedRun, printable
 from utils.report.statistics import (
     LEVEL,
+    MIN_GAP,
     MIN_PAIRS_FOR_T,
     POWER,
     Paired,
@@ -144,9 +145,8 @@ class Group:
             tests = "means are over all seeds of a run; the tests use the seeds that both runs have"
             notes.append(f"the seeds differ: {self._by_value(seeds)}; ranked {rank}; {tests}")
         if all(row.normalised is None for row in self.rows):
-            notes.append(
-                "no normalised score: it needs a run of naive and a clearly better one of joint, with common seeds"
-            )
+            need = f"a run of naive and one of joint at least {MIN_GAP} above it, with common seeds"
+            notes.append(f"no normalised score: it needs {need}")
         pairs = [row.paired.seeds for row in self.rows if row.paired]
         for test, needed in (("t-test", MIN_PAIRS_FOR_T), ("Wilcoxon test", seeds_for_wilcoxon(max(1, len(pairs))))):
             if pairs and max(pairs) < needed:
@@ -213,9 +213,7 @@ def grouped(runs: Sequence[FinishedRun], keys: Sequence[str]) -> list[Group]:
 def groups(runs: Sequence[FinishedRun]) -> list[Group]:
     """Runs grouped by their learning problem, with unique titles."""
     keys, data = sorted({key for run in runs for key in run.problem}), "scenario.fingerprint"
-    if any(
-        run.settings.get(data) is None for run in runs
-    ):  # older runs have none: a protocol difference, not a problem
+    if any(run.settings.get(data) is None for run in runs):  # runs of older versions have none
         keys = [key for key in keys if key != data]
     found, unique = grouped(runs, keys), list[Group]()
     for group in found:

@@ -109,7 +109,8 @@ def seeds_for_wilcoxon(comparisons: int) -> int:
 
 
 def normalised(score: Mapping[int, float], naive: Mapping[int, float], joint: Mapping[int, float]) -> float | None:
-    """(score - naive) / (joint - naive), means over the seeds that all have; None if joint is not clearly better."""
+    """(score - naive) / (joint - naive), means over the seeds that all have; None if joint is less than
+    `MIN_GAP` above naive."""
     shared = score.keys() & naive.keys() & joint.keys()
     ours, low, high = (sum(scores[seed] for seed in shared) / max(len(shared), 1) for scores in (score, naive, joint))
     return (ours - low) / (high - low) if high - low >= MIN_GAP else None
